@@ -1,0 +1,1 @@
+"""Decode heads: backbone levels in, logits out. One paper, one file."""

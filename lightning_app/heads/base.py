@@ -1,0 +1,120 @@
+"""The contract of every head, and the skeleton that the one-block papers share."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lightning_app.blocks._layers import ConvBNReLU, resize
+
+
+class Auxiliary(NamedTuple):
+    """A side output and the weight of its loss.
+
+    ``logits`` is a map (B, num_classes, h, w), or (B, num_classes) where it says which classes are in the image.
+    """
+
+    logits: Tensor
+    weight: float
+
+
+class Outputs(NamedTuple):
+    """All that a loss needs: the prediction and the side outputs."""
+
+    logits: Tensor
+    auxiliary: tuple[Auxiliary, ...] = ()
+
+
+class ContextHead(nn.Module, ABC):
+    """Backbone levels -> logits.
+
+    ``head(features)`` gives the prediction; ``head.outputs(features)`` adds the side outputs that training needs.
+    A subclass implements :meth:`context`, and :meth:`outputs` where it has side outputs. It names its own arguments and
+    passes ``**options`` (dropout, align_corners, low_level_channels) on to here, where a misspelt one raises.
+
+    Shape: features = levels (B, in_channels[i], h_i, w_i), finest first -> logits (B, num_classes, h, w) of the level
+    it reads. Resizing to the image is the segmentor's work, with this head's ``align_corners``.
+
+    Args:
+        in_channels: width of each backbone level.
+        channels: width in front of the classifier.
+        dropout: share of whole channels dropped in front of the classifier.
+        align_corners: convention of every bilinear resize from here to the image.
+        low_level_channels: refine with this many channels of the finest level (as DeepLabV3+ does), 0 = as in the paper.
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        num_classes: int,
+        channels: int,
+        *,
+        dropout: float = 0.1,
+        align_corners: bool = False,
+        low_level_channels: int = 0,
+    ) -> None:
+        super().__init__()
+        self.align_corners = align_corners
+        self.low_level: ConvBNReLU | None = None
+        if low_level_channels:
+            self.low_level = ConvBNReLU(in_channels[0], low_level_channels)
+            self.refine = ConvBNReLU(channels + low_level_channels, channels, 3)
+        self.dropout = nn.Dropout2d(dropout)
+        self.classifier = nn.Conv2d(channels, num_classes, 1)
+        nn.init.normal_(self.classifier.weight, std=0.01)
+        nn.init.zeros_(self.classifier.bias)
+
+    @abstractmethod
+    def context(self, features: Sequence[Tensor]) -> Tensor:
+        """Features that have seen the whole image, (B, channels, h, w)."""
+
+    def classify(self, x: Tensor, features: Sequence[Tensor]) -> Tensor:
+        """Logits of the context features ``x``."""
+        if self.low_level is not None:
+            detail = self.low_level(features[0])
+            x = self.refine(torch.cat([resize(x, detail.shape[-2:], self.align_corners), detail], dim=1))
+        logits: Tensor = self.classifier(self.dropout(x))
+        return logits
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        return self.classify(self.context(features), features)
+
+    def outputs(self, features: Sequence[Tensor]) -> Outputs:
+        """The prediction with its side outputs."""
+        return Outputs(self(features))
+
+
+class BlockHead(ContextHead):
+    """reduce -> block -> project -> fuse -> classify: the skeleton of the one-block papers.
+
+    x = CBR3(level); y = CBR3(block(x)); logits = classify(CBR3([level, y])), CBR3 a 3x3 convolution with BN and ReLU.
+
+    Args:
+        block: the context operator, (B, channels, h, w) -> the same shape.
+        level: index of the backbone level it reads.
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        num_classes: int,
+        block: nn.Module,
+        *,
+        channels: int = 512,
+        level: int = -1,
+        **options: Any,
+    ) -> None:
+        super().__init__(in_channels, num_classes, channels, **options)
+        self.level = level
+        self.reduce = ConvBNReLU(in_channels[level], channels, 3)
+        self.block = block
+        self.project = ConvBNReLU(channels, channels, 3)
+        self.fuse = ConvBNReLU(in_channels[level] + channels, channels, 3)
+
+    def context(self, features: Sequence[Tensor]) -> Tensor:
+        x = features[self.level]
+        y = self.project(self.block(self.reduce(x)))
+        fused: Tensor = self.fuse(torch.cat([x, y], dim=1))
+        return fused
