@@ -1,0 +1,91 @@
+"""The papers' own code as numbers: from a golden's (name, args, state) to our block holding the same weights.
+
+To add a block, add a row to ``PORTS``: how our constructor is called with the reference's arguments, and how the
+reference's parameter names become ours.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+OFFICIAL = Path(__file__).parent / "goldens" / "official"
+
+
+class Port(NamedTuple):
+    """One row: ``build(args)`` gives our module, ``rename`` maps the reference's names, in order, by ``re.sub``.
+
+    Two names that become one must hold the same tensor (a layer that the reference shares); a name that becomes ""
+    is dropped.
+    """
+
+    build: Callable[[dict[str, Any]], nn.Module]
+    rename: Mapping[str, str] = {}
+
+
+PORTS: dict[str, Port] = {}
+
+
+def official_block(name: str, args: dict[str, Any], state: Mapping[str, Any]) -> nn.Module:
+    """Our module for the reference block ``name``, built from the reference's arguments, its weights loaded strictly.
+
+    Args:
+        state: the reference's state dict, tensors or arrays. The module takes over its precision, in eval mode.
+    """
+    port = PORTS[name]
+    ours: dict[str, Tensor] = {}
+    for key, value in state.items():
+        tensor = torch.as_tensor(value)
+        for pattern, replacement in port.rename.items():
+            key = re.sub(pattern, replacement, key)
+        if key in ours and not torch.equal(ours[key], tensor):
+            raise ValueError(f"{name}: two different tensors become {key}")
+        if key:
+            ours[key] = tensor
+    module = port.build(args).eval()
+    for dtype in {tensor.dtype for tensor in ours.values() if tensor.is_floating_point()}:
+        module.to(dtype)
+    module.load_state_dict(ours)
+    return module
+
+
+@dataclass(frozen=True)
+class Golden:
+    """One file of golden/official."""
+
+    meta: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+
+    @classmethod
+    def load(cls, path: Path) -> "Golden":
+        with np.load(path) as file:
+            arrays = {key: file[key] for key in file.files}
+        return cls(json.loads(str(arrays.pop("meta"))), arrays)
+
+    def tensors(self, prefix: str) -> list[Tensor]:
+        """prefix0, prefix1, ... in float64."""
+        n = sum(re.fullmatch(rf"{prefix}\d+", key) is not None for key in self.arrays)
+        return [torch.from_numpy(self.arrays[f"{prefix}{i}"]).double() for i in range(n)]
+
+    @property
+    def state(self) -> dict[str, np.ndarray]:
+        return {key.removeprefix("state/"): value for key, value in self.arrays.items() if key.startswith("state/")}
+
+    @property
+    def extra(self) -> dict[str, Tensor]:
+        return {
+            key.removeprefix("extra/"): torch.from_numpy(value)
+            for key, value in self.arrays.items()
+            if key.startswith("extra/")
+        }
+
+    def block(self) -> nn.Module:
+        """Our block with this file's weights, in float64."""
+        return official_block(self.meta["name"], self.meta["args"], self.state).double()
