@@ -1,5 +1,6 @@
 """The few layers that every paper shares."""
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -8,7 +9,7 @@ class ConvBNReLU(nn.Module):
     """Convolution with "same" zero padding, batch norm, ReLU: the field's unit.
 
     Args:
-        bias: give the convolution a bias of its own (redundant in front of a batch norm, but some papers' weights hold one).
+        bias: give the convolution a bias too (redundant in front of a batch norm, but some papers' weights hold one).
         slope: negative slope of the activation; 0 is ReLU, 0.01 the leaky one of InPlaceABN, ``None`` no activation.
     """
 
@@ -39,8 +40,29 @@ class ConvBNReLU(nn.Module):
         return F.relu(x) if self.slope == 0 else F.leaky_relu(x, self.slope)
 
 
-def resize(x: Tensor, size: tuple[int, int], align_corners: bool = False) -> Tensor:
+def resize(x: Tensor, size: tuple[int, ...], align_corners: bool = False) -> Tensor:
     """Bilinear resize to ``size`` = (H, W); the same tensor where it already has that size."""
     if x.shape[-2:] == size:
         return x
     return F.interpolate(x, size, mode="bilinear", align_corners=align_corners)
+
+
+def adaptive_avg_pool(x: Tensor, size: int) -> Tensor:
+    """Mean over ``size`` x ``size`` cells: (B, C, H, W) -> (B, C, size, size), as torch's adaptive pooling.
+
+    Cell i covers rows floor(iH/size) <= j < ceil((i+1)H/size); columns alike. Written as two products with 0/1 matrices
+    made from H and W: an exported graph keeps H and W free, where torch's own operator freezes them for size > 1.
+    """
+    if size == 1:
+        return F.adaptive_avg_pool2d(x, 1)
+    rows, columns = _cells(x, x.shape[-2], size), _cells(x, x.shape[-1], size)
+    x = (x @ columns.T) / columns.sum(1)
+    return (rows @ x) / rows.sum(1, keepdim=True)
+
+
+def _cells(like: Tensor, length: int, count: int) -> Tensor:
+    """Membership (count, length) of positions in cells, in the dtype and on the device of ``like``."""
+    cell = torch.arange(count, device=like.device)[:, None]
+    position = torch.arange(length, device=like.device)
+    inside = (position >= cell * length // count) & (position < ((cell + 1) * length + count - 1) // count)
+    return inside.to(like.dtype)

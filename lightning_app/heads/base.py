@@ -42,7 +42,7 @@ class ContextHead(nn.Module, ABC):
         channels: width in front of the classifier.
         dropout: share of whole channels dropped in front of the classifier.
         align_corners: convention of every bilinear resize from here to the image.
-        low_level_channels: refine with this many channels of the finest level (as DeepLabV3+ does), 0 = as in the paper.
+        low_level_channels: refine with this many channels of the finest level (as DeepLabV3+ does); 0 = none.
     """
 
     def __init__(
@@ -64,6 +64,7 @@ class ContextHead(nn.Module, ABC):
         self.dropout = nn.Dropout2d(dropout)
         self.classifier = nn.Conv2d(channels, num_classes, 1)
         nn.init.normal_(self.classifier.weight, std=0.01)
+        assert self.classifier.bias is not None
         nn.init.zeros_(self.classifier.bias)
 
     @abstractmethod
@@ -86,14 +87,22 @@ class ContextHead(nn.Module, ABC):
         return Outputs(self(features))
 
 
+def concat_levels(features: Sequence[Tensor], levels: Sequence[int], align_corners: bool) -> Tensor:
+    """The chosen levels side by side, each at the size of the first: (B, sum of their widths, h, w)."""
+    size = features[levels[0]].shape[-2:]
+    return torch.cat([resize(features[level], size, align_corners) for level in levels], dim=1)
+
+
 class BlockHead(ContextHead):
     """reduce -> block -> project -> fuse -> classify: the skeleton of the one-block papers.
 
     x = CBR3(level); y = CBR3(block(x)); logits = classify(CBR3([level, y])), CBR3 a 3x3 convolution with BN and ReLU.
 
     Args:
-        block: the context operator, (B, channels, h, w) -> the same shape.
+        block: the context operator, (B, block_channels, h, w) -> the same shape.
+        block_channels: width of the block, ``channels`` where not given.
         level: index of the backbone level it reads.
+        concat_input: fuse the result with the level; without, logits = classify(y).
     """
 
     def __init__(
@@ -103,18 +112,20 @@ class BlockHead(ContextHead):
         block: nn.Module,
         *,
         channels: int = 512,
+        block_channels: int | None = None,
         level: int = -1,
+        concat_input: bool = True,
         **options: Any,
     ) -> None:
         super().__init__(in_channels, num_classes, channels, **options)
         self.level = level
-        self.reduce = ConvBNReLU(in_channels[level], channels, 3)
+        width = channels if block_channels is None else block_channels
+        self.reduce = ConvBNReLU(in_channels[level], width, 3)
         self.block = block
-        self.project = ConvBNReLU(channels, channels, 3)
-        self.fuse = ConvBNReLU(in_channels[level] + channels, channels, 3)
+        self.project = ConvBNReLU(width, channels, 3)
+        self.fuse = ConvBNReLU(in_channels[level] + channels, channels, 3) if concat_input else None
 
     def context(self, features: Sequence[Tensor]) -> Tensor:
         x = features[self.level]
-        y = self.project(self.block(self.reduce(x)))
-        fused: Tensor = self.fuse(torch.cat([x, y], dim=1))
-        return fused
+        y: Tensor = self.project(self.block(self.reduce(x)))
+        return y if self.fuse is None else self.fuse(torch.cat([x, y], dim=1))

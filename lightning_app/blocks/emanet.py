@@ -1,0 +1,86 @@
+"""Expectation-maximisation attention. arXiv:1907.13426."""
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn import functional as F
+
+from lightning_app.blocks._layers import ConvBNReLU
+from lightning_app.registry import BLOCKS
+
+
+@BLOCKS.register("emanet", paper="arXiv:1907.13426", year=2019)
+class EMAU(nn.Module):
+    """Expectation-maximisation attention unit: the map rebuilt from a few bases fitted to it.
+
+    v = W x + b; then ``stages`` times Z = softmax_K(mu^T v), mu = v Z^T normalised to unit columns;
+    out = ReLU(x + BN(W' ReLU(mu Z))).
+
+    The fit is outside the graph, as in the reference: the gradient reaches x through the identity only, and W, b never
+    learn, so they are frozen here. W is folded into the bases (mu^T W x) and the L1 normalisation over positions
+    into the L2 one over channels: v itself, N x C numbers, is never made.
+
+    In training the bases follow those of each batch (mean over images and ranks) as a moving average.
+
+    Shape: (B, channels, H, W) -> the same; bases (1, channels, bases).
+
+    Args:
+        bases: number of bases K.
+        stages: expectation-maximisation steps.
+        momentum: share of a batch's bases in the moving average.
+        unit_update: scale the batch's mean bases to unit length before they are averaged in, as OpenMMLab does.
+        eps: guard of both normalisations.
+
+    Reference: github.com/XiaLiPKU/EMANet (the behaviour, not the code).
+    """
+
+    bases: Tensor
+
+    def __init__(
+        self,
+        channels: int,
+        bases: int = 64,
+        stages: int = 3,
+        *,
+        momentum: float = 0.1,
+        unit_update: bool = False,
+        eps: float = 1e-6,
+    ) -> None:
+        super().__init__()
+        self.stages, self.momentum, self.unit_update, self.eps = stages, momentum, unit_update, eps
+        self.register_buffer("bases", F.normalize(torch.randn(1, channels, bases) * (2 / bases) ** 0.5, dim=1))
+        self.mid = nn.Conv2d(channels, channels, 1).requires_grad_(False)
+        self.out = ConvBNReLU(channels, channels, slope=None)
+
+    @torch.no_grad()
+    def fit(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Assignments (B, K, H*W) of the positions, and the bases (B, channels, K) fitted to them."""
+        x = x.flatten(2)
+        weight, bias = self.mid.weight.flatten(1), self.mid.bias
+        assert bias is not None
+        scale = x.shape[-1] ** -0.5  # keeps the sums over positions inside fp16's range
+        bases = self.bases.expand(x.shape[0], -1, -1)
+        for _ in range(self.stages):
+            assignments = ((bases.mT @ weight) @ x + (bias @ bases).unsqueeze(-1)).softmax(1)
+            scaled = assignments * scale
+            mass = scaled.sum(-1).unsqueeze(1)
+            total = weight @ (x @ scaled.mT) + bias[:, None] * mass
+            bases = total / (total.norm(dim=1, keepdim=True) + self.eps * (mass + self.eps * scale))
+        return assignments, bases
+
+    @torch.no_grad()
+    def follow(self, fitted: Tensor) -> None:
+        """Move the bases towards those fitted to a batch, averaged over its images and over all ranks."""
+        mean = fitted.mean(0, keepdim=True)
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.all_reduce(mean)
+            mean /= distributed.get_world_size()
+        if self.unit_update:
+            mean = F.normalize(mean, dim=1)
+        self.bases.lerp_(mean.to(self.bases.dtype), self.momentum)
+
+    def forward(self, x: Tensor) -> Tensor:
+        assignments, bases = self.fit(x)
+        if self.training:
+            self.follow(bases)
+        rebuilt = (bases @ assignments).view_as(x)
+        return F.relu(x + self.out(F.relu(rebuilt)))
