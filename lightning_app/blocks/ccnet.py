@@ -1,0 +1,57 @@
+"""Criss-cross attention. arXiv:1811.11721."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lightning_app.registry import BLOCKS
+
+
+@BLOCKS.register("ccnet", paper="arXiv:1811.11721", year=2019)
+class CrissCrossAttention(nn.Module):
+    """Each position attends to its row and its column; applied twice, it has heard from everywhere.
+
+    x <- x + gamma sum_j softmax_j(q_i.k_j) v_j, ``recurrence`` times with the same weights; j runs over the H + W - 1
+    positions that share i's row or column, i itself once; gamma starts at 0.
+
+    Shape: (B, C, H, W) -> (B, C, H, W). Time O(N C (H + W)) a pass.
+
+    Args:
+        recurrence: passes.
+        reduction: width of query and key is channels // reduction, at least 1.
+
+    Paper: Huang et al., CCNet, ICCV 2019. Consulted: github.com/speedinghzl/CCNet.
+    """
+
+    def __init__(self, channels: int, *, recurrence: int = 2, reduction: int = 8) -> None:
+        super().__init__()
+        self.recurrence = recurrence
+        inner = max(channels // reduction, 1)
+        self.query = nn.Conv2d(channels, inner, 1)
+        self.key = nn.Conv2d(channels, inner, 1)
+        self.value = nn.Conv2d(channels, channels, 1)
+        self.gamma = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        projections = (self.query, self.key, self.value)
+        weight = torch.cat([p.weight for p in projections]).flatten(1)
+        bias = torch.cat([p.bias for p in projections if p.bias is not None])
+        y = x.permute(0, 2, 3, 1).contiguous()  # so that neither rows nor columns need a copy of their own
+        for _ in range(self.recurrence):
+            q, k, v = torch.split(F.linear(y, weight, bias), [p.out_channels for p in projections], dim=-1)
+            y = torch.addcmul(y, criss_cross(q, k, v), self.gamma)
+        return y.permute(0, 3, 1, 2)
+
+
+def criss_cross(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention over the row and the column of each position, one softmax over both.
+
+    Shape: q, k (B, H, W, d), v (B, H, W, e) -> (B, H, W, e).
+    """
+    height = q.shape[1]
+    own = torch.full((height,), float("-inf"), dtype=q.dtype, device=q.device).diag()  # the row counts it already
+    column = (q.transpose(1, 2) @ k.permute(0, 2, 3, 1) + own).transpose(1, 2)
+    row = q @ k.transpose(2, 3)
+    p = torch.cat([column, row], dim=-1).softmax(-1).to(v.dtype)
+    p_column, p_row = p[..., :height].transpose(1, 2), p[..., height:]
+    return (p_column @ v.transpose(1, 2)).transpose(1, 2) + p_row @ v
