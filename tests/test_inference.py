@@ -1,0 +1,116 @@
+"""Prediction protocols on models whose answer is known."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lightning_app.errors import InputError
+from lightning_app.inference import Protocol, predict, sliding_window
+
+
+def pixelwise(images: Tensor) -> Tensor:
+    """Logits that depend on the pixel alone."""
+    return torch.cat([images, images.square() - 1, images.sin()], dim=1)
+
+
+def coarse(images: Tensor) -> Tensor:
+    """Logits at half the size, as a head without the final resize gives them."""
+    return F.avg_pool2d(pixelwise(images), 2, ceil_mode=True)
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.randn(2, 1, 13, 17, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("offload", [False, True])
+@pytest.mark.parametrize(
+    ("crop", "stride"),
+    [((6, 8), None), ((6, 8), (5, 3)), ((4, 4), (4, 4)), ((13, 5), (1, 2)), ((20, 6), (20, 4)), ((99, 99), None)],
+)
+def test_windows_of_a_pixelwise_model_equal_the_whole(
+    images: Tensor, crop: tuple[int, int], stride: tuple[int, int] | None, offload: bool
+) -> None:
+    slide = Protocol("slide", crop=crop, stride=stride, offload=offload)
+    torch.testing.assert_close(predict(pixelwise, images, (13, 17), slide), pixelwise(images))
+
+
+def test_windows_stand_where_the_field_puts_them() -> None:
+    positions = torch.arange(13 * 17, dtype=torch.float64).view(1, 1, 13, 17)
+    seen: list[tuple[int, int, int, int]] = []
+
+    def model(view: Tensor) -> Tensor:
+        first = int(view[0, 0, 0, 0])
+        seen.append((first // 17, first % 17, *view.shape[-2:]))
+        return torch.full_like(view, len(seen))
+
+    logits = sliding_window(model, positions, (6, 8), (5, 6))
+    tops, lefts = (0, 5, 7), (0, 6, 9)  # the last ones moved back to the border
+    assert seen == [(top, left, 6, 8) for top in tops for left in lefts]
+    assert logits[0, 0, 0, 0] == 1
+    assert logits[0, 0, 0, 7] == (1 + 2) / 2  # columns 6 and 7 belong to windows 1 and 2
+    assert logits[0, 0, 5, 9] == (2 + 3 + 5 + 6) / 4  # rows 5 and columns 9 .. 13: two windows down, two across
+
+
+def test_default_stride_is_two_thirds() -> None:
+    calls: list[int] = []
+
+    def model(view: Tensor) -> Tensor:
+        calls.append(view.shape[-1])
+        return view
+
+    sliding_window(model, torch.zeros(1, 1, 769, 1539), (769, 769))
+    assert calls == [769] * 3  # 0, 513 and 770 of 769 / 513, the published setting
+
+
+def test_logits_are_resized_to_the_label(images: Tensor) -> None:
+    for align_corners in (False, True):
+        logits = predict(coarse, images, (26, 31), Protocol(align_corners=align_corners))
+        expected = F.interpolate(coarse(images), (26, 31), mode="bilinear", align_corners=align_corners)
+        torch.testing.assert_close(logits, expected)
+
+
+def test_views_average_probabilities(images: Tensor) -> None:
+    size = (13, 17)
+
+    def lopsided(view: Tensor) -> Tensor:
+        return pixelwise(view) * torch.linspace(0, 1, view.shape[-1], dtype=view.dtype)
+
+    smaller = F.interpolate(images, (6, 8), mode="bilinear")
+    views = [
+        lopsided(images),
+        lopsided(images.flip(-1)).flip(-1),
+        F.interpolate(lopsided(smaller), size, mode="bilinear"),
+        F.interpolate(lopsided(smaller.flip(-1)).flip(-1), size, mode="bilinear"),
+    ]
+    mean = torch.stack([view.softmax(1) for view in views]).mean(0)
+    logits = predict(lopsided, images, size, Protocol(scales=(1.0, 0.5), flip=True))
+    torch.testing.assert_close(logits.softmax(1), mean)
+    torch.testing.assert_close(logits.exp(), mean)
+
+
+def test_flip_of_a_pixelwise_model_changes_nothing(images: Tensor) -> None:
+    flipped = predict(pixelwise, images, (13, 17), Protocol("slide", crop=(6, 6), flip=True))
+    torch.testing.assert_close(flipped.exp(), pixelwise(images).softmax(1))
+
+
+def test_half_precision_is_summed_in_single() -> None:
+    logits = predict(lambda view: view.bfloat16(), torch.ones(1, 2, 8, 8), (16, 16), Protocol("slide", crop=(4, 4)))
+    assert logits.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"mode": "slide"}, "need a crop"),
+        ({"mode": "slide", "crop": (0, 4)}, "need a crop"),
+        ({"mode": "slide", "crop": (4, 4), "stride": (5, 4)}, "leave gaps"),
+        ({"mode": "slide", "crop": (4, 4), "stride": (0, 4)}, "leave gaps"),
+        ({"scales": ()}, "positive factors"),
+        ({"scales": (1.0, 0.0)}, "positive factors"),
+    ],
+)
+def test_bad_protocol(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Protocol(**arguments)  # type: ignore[arg-type]
