@@ -1,5 +1,6 @@
 """softmax(Q K^T) V over maps, never holding the N x N matrix."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ def tokens(x: Tensor) -> Tensor:
     return x.flatten(2).transpose(1, 2).contiguous()
 
 
-def to_map(x: Tensor, size: tuple[int, int]) -> Tensor:
+def to_map(x: Tensor, size: Sequence[int]) -> Tensor:
     """(B, H*W, C) -> (B, C, H, W), a view."""
     return x.transpose(1, 2).reshape(x.shape[0], x.shape[2], *size)
 

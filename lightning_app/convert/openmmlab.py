@@ -9,8 +9,10 @@ from torch import Tensor, nn
 
 from lightning_app.errors import InputError
 from lightning_app.heads.base import ContextHead
+from lightning_app.heads.ccnet import CCNet
 from lightning_app.heads.emanet import EMANet
 from lightning_app.heads.fcn import FCN
+from lightning_app.heads.nonlocal_net import NonLocal
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,11 @@ BLOCK_HEAD = (
 )  # the skeleton that NLHead, GCHead, CCHead and DNLHead share
 
 RULES: dict[str, HeadRule] = {
+    "CCHead": HeadRule(
+        CCNet,
+        {"recurrence": "recurrence", "concat_input": "concat_input"},
+        names=((r"cca\.(query|key|value)_conv\.", r"block.\1."), (r"cca\.gamma\.scale", "block.gamma"), *BLOCK_HEAD),
+    ),
     "EMAHead": HeadRule(
         EMANet,
         {
@@ -83,6 +90,15 @@ RULES: dict[str, HeadRule] = {
         },
         names=((r"conv_cat\.", "fuse."),),
         level="levels",
+    ),
+    "NLHead": HeadRule(
+        NonLocal,
+        {"mode": "mode", "reduction": "reduction", "use_scale": "use_scale", "concat_input": "concat_input"},
+        names=(
+            (r"nl_block\.(g|theta|phi|concat_project)\.conv\.", r"block.\1."),
+            (r"nl_block\.", "block."),
+            *BLOCK_HEAD,
+        ),
     ),
 }
 
@@ -150,7 +166,7 @@ def rename(kind: str, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
             ours, count = re.subn(rf"\A{pattern}", replacement, name)
             if count:
                 break
-        renamed[ours] = tensor
+        renamed[ours] = tensor.reshape(-1) if ours.endswith("gamma") else tensor  # theirs have no dimension
     return renamed
 
 
