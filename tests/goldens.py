@@ -13,8 +13,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from timm.models.resnet import BasicBlock
 from torch import Tensor, nn
 
+from lightning_app.blocks.a2net import DoubleAttention
+from lightning_app.blocks.efficient_attention import EfficientSelfAttention
+from lightning_app.blocks.glore import GlobalReasoning
+from lightning_app.blocks.polarized import PolarizedSelfAttention
 
 OFFICIAL = Path(__file__).parent / "goldens" / "official"
 
@@ -30,7 +35,61 @@ class Port(NamedTuple):
     rename: Mapping[str, str] = {}
 
 
-PORTS: dict[str, Port] = {}
+POLARIZED = {
+    "conv_q_right": "channel_query",
+    "conv_v_right": "channel_value",
+    "conv_q_left": "spatial_query",
+    "conv_v_left": "spatial_value",
+    "conv_up": "channel_up",
+}
+POLARIZED_PAPER = {
+    "ch_wq": "channel_query",
+    "ch_wv": "channel_value",
+    "ch_wz": "channel_up.0",
+    "ln": "channel_up.1",
+    "sp_wq": "spatial_query",
+    "sp_wv": "spatial_value",
+}
+
+PORTS: dict[str, Port] = {
+    "a2_double_attention": Port(
+        lambda a: DoubleAttention(
+            a["in_channels"], width=a["c_m"], descriptors=a["c_n"], expand=a["reconstruct"], residual=False
+        ),
+        {"convA": "feature", "convB": "gather", "convV": "distribute", "conv_reconstruct": "expand"},
+    ),
+    "efficient_attention": Port(
+        lambda a: EfficientSelfAttention(
+            a["in_channels"], key_channels=a["key_channels"], value_channels=a["value_channels"], heads=a["head_count"]
+        ),
+        {"keys": "key", "queries": "query", "values": "value", "reprojection": "reproject"},
+    ),
+    "glore_2d": Port(
+        lambda a: GlobalReasoning(a["num_in"], nodes=a["num_mid"], normalize=a["normalize"]),
+        {
+            "conv_state": "state",
+            "conv_proj": "projection",
+            "gcn.conv1": "mix_nodes",
+            "gcn.conv2": "mix_states",
+            "conv_extend": "extend",
+            "blocker": "norm",
+        },
+    ),
+    "psa_hrnet_basicblock": Port(
+        lambda a: BasicBlock(
+            a["inplanes"],
+            a["planes"],
+            aa_layer=lambda channels, **_: PolarizedSelfAttention(channels, mode="sequential"),
+        ),
+        {"deattn": "aa", **POLARIZED},
+    ),
+    "psa_p": Port(lambda a: PolarizedSelfAttention(a["inplanes"]), {**POLARIZED, r"channel_up\.": "channel_up.0."}),
+    "psa_s": Port(lambda a: PolarizedSelfAttention(a["inplanes"], mode="sequential"), POLARIZED),
+    "psa_paperlike_parallel": Port(lambda a: PolarizedSelfAttention(a["channel"], form="paper"), POLARIZED_PAPER),
+    "psa_paperlike_sequential": Port(
+        lambda a: PolarizedSelfAttention(a["channel"], mode="sequential", form="paper"), POLARIZED_PAPER
+    ),
+}
 
 
 def official_block(name: str, args: dict[str, Any], state: Mapping[str, Any]) -> nn.Module:

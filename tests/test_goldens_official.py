@@ -2,10 +2,8 @@
 
 import pytest
 import torch
-from torch import Tensor, nn
-
 from goldens import OFFICIAL, PORTS, Golden
-
+from torch import Tensor, nn
 
 FILES = sorted(OFFICIAL.glob("*.npz"))
 

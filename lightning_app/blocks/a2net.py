@@ -1,0 +1,65 @@
+"""Double attention: gather a few global descriptors, give every position the ones it asks for."""
+
+from torch import Tensor, nn
+
+from lightning_app.errors import InputError
+from lightning_app.registry import BLOCKS
+
+
+@BLOCKS.register("a2net", paper="arXiv:1810.11579", year=2018)
+class DoubleAttention(nn.Module):
+    """A2-Net's double attention block.
+
+    gather      G = A softmax_N(B)^T, each of the d attention maps sums to one over the positions;
+    distribute  Z = G softmax_d(V), each position's weights sum to one over the d descriptors;
+    out = x + W Z + b, with A, B, V 1x1 convolutions of x.
+
+    The convolutions of A and W are applied to the d descriptors instead of the N positions (both commute with the sums).
+    Weights keep PyTorch's own initialisation.
+
+    Shape: (B, channels, H, W) -> the same, or (B, width, H, W) without ``expand``.
+
+    Args:
+        width: channels of a descriptor; channels // 4 if not given.
+        descriptors: how many are gathered; ``width`` if not given.
+        expand: bring the result back to ``channels``.
+        residual: add the input (the paper does; its third-party codes leave it to the network).
+
+    Raises:
+        InputError: if a residual is asked for without ``expand``.
+
+    Paper: https://arxiv.org/abs/1810.11579. No official code; checked against the numbers of
+    github.com/nguyenvo09/Double-Attention-Network.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        width: int | None = None,
+        descriptors: int | None = None,
+        expand: bool = True,
+        residual: bool = True,
+    ) -> None:
+        super().__init__()
+        if residual and not expand:
+            raise InputError("residual=True needs expand=True: input and output differ in channels.")
+        width = width or channels // 4
+        descriptors = descriptors or width
+        self.residual = residual
+        self.feature = nn.Conv2d(channels, width, 1)
+        self.gather = nn.Conv2d(channels, descriptors, 1)
+        self.distribute = nn.Conv2d(channels, descriptors, 1)
+        self.expand = nn.Conv2d(width, channels, 1) if expand else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        attention = self.gather(x).flatten(2).softmax(-1)
+        # The maps sum to one, so the bias of A survives the weighted sum unchanged.
+        descriptors = self.feature((x.flatten(2) @ attention.transpose(1, 2)).unsqueeze(-1)).squeeze(-1)
+        if self.expand is not None:
+            descriptors = self.expand.weight.flatten(1) @ descriptors
+        out: Tensor = descriptors @ self.distribute(x).flatten(2).softmax(1)
+        out = out.view(*out.shape[:2], *x.shape[2:])
+        if self.expand is not None and self.expand.bias is not None:
+            out = out + self.expand.bias.view(-1, 1, 1)
+        return x + out if self.residual else out

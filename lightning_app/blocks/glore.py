@@ -1,0 +1,57 @@
+"""Graph-based global reasoning: project to a few nodes, convolve over their graph, project back."""
+
+from torch import Tensor, nn
+
+from lightning_app.registry import BLOCKS
+
+
+@BLOCKS.register("glore", paper="arXiv:1811.12814", year=2019)
+class GlobalReasoning(nn.Module):
+    """The GloRe unit.
+
+    V = X_s P^T with states X_s and projection P, both 1x1 convolutions of x;
+    Z = W_s ReLU(W_n V + V), W_n over nodes (with bias), W_s over states;
+    out = x + BN(W_e (Z P)).
+
+    The convolutions of the states and W_e act on the nodes instead of the positions (both commute with the products).
+    The last batch norm's weight starts at zero, as in the authors' networks: the unit starts as the identity.
+
+    Shape: (B, channels, H, W) -> the same.
+
+    Args:
+        nodes: nodes of the graph; channels // 4 if not given.
+        states: width of a node; 2 * nodes if not given.
+        normalize: divide V by the number of positions. The authors ask for it wherever the image size may change, which in
+            segmentation it does between training and testing; their class leaves it off.
+
+    Paper: https://arxiv.org/abs/1811.12814. Consulted: github.com/facebookresearch/GloRe.
+    """
+
+    def __init__(
+        self, channels: int, *, nodes: int | None = None, states: int | None = None, normalize: bool = True
+    ) -> None:
+        super().__init__()
+        nodes = nodes or channels // 4
+        states = states or 2 * nodes
+        self.normalize = normalize
+        self.state = nn.Conv2d(channels, states, 1)
+        self.projection = nn.Conv2d(channels, nodes, 1)
+        self.mix_nodes = nn.Conv1d(nodes, nodes, 1)
+        self.mix_states = nn.Conv1d(states, states, 1, bias=False)
+        self.extend = nn.Conv2d(states, channels, 1, bias=False)
+        self.norm = nn.BatchNorm2d(channels, eps=1e-4)
+        nn.init.zeros_(self.norm.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        projection = self.projection(x).flatten(2)
+        positions = projection.shape[2]
+        gathered = x.flatten(2) @ projection.transpose(1, 2)
+        node = self.state.weight.flatten(1) @ gathered
+        if self.state.bias is not None:
+            node = node + self.state.bias.view(-1, 1) * projection.sum(-1).unsqueeze(1)
+        if self.normalize:
+            node = node / positions
+        node = (self.mix_nodes(node.transpose(1, 2)).transpose(1, 2) + node).relu()
+        node = self.extend.weight.flatten(1) @ self.mix_states(node)
+        out: Tensor = self.norm((node @ projection).view_as(x))
+        return x + out
