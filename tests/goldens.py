@@ -51,6 +51,14 @@ POLARIZED_PAPER = {
     "sp_wv": "spatial_value",
 }
 
+
+def hrnet_block(args: dict[str, Any]) -> nn.Module:
+    """HRNet's unit with the sequential form between its convolutions, in the slot that timm keeps for anti-aliasing."""
+    block = BasicBlock(args["inplanes"], args["planes"])
+    block.aa = PolarizedSelfAttention(args["planes"], mode="sequential")
+    return block
+
+
 PORTS: dict[str, Port] = {
     "a2_double_attention": Port(
         lambda a: DoubleAttention(
@@ -75,14 +83,7 @@ PORTS: dict[str, Port] = {
             "blocker": "norm",
         },
     ),
-    "psa_hrnet_basicblock": Port(
-        lambda a: BasicBlock(
-            a["inplanes"],
-            a["planes"],
-            aa_layer=lambda channels, **_: PolarizedSelfAttention(channels, mode="sequential"),
-        ),
-        {"deattn": "aa", **POLARIZED},
-    ),
+    "psa_hrnet_basicblock": Port(hrnet_block, {"deattn": "aa", **POLARIZED}),
     "psa_p": Port(lambda a: PolarizedSelfAttention(a["inplanes"]), {**POLARIZED, r"channel_up\.": "channel_up.0."}),
     "psa_s": Port(lambda a: PolarizedSelfAttention(a["inplanes"], mode="sequential"), POLARIZED),
     "psa_paperlike_parallel": Port(lambda a: PolarizedSelfAttention(a["channel"], form="paper"), POLARIZED_PAPER),

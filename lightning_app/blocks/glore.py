@@ -21,8 +21,8 @@ class GlobalReasoning(nn.Module):
     Args:
         nodes: nodes of the graph; channels // 4 if not given.
         states: width of a node; 2 * nodes if not given.
-        normalize: divide V by the number of positions. The authors ask for it wherever the image size may change, which in
-            segmentation it does between training and testing; their class leaves it off.
+        normalize: divide V by the number of positions. The authors ask for it wherever the image size may change, as it
+            does in segmentation between training and testing; their class leaves it off.
 
     Paper: https://arxiv.org/abs/1811.12814. Consulted: github.com/facebookresearch/GloRe.
     """

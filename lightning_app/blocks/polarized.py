@@ -25,9 +25,9 @@ class PolarizedSelfAttention(nn.Module):
     paper              conv, layer norm               sigmoid(softmax_C(q) . W_v' x)  yes
     ================== ============================== =============================== ==================
 
-    A weighted sum over positions commutes with a 1x1 convolution, so the sum (or the product with q) comes first and the
-    convolution acts on one vector: only the official sequential form, whose softmax stands in between, keeps a full
-    convolution. The official code's queries and values start Kaiming normal (fan in), the rest as PyTorch's.
+    A weighted sum over positions commutes with a 1x1 convolution, so the sum (or the product with q) comes first and
+    the convolution acts on one vector: only the official sequential form, whose softmax stands in between, keeps a
+    full convolution. The official code's queries and values start Kaiming normal (fan in), the rest as PyTorch's.
 
     Shape: (B, channels, H, W) -> the same.
 
