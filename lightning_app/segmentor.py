@@ -1,0 +1,82 @@
+"""The whole network: photographs in, logits at their size out."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lightning_app.backbone import Backbone
+from lightning_app.blocks._layers import resize
+from lightning_app.heads.base import Auxiliary, ContextHead, Outputs
+
+
+class Segmentor(nn.Module):
+    """Normalise, backbone, head (and auxiliary head) -> logits at the images' size.
+
+    ``segmentor(images)`` is what gets exported; ``segmentor.outputs(images)`` adds the side outputs for the loss.
+
+    Shape: RGB images (B, 3, H, W) in 0..1, any H and W -> logits (B, num_classes, H, W).
+
+    Args:
+        auxiliary: a second head whose loss helps training.
+        auxiliary_weight: weight of that loss.
+        channels_last: keep weights and features in the channels-last memory format.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        head: ContextHead,
+        auxiliary: ContextHead | None = None,
+        *,
+        auxiliary_weight: float = 0.4,
+        channels_last: bool = False,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+        self.auxiliary = auxiliary
+        self.auxiliary_weight = auxiliary_weight
+        self.channels_last = channels_last
+        self.register_buffer("mean", torch.tensor(backbone.mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(backbone.std).view(-1, 1, 1), persistent=False)
+        if channels_last:
+            self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self._at_image_size(self.head(self.features(images)), images, self.head.align_corners)
+
+    def outputs(self, images: Tensor) -> Outputs:
+        """Prediction and side outputs, maps at the images' size."""
+        features = self.features(images)
+        logits, side = self.head.outputs(features)
+        side = tuple(
+            Auxiliary(self._at_image_size(logits, images, self.head.align_corners), weight) for logits, weight in side
+        )
+        if self.auxiliary is not None:
+            extra = self._at_image_size(self.auxiliary(features), images, self.auxiliary.align_corners)
+            side += (Auxiliary(extra, self.auxiliary_weight),)
+        return Outputs(self._at_image_size(logits, images, self.head.align_corners), side)
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Backbone levels of images in 0..1, padded with the mean colour to what the backbone can take."""
+        x = (images - self.mean) / self.std
+        height, width = self._padded_size(images)
+        x = F.pad(x, (0, width - x.shape[-1], 0, height - x.shape[-2]))
+        if self.channels_last:
+            x = x.contiguous(memory_format=torch.channels_last)
+        levels: list[Tensor] = self.backbone(x)
+        return levels
+
+    def _padded_size(self, images: Tensor) -> tuple[int, int]:
+        multiple = self.backbone.size_multiple
+        height, width = images.shape[-2:]
+        return -(-height // multiple) * multiple, -(-width // multiple) * multiple
+
+    def _at_image_size(self, logits: Tensor, images: Tensor, align_corners: bool) -> Tensor:
+        if logits.dim() == 2:  # which classes are in the image: no map
+            return logits
+        height, width = images.shape[-2:]
+        return resize(logits, self._padded_size(images), align_corners)[..., :height, :width]

@@ -1,0 +1,239 @@
+"""Training and evaluation of a segmentor: steps, optimiser groups, schedules, scores."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim import SGD, AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
+
+from lightning_app.backbone import Backbone
+from lightning_app.errors import InputError
+from lightning_app.heads.base import ContextHead
+from lightning_app.heads.fcn import FCN
+from lightning_app.inference import Protocol, predict
+from lightning_app.losses import CrossEntropy, Presence, balanced_weights, build_loss, log_frequency_weights
+from lightning_app.metrics import Scores, SegmentationMetrics
+from lightning_app.segmentor import Segmentor
+
+WEIGHTINGS = {"balanced": balanced_weights, "log_frequency": log_frequency_weights}
+
+
+class SegmentationTask(LightningModule):
+    """Train and evaluate a backbone with a context head.
+
+    Batches are dictionaries: image (B, 3, H, W) in 0..1, mask (B, H, W) of class numbers, name (file names).
+
+    Args:
+        backbone: where features come from.
+        head: the context head; called with the levels' widths and the number of classes.
+        auxiliary: a second head for an auxiliary loss; null for none.
+        num_classes: comes from the data on the command line, as the next three do.
+        ignore_index: label of pixels that do not count.
+        class_names: for tables and figures.
+        palette: RGB of each class, for pictures.
+        loss: weight of each loss: cross_entropy, ohem, dice, focal, jaccard, lovasz, tversky.
+        class_weights: one number per class, or balanced / log_frequency by the training masks; for CE and OHEM.
+        ohem_threshold: probability under which a pixel is hard; null keeps ohem_min_kept pixels whatever their loss.
+        ohem_min_kept: pixels kept per image at least.
+        auxiliary_weight: weight of the auxiliary head's loss.
+        optimizer: sgd (momentum 0.9) or adamw.
+        lr: learning rate of the head, at its peak.
+        backbone_lr: the backbone's learning rate as a multiple of lr.
+        weight_decay: on all weights, or on all but norms and biases with decay_norms false.
+        decay_norms: whether norms and biases decay too.
+        schedule: poly, onecycle or constant, by step.
+        warmup_steps: linear warm-up; null is none for poly and 30 % of the run for onecycle.
+        poly_power: exponent of the poly schedule.
+        min_lr: where poly ends, as a multiple of lr.
+        protocol: how images are evaluated: whole or slide, scales, flip.
+        channels_last: keep weights and features in the channels-last memory format.
+        compile: compile backbone and head.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        head: Callable[[list[int], int], ContextHead] = FCN,
+        auxiliary: Callable[[list[int], int], ContextHead] | None = None,
+        *,
+        num_classes: int = 2,
+        ignore_index: int = 255,
+        class_names: list[str] | None = None,
+        palette: list[tuple[int, int, int]] | None = None,
+        loss: dict[str, float] | None = None,
+        class_weights: list[float] | Literal["balanced", "log_frequency"] | None = None,
+        ohem_threshold: float | None = 0.7,
+        ohem_min_kept: int = 100_000,
+        auxiliary_weight: float = 0.4,
+        optimizer: Literal["sgd", "adamw"] = "sgd",
+        lr: float = 0.01,
+        backbone_lr: float = 1.0,
+        weight_decay: float = 5e-4,
+        decay_norms: bool = True,
+        schedule: Literal["poly", "onecycle", "constant"] = "poly",
+        warmup_steps: int | None = None,
+        poly_power: float = 0.9,
+        min_lr: float = 0.0,
+        protocol: Protocol = Protocol(),
+        channels_last: bool = False,
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        # The command line leaves configurations here, which rebuild the task; objects made in Python cannot be saved.
+        self.save_hyperparameters(ignore=[name for name, value in self.hparams.items() if _is_object(value)])
+        self.class_names = class_names or [str(number) for number in range(num_classes)]
+        self.palette = palette
+        self.protocol = protocol
+
+        self.segmentor = Segmentor(
+            backbone,
+            head(backbone.channels, num_classes),
+            auxiliary(backbone.channels, num_classes) if auxiliary else None,
+            auxiliary_weight=auxiliary_weight,
+            channels_last=channels_last,
+        )
+        if compile:  # in place, so the names in checkpoints stay the same
+            self.segmentor.backbone.compile()
+            self.segmentor.head.compile()
+
+        weights = torch.tensor(class_weights) if isinstance(class_weights, list) else None
+        self.loss = build_loss(
+            loss or {"cross_entropy": 1.0},
+            num_classes=num_classes,
+            ignore_index=ignore_index,
+            class_weights=torch.ones(num_classes) if isinstance(class_weights, str) else weights,
+            ohem_threshold=ohem_threshold,
+            ohem_min_kept=ohem_min_kept,
+        )
+        self.presence_loss = Presence(ignore_index=ignore_index)
+        self.val_metrics = SegmentationMetrics(num_classes, ignore_index)
+        self.test_metrics = SegmentationMetrics(num_classes, ignore_index)
+        self.scores: Scores | None = None
+
+    def setup(self, stage: str) -> None:
+        """Weigh the classes by the training masks, where asked."""
+        weighting = self.hparams["class_weights"]
+        if stage == "fit" and isinstance(weighting, str):
+            counts = self.trainer.datamodule.class_statistics()  # type: ignore[attr-defined]
+            for loss in self.loss.losses.values():
+                if isinstance(loss, CrossEntropy) and loss.class_weights is not None:
+                    loss.class_weights.copy_(WEIGHTINGS[weighting](counts))
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.segmentor(images)
+        return logits
+
+    def training_step(self, batch: dict[str, Any]) -> Tensor:
+        logits, auxiliary = self.segmentor.outputs(batch["image"])
+        loss: Tensor = self.loss(logits, batch["mask"])
+        for side, weight in auxiliary:
+            criterion = self.presence_loss if side.dim() == 2 else self.loss
+            loss = loss + weight * criterion(side, batch["mask"])
+        if not torch.isfinite(loss):
+            raise InputError(
+                f"The loss is {loss.item()} at step {self.global_step}, batch {', '.join(batch['name'])}: "
+                "look at these files, lower model.lr, or train with trainer.precision 32-true"
+            )
+        self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: dict[str, Any]) -> None:
+        logits = self.predict_logits(batch)
+        self.val_metrics.update(logits.argmax(1), batch["mask"])
+        loss = self.loss(logits, batch["mask"])
+        self.log("val/loss", loss, sync_dist=True, batch_size=len(logits))
+
+    def on_validation_epoch_end(self) -> None:
+        self._report("val", self.val_metrics)
+
+    def test_step(self, batch: dict[str, Any]) -> None:
+        self.test_metrics.update(self.predict_logits(batch).argmax(1), batch["mask"])
+
+    def on_test_epoch_end(self) -> None:
+        self._report("test", self.test_metrics)
+
+    def predict_step(self, batch: dict[str, Any]) -> Tensor:
+        """Class numbers (B, H, W) at the images' original size."""
+        return self.predict_logits(batch).argmax(1)
+
+    def predict_logits(self, batch: dict[str, Any]) -> Tensor:
+        """Logits by the evaluation protocol, at the label's size or, without a label, the image's original one."""
+        size = batch["mask"].shape[-2:] if "mask" in batch else batch["size"]
+        return predict(self, batch["image"], (int(size[0]), int(size[1])), self.protocol)
+
+    def _report(self, stage: str, metrics: SegmentationMetrics) -> None:
+        self.scores = scores = metrics.compute()
+        metrics.reset()
+        self.log_dict({f"{stage}/{name}": value for name, value in scores.summary().items()}, prog_bar=stage == "val")
+        self.log(f"{stage}/images", float(scores.images))
+        for name, iou, acc in zip(self.class_names, scores.iou, scores.acc, strict=True):
+            self.log_dict({f"{stage}/IoU/{name}": iou, f"{stage}/Acc/{name}": acc})
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        optimizer = self._optimizer()
+        scheduler = self._scheduler(optimizer, int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _optimizer(self) -> Optimizer:
+        h = self.hparams
+        backbone = {id(parameter) for parameter in self.segmentor.backbone.parameters()}
+        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+        for parameter in self.segmentor.parameters():
+            if parameter.requires_grad:
+                decays = h["decay_norms"] or parameter.dim() > 1
+                groups.setdefault((id(parameter) in backbone, decays), []).append(parameter)
+        options = [
+            {
+                "params": parameters,
+                "lr": h["lr"] * (h["backbone_lr"] if in_backbone else 1),
+                "weight_decay": h["weight_decay"] if decays else 0.0,
+                "name": ("backbone" if in_backbone else "head") + ("" if decays else "_no_decay"),
+            }
+            for (in_backbone, decays), parameters in groups.items()
+        ]
+        return AdamW(options) if h["optimizer"] == "adamw" else SGD(options, momentum=0.9)
+
+    def _scheduler(self, optimizer: Optimizer, steps: int) -> LRScheduler:
+        h = self.hparams
+        if h["schedule"] == "onecycle":
+            warmup = 0.3 if h["warmup_steps"] is None else h["warmup_steps"] / steps
+            peaks = [group["lr"] for group in optimizer.param_groups]
+            return OneCycleLR(optimizer, peaks, total_steps=steps, pct_start=min(warmup, 1.0))
+        warmup = h["warmup_steps"] or 0
+
+        def factor(step: int) -> float:
+            if step < warmup:
+                return float((step + 1) / (warmup + 1))
+            if h["schedule"] == "constant":
+                return 1.0
+            left = max(0.0, 1 - (step - warmup) / max(1, steps - warmup))
+            return float(h["min_lr"] + (1 - h["min_lr"]) * left ** h["poly_power"])
+
+        return LambdaLR(optimizer, factor)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Let learning rates and weight decay given now win over those in the checkpoint's optimiser and schedule."""
+        if not checkpoint.get("optimizer_states"):
+            return
+        now = {group["name"]: group for group in self._optimizer().param_groups}
+        (saved,) = checkpoint["optimizer_states"]
+        (schedule,) = checkpoint["lr_schedulers"]
+        before = checkpoint["hyper_parameters"]
+        for index, group in enumerate(saved["param_groups"]):
+            peak_before = before["lr"] * (before["backbone_lr"] if group["name"].startswith("backbone") else 1)
+            change = now[group["name"]]["lr"] / peak_before
+            group["weight_decay"] = now[group["name"]]["weight_decay"]
+            for rate in ("lr", "initial_lr", "max_lr", "min_lr"):
+                if rate in group:
+                    group[rate] *= change
+            for rates in ("base_lrs", "_last_lr"):
+                schedule[rates][index] *= change
+
+
+def _is_object(value: object) -> bool:
+    return isinstance(value, nn.Module | Protocol) or callable(value)
