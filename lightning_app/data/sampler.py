@@ -1,0 +1,104 @@
+"""Which image comes when, on which device, whatever the number of workers and however often the run was killed."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torch.utils.data import DataLoader, DistributedSampler
+
+from lightning_app.errors import InputError
+
+
+class TrainSampler(DistributedSampler[tuple[int, int]]):
+    """(epoch, index) pairs in an order seeded by (seed, epoch), cut evenly over the devices.
+
+    The pair lets the dataset seed its augmentation by (seed, epoch, index). ``done`` says how many batches of the epoch
+    are behind us; Lightning's fit loop counts them and has the count in every checkpoint, so no second count can
+    disagree with it.
+
+    A DistributedSampler by type, so that Lightning does not wrap it in another one.
+    """
+
+    def __init__(
+        self, length: int, batch_size: int, *, seed: int, replicas: int, rank: int, done: Callable[[], int]
+    ) -> None:
+        super().__init__(range(length), replicas, rank, seed=seed, drop_last=True)  # type: ignore[arg-type]
+        self.length, self.batch_size, self.done = length, batch_size, done
+        if len(self) < batch_size:
+            devices = f" on each of {replicas} devices" if replicas > 1 else ""
+            fix = f"Give --data.batch_size {len(self)} or less." if len(self) else "Add images or use fewer devices."
+            raise InputError(f"{length} training images make no batch of {batch_size}{devices}. {fix}")
+
+    def __len__(self) -> int:
+        return self.length // self.num_replicas
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:  # type: ignore[override]
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
+        mine = order[self.rank :: self.num_replicas][: len(self)]
+        return iter([(self.epoch, int(i)) for i in mine[self.done() * self.batch_size :]])
+
+
+class EvalSampler(DistributedSampler[int]):
+    """Every index once, dealt out over the devices without padding, so the shares may differ by one."""
+
+    def __init__(self, length: int, *, replicas: int, rank: int) -> None:
+        super().__init__(range(length), replicas, rank, shuffle=False)  # type: ignore[arg-type]
+        self.indices = range(rank, length, replicas)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.indices)
+
+
+class Loader(DataLoader[Any]):
+    """Starts its workers with the first batch asked for, and hands a bad file's error on as it is.
+
+    Lightning makes the iterator of a resumed run before it tells the sampler the epoch; by the first batch it has.
+    """
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        for batch in super().__iter__():
+            if isinstance(batch, InputError):
+                raise batch
+            yield batch
+
+
+class TrainLoader(Loader):
+    """A loader that resumes in mid-epoch (see :class:`TrainSampler`).
+
+    Its state holds no position but what the position's meaning hangs on.
+    """
+
+    sampler: TrainSampler
+
+    def state_dict(self) -> dict[str, int]:
+        sampler = self.sampler
+        return {
+            "images": sampler.length,
+            "batch_size": sampler.batch_size,
+            "devices": sampler.num_replicas,
+            "seed": sampler.seed,
+        }
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        changed = [
+            f"{key} {state.get(key)} -> {now}" for key, now in self.state_dict().items() if state.get(key) != now
+        ]
+        if changed:
+            rank_zero_warn(
+                f"Resuming in mid-epoch with another order of images ({', '.join(changed)}):"
+                " some come twice in this epoch and some not at all."
+            )
+
+
+@contextmanager
+def seeded(*key: int) -> Iterator[None]:
+    """Seed torch's global generator by ``key`` and put its state back afterwards."""
+    with torch.random.fork_rng(devices=()):
+        torch.default_generator.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0]))
+        yield
