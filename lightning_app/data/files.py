@@ -13,7 +13,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from lightning_app.data.base import Sample, SegmentationDataModule, Stage
+from lightning_app.data.base import Sample, SegmentationDataModule, SegmentationDataset, Stage
 from lightning_app.data.facts import DatasetFacts
 from lightning_app.data.images import SUFFIXES, BadFile, MaskReader, image_size, read_image
 from lightning_app.data.sampler import seeded
@@ -33,12 +33,10 @@ class Decoded(NamedTuple):
     mask: Tensor | None  # (H, W) uint8
 
 
-class SegmentationDataset(torch.utils.data.Dataset[Sample | InputError]):
+class FileDataset(SegmentationDataset):
     """Images and masks of one split.
 
-    ``dataset[index]`` is a :class:`~lightning_app.data.base.Sample`, ``dataset[epoch, index]`` one whose augmentation
-    is seeded by (seed, epoch, index). A file that cannot be used is returned as its error, since an exception raised in
-    a worker process would come back wrapped in that process's traceback.
+    The augmentation of ``dataset[epoch, index]`` is seeded by (seed, epoch, index).
 
     Args:
         pairs: the files.
@@ -203,11 +201,11 @@ class FileDataModule(SegmentationDataModule):
             )
         return [Pair(images[key], masks[key]) for key in sorted(images)]
 
-    def make_dataset(self, stage: Stage) -> SegmentationDataset:
+    def make_dataset(self, stage: Stage) -> FileDataset:
         if stage == "predict":
             return self._prediction_set()
         training = stage == "train"
-        return SegmentationDataset(
+        return FileDataset(
             self.pairs(self.splits[stage]),
             self.root,
             self.read_mask,
@@ -218,18 +216,18 @@ class FileDataModule(SegmentationDataModule):
             cache=self.cache,
         )
 
-    def _prediction_set(self) -> SegmentationDataset:
+    def _prediction_set(self) -> FileDataset:
         if self.predict_folder is None:
             images, root = list(self.listing(self.splits["test"])[0].values()), self.root
         else:
             images, root = list(files(self.predict_folder, SUFFIXES).values()), self.predict_folder
         if not images:
             raise InputError(f"{root}: no images to predict. Give --data.predict_folder.")
-        return SegmentationDataset([Pair(image) for image in images], root, self.read_mask, image_size=self.image_size)
+        return FileDataset([Pair(image) for image in images], root, self.read_mask, image_size=self.image_size)
 
     def same_size(self, stage: Stage) -> bool:
         dataset = self.dataset(stage)
-        assert isinstance(dataset, SegmentationDataset)
+        assert isinstance(dataset, FileDataset)
         with ThreadPoolExecutor() as pool:
             return len(set(pool.map(image_size, (pair.image for pair in dataset.pairs)))) == 1
 

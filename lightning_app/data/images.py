@@ -81,7 +81,8 @@ class MaskReader:
         image = _open(path)
         if self.colour_coded:
             red, green, blue = np.moveaxis(np.array(image.convert("RGB"), dtype=np.uint32), -1, 0)
-            return red << 16 | green << 8 | blue
+            packed: NDArray[np.uint32] = red << 16 | green << 8 | blue
+            return packed
         values = np.array(image)
         if values.ndim == 3 and image.mode in ("RGB", "RGBA", "LA"):
             values = values if image.mode == "LA" else values[..., :3]
@@ -106,7 +107,7 @@ class MaskReader:
 
 def _read_mat(path: Path) -> NDArray[np.uint32]:
     try:
-        from scipy.io import loadmat
+        from scipy.io import loadmat  # type: ignore[import-untyped]
     except ImportError:
         raise BadFile(path, ("Reading .mat files needs scipy",), "pip install scipy") from None
     try:

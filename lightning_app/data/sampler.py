@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn  # type: ignore[attr-defined]
 from torch.utils.data import DataLoader, DistributedSampler
 
 from lightning_app.errors import InputError
@@ -25,7 +25,7 @@ class TrainSampler(DistributedSampler[tuple[int, int]]):
     def __init__(
         self, length: int, batch_size: int, *, seed: int, replicas: int, rank: int, done: Callable[[], int]
     ) -> None:
-        super().__init__(range(length), replicas, rank, seed=seed, drop_last=True)  # type: ignore[arg-type]
+        super().__init__(range(length), replicas, rank, seed=seed, drop_last=True)
         self.length, self.batch_size, self.done = length, batch_size, done
         if len(self) < batch_size:
             devices = f" on each of {replicas} devices" if replicas > 1 else ""

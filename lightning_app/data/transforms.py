@@ -82,9 +82,9 @@ class RandomScaleCrop(v2.Transform):  # type: ignore[misc]
 class PhotometricJitter(v2.Transform):  # type: ignore[misc]
     """Brightness, contrast, saturation and hue in one pass over the pixels.
 
-    Each of the four is affine in RGB, so together they are one 3x4 matrix: x' = c b H S x + (1 - c) b m, with brightness
-    b, contrast c about the image's mean luma m, saturation S = s I + (1 - s) 1 luma^T, and H a turn of the chroma plane
-    of YIQ that keeps luma. :class:`torchvision.transforms.v2.ColorJitter` goes over the pixels four times, clips in
+    Each of the four is affine in RGB, so together they are one 3x4 matrix: x' = c b H S x + (1 - c) b m, with
+    brightness b, contrast c about the image's mean luma m, saturation S = s I + (1 - s) 1 luma^T, and H a turn of the
+    chroma plane of YIQ that keeps luma. :class:`torchvision.transforms.v2.ColorJitter` goes over the pixels four times, clips in
     between, and turns hue in HSV.
 
     Shape: (3, H, W) uint8 -> the same.
