@@ -17,8 +17,13 @@ from timm.models.resnet import BasicBlock
 from torch import Tensor, nn
 
 from lightning_app.blocks.a2net import DoubleAttention
+from lightning_app.blocks.carafe import CARAFEUpsample
+from lightning_app.blocks.cgnl import CompactNonLocal
+from lightning_app.blocks.dgmn import DynamicMessagePassing
 from lightning_app.blocks.efficient_attention import EfficientSelfAttention
 from lightning_app.blocks.glore import GlobalReasoning
+from lightning_app.blocks.latentgnn import LatentGraph
+from lightning_app.blocks.local_relation import SIMILARITIES, local_relation
 from lightning_app.blocks.polarized import PolarizedSelfAttention
 
 OFFICIAL = Path(__file__).parent / "goldens" / "official"
@@ -52,6 +57,68 @@ POLARIZED_PAPER = {
 }
 
 
+DGMN = {
+    **{rf"^gamma{i + 1}$": f"messages.{i}.gamma" for i in range(4)},
+    **{rf"^(kernel_conv|cat){letter}\.": f"messages.{i}.filter." for i, letter in enumerate("abcd")},
+    **{rf"^off_conv{letter}\.": f"messages.{i}.offset." for i, letter in enumerate("abcd")},
+}
+LATENTGNN = {
+    r"down_channel(_v2l)?\.": "down.",
+    r"down_channel_l2v\.": "down_back.",
+    r"up_channel\.": "up.",
+    r"LatentGNN_Kernel_": "kernels.",
+    r"psi(_v2l)?\.": "psi_in.",
+    r"psi_l2v\.": "psi_out.",
+    r"GraphConvWeight\.": "graph_conv.",
+    r"\.0\.weight$": ".conv.weight",
+    r"(down|down_back|up|psi_in|psi_out|graph_conv)\.1\.": r"\1.bn.",
+}
+
+
+def dgmn(args: dict[str, Any]) -> nn.Module:
+    """The reference's blocks, the slip in their last dilation included."""
+    return DynamicMessagePassing(
+        args["channels"],
+        groups=args["group"],
+        dilations=args["dilation"],
+        deform=args["deform"] or "none",
+        shuffle=args["shuffle"],
+        released=True,
+    )
+
+
+def latentgnn(args: dict[str, Any]) -> nn.Module:
+    return LatentGraph(
+        args["in_channels"],
+        nodes=args["latent_dims"],
+        stride=args["channel_stride"],
+        mode=args["mode"],
+        graph_conv=args["graph_conv_flag"],
+        residual=not args.get("without_residual", False),
+    )
+
+
+class LocalRelation(nn.Module):
+    """The window operator, which has no weights, as a module."""
+
+    def __init__(self, args: dict[str, Any]) -> None:
+        super().__init__()
+        self.args = args
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, position: Tensor) -> Tensor:
+        return local_relation(
+            query,
+            key,
+            value,
+            position,
+            stride=self.args["stride"],
+            dilation=self.args["dilation"],
+            scale=self.args["scale"],
+            outside=self.args["no_define_value"],
+            similarity=SIMILARITIES[self.args["sim_method"]],
+        )
+
+
 def hrnet_block(args: dict[str, Any]) -> nn.Module:
     """HRNet's unit with the sequential form between its convolutions, in the slot that timm keeps for anti-aliasing."""
     block = BasicBlock(args["inplanes"], args["planes"])
@@ -66,6 +133,35 @@ PORTS: dict[str, Port] = {
         ),
         {"convA": "feature", "convB": "gather", "convV": "distribute", "conv_reconstruct": "expand"},
     ),
+    "carafe_pack": Port(
+        lambda a: CARAFEUpsample(
+            a["channels"],
+            scale=a["scale_factor"],
+            kernel=a["up_kernel"],
+            groups=a["up_group"],
+            encoder_kernel=a["encoder_kernel"],
+            encoder_dilation=a["encoder_dilation"],
+            compressed=a["compressed_channels"],
+        ),
+        {"channel_compressor": "compressor", "content_encoder": "encoder"},
+    ),
+    "cgnl_dot": Port(
+        lambda a: CompactNonLocal(
+            a["inplanes"], width=a["planes"], groups=a["groups"] or 1, use_scale=a["use_scale"], kernel="dot"
+        )
+    ),
+    "cgnl_rbf": Port(
+        lambda a: CompactNonLocal(
+            a["inplanes"],
+            width=a["planes"],
+            groups=a["groups"] or 1,
+            use_scale=a["use_scale"],
+            kernel="rbf",
+            order=a["order"],
+        )
+    ),
+    "dgmn_deformatt": Port(dgmn, DGMN),
+    "dgmn_none": Port(dgmn, DGMN),
     "efficient_attention": Port(
         lambda a: EfficientSelfAttention(
             a["in_channels"], key_channels=a["key_channels"], value_channels=a["value_channels"], heads=a["head_count"]
@@ -83,6 +179,9 @@ PORTS: dict[str, Port] = {
             "blocker": "norm",
         },
     ),
+    "latentgnn_asymmetric": Port(latentgnn, LATENTGNN),
+    "latentgnn_symmetric": Port(latentgnn, LATENTGNN),
+    "local_relation_op": Port(LocalRelation),
     "psa_hrnet_basicblock": Port(hrnet_block, {"deattn": "aa", **POLARIZED}),
     "psa_p": Port(lambda a: PolarizedSelfAttention(a["inplanes"]), {**POLARIZED, r"channel_up\.": "channel_up.0."}),
     "psa_s": Port(lambda a: PolarizedSelfAttention(a["inplanes"], mode="sequential"), POLARIZED),

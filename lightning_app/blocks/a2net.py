@@ -14,7 +14,8 @@ class DoubleAttention(nn.Module):
     distribute  Z = G softmax_d(V), each position's weights sum to one over the d descriptors;
     out = x + W Z + b, with A, B, V 1x1 convolutions of x.
 
-    The convolutions of A and W act on the d descriptors instead of the N positions (both commute with the sums). Weights keep PyTorch's own initialisation.
+    The convolutions of A and W act on the d descriptors instead of the N positions (both commute with the sums).
+    Weights keep PyTorch's own initialisation.
 
     Shape: (B, channels, H, W) -> the same, or (B, width, H, W) without ``expand``.
 

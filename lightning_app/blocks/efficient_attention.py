@@ -14,7 +14,8 @@ class EfficientSelfAttention(nn.Module):
     out = x + W_r G^T q + b_r.
 
     G^T q followed by W_r is (W_r G^T) q, and k (W_v x)^T is (k x^T) W_v^T: both small matrices are multiplied into G,
-    and neither the values nor the heads' outputs are ever built for N positions. Weights keep PyTorch's own initialisation.
+    and neither the values nor the heads' outputs are ever built for N positions. Weights keep
+    PyTorch's own initialisation.
 
     Shape: (B, channels, H, W) -> the same. Time O(N d_k C), memory O(N d_k).
 

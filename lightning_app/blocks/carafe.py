@@ -1,0 +1,73 @@
+"""CARAFE: upsampling by kernels that the content predicts."""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lightning_app.errors import InputError
+
+
+class CARAFEUpsample(nn.Module):
+    """Content-aware reassembly of features.
+
+    m = softmax_{k x k}(pixel_shuffle(encoder(compressor(x)))); out(y, x) = sum_t m_t(y, x) x(floor(y / s) + t), per
+    group of channels; taps outside the image add nothing.
+
+    Computed at the low resolution, one tap at a time, for all s x s subpixels together: no k x k unfolding is built.
+    Compressor Xavier uniform, encoder N(0, 0.001), biases zero: it starts close to a box filter.
+
+    Shape: (B, channels, H, W) -> (B, channels, scale H, scale W).
+
+    Args:
+        scale: upsampling factor.
+        kernel: side of the reassembly window, in pixels of the input.
+        groups: groups of channels, each with kernels of its own.
+        encoder_kernel: side of the encoder's convolution.
+        encoder_dilation: its dilation.
+        compressed: channels that the kernels are predicted from.
+
+    Raises:
+        InputError: if the groups do not divide the channels.
+
+    Paper: https://arxiv.org/abs/1905.02188. Consulted: github.com/myownskyW7/CARAFE, mmcv's carafe.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        scale: int = 2,
+        kernel: int = 5,
+        groups: int = 1,
+        encoder_kernel: int = 3,
+        encoder_dilation: int = 1,
+        compressed: int = 64,
+    ) -> None:
+        super().__init__()
+        if channels % groups:
+            raise InputError(f"groups={groups} must divide channels={channels}.")
+        self.scale, self.kernel, self.groups = scale, kernel, groups
+        self.compressor = nn.Conv2d(channels, compressed, 1)
+        self.encoder = nn.Conv2d(
+            compressed,
+            kernel**2 * groups * scale**2,
+            encoder_kernel,
+            padding=(encoder_kernel - 1) * encoder_dilation // 2,
+            dilation=encoder_dilation,
+        )
+        nn.init.xavier_uniform_(self.compressor.weight)
+        nn.init.normal_(self.encoder.weight, std=0.001)
+        for conv in (self.compressor, self.encoder):
+            if conv.bias is not None:
+                nn.init.zeros_(conv.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, channels, height, width = x.shape
+        subpixels = self.scale**2
+        mask = self.encoder(self.compressor(x)).view(batch, self.groups, -1, subpixels, height, width).softmax(2)
+        half = self.kernel // 2
+        padded = F.pad(x, [half] * 4).view(batch, self.groups, -1, 1, height + 2 * half, width + 2 * half)
+        out = x.new_zeros(())
+        for tap in range(self.kernel**2):
+            i, j = divmod(tap, self.kernel)
+            out = out + mask[:, :, tap].unsqueeze(2) * padded[..., i : i + height, j : j + width]
+        return F.pixel_shuffle(out.reshape(batch, channels * subpixels, height, width), self.scale)

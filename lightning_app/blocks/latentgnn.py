@@ -1,0 +1,94 @@
+"""LatentGNN: messages between all positions by way of a small latent graph."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lightning_app.blocks._layers import ConvBNReLU
+from lightning_app.registry import BLOCKS
+
+
+class LatentKernel(nn.Module):
+    """One latent graph: visible -> latent -> visible, and its share of the convolution that merges the graphs.
+
+    psi = ReLU(BN(conv(f))); symmetric: both assignments are psi, L2-normalised over the nodes; asymmetric: the way in
+    is normalised over the positions, the way back, computed from features of its own, over the nodes. Z = psi_in f^T;
+    Z <- softmax(Z^ Z^^T) Z with Z^ the L2-normalised rows; the share is W Z^T psi_out.
+
+    Shape: visible, back (B, channels, H, W), weight (out_channels, channels) -> (B, out_channels, N).
+    """
+
+    def __init__(self, channels: int, nodes: int, mode: Literal["symmetric", "asymmetric"], graph_conv: bool) -> None:
+        super().__init__()
+        self.mode = mode
+        self.psi_in = ConvBNReLU(channels, nodes)
+        self.psi_out = ConvBNReLU(channels, nodes) if mode == "asymmetric" else None
+        self.graph_conv = ConvBNReLU(channels, channels) if graph_conv else None
+        if self.graph_conv is not None:
+            nn.init.normal_(self.graph_conv.conv.weight, std=0.01)
+
+    def forward(self, visible: Tensor, back: Tensor, weight: Tensor) -> Tensor:
+        gather = self.psi_in(visible).flatten(2)
+        if self.psi_out is None:
+            gather = distribute = F.normalize(gather, dim=1)
+        else:
+            gather = F.normalize(gather, dim=2)
+            distribute = F.normalize(self.psi_out(back).flatten(2), dim=1)
+        nodes = gather @ visible.flatten(2).transpose(1, 2)
+        direction = F.normalize(nodes, dim=-1)
+        nodes = ((direction @ direction.transpose(1, 2)).softmax(-1) @ nodes).transpose(1, 2)
+        if self.graph_conv is None:
+            return (weight @ nodes) @ distribute
+        return weight @ self.graph_conv((nodes @ distribute).view_as(visible)).flatten(2)
+
+
+@BLOCKS.register("latentgnn", paper="arXiv:1905.11634", year=2019)
+class LatentGraph(nn.Module):
+    """The LatentGNN block: latent graphs on reduced features, merged and added back.
+
+    f = L2norm_C(BN(conv x)); for each kernel Y_k = Z_k^T psi_out (optionally through conv-BN-ReLU);
+    out = x + gamma BN(W [Y_1, Y_2, ...]), gamma starts at zero: the block starts as the identity.
+
+    Without the graph convolution W_k Z_k^T is formed first, so Y is never built.
+
+    Shape: (B, channels, H, W) -> the same. Time O(N nodes channels).
+
+    Args:
+        nodes: number of latent nodes of each kernel.
+        stride: the reduced features have channels // stride channels.
+        mode: "symmetric" shares one assignment for both ways; "asymmetric" learns one for each.
+        graph_conv: a convolution on each kernel's visible features.
+        residual: add the input.
+
+    Paper: https://arxiv.org/abs/1905.11634. Consulted: github.com/latentgnn/LatentGNN-V1-PyTorch.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        nodes: Sequence[int] = (100,),
+        stride: int = 4,
+        mode: Literal["symmetric", "asymmetric"] = "asymmetric",
+        graph_conv: bool = False,
+        residual: bool = True,
+    ) -> None:
+        super().__init__()
+        self.residual = residual
+        width = channels // stride
+        self.down = ConvBNReLU(channels, width, slope=None)
+        self.down_back = ConvBNReLU(channels, width, slope=None) if mode == "asymmetric" else None
+        self.kernels = nn.ModuleList(LatentKernel(width, n, mode, graph_conv) for n in nodes)
+        self.up = ConvBNReLU(width * len(nodes), channels, slope=None)
+        self.gamma = nn.Parameter(torch.zeros(1)) if residual else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        visible = F.normalize(self.down(x), dim=1)
+        back = visible if self.down_back is None else F.normalize(self.down_back(x), dim=1)
+        weights = self.up.conv.weight.flatten(1).chunk(len(self.kernels), dim=1)
+        y = sum(kernel(visible, back, weight) for kernel, weight in zip(self.kernels, weights, strict=True))
+        out: Tensor = self.up.bn(y.view_as(x))
+        return out if self.gamma is None else x + self.gamma * out
