@@ -1,5 +1,7 @@
 """The few layers that every paper shares."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -34,10 +36,23 @@ class ConvBNReLU(nn.Module):
             nn.init.zeros_(self.conv.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.bn(self.conv(x))
+        return self.finish(self.conv(x))
+
+    def finish(self, x: Tensor) -> Tensor:
+        """Batch norm and activation of a convolution that was computed elsewhere."""
+        x = self.bn(x)
         if self.slope is None:
             return x
         return F.relu(x) if self.slope == 0 else F.leaky_relu(x, self.slope)
+
+
+class SeparableConvBNReLU(nn.Sequential):
+    """Depthwise convolution, then a 1x1: each with batch norm and ReLU."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, dilation: int = 1) -> None:
+        super().__init__()
+        self.depthwise = ConvBNReLU(in_channels, in_channels, kernel_size, dilation=dilation, groups=in_channels)
+        self.pointwise = ConvBNReLU(in_channels, out_channels)
 
 
 def resize(x: Tensor, size: tuple[int, ...], align_corners: bool = False) -> Tensor:
@@ -66,3 +81,45 @@ def _cells(like: Tensor, length: int, count: int) -> Tensor:
     position = torch.arange(length, device=like.device)
     inside = (position >= cell * length // count) & (position < ((cell + 1) * length + count - 1) // count)
     return inside.to(like.dtype)
+
+
+def fuse_upsampled(fuse: ConvBNReLU, x: Tensor, maps: Sequence[Tensor], align_corners: bool = False) -> Tensor:
+    """``fuse`` of ``x`` and the smaller ``maps``, resized to its size and concatenated behind it.
+
+    The maps are convolved before they are enlarged (see :func:`conv_upsampled`): less work, and no large maps.
+    """
+    of_x, of_maps = fuse.conv.weight[:, : x.shape[1]], fuse.conv.weight[:, x.shape[1] :]
+    y = F.conv2d(x, of_x, padding=fuse.conv.kernel_size[0] // 2)
+    return fuse.finish(y + conv_upsampled(maps, of_maps, x.shape[-2:], align_corners))
+
+
+def conv_upsampled(
+    maps: Sequence[Tensor], weight: Tensor, size: tuple[int, ...], align_corners: bool = False
+) -> Tensor:
+    """Convolve small maps as if each had been resized to ``size`` and all concatenated, without making those maps.
+
+    Resizing is a product with an (H, h) and a (W, w) matrix of bilinear weights, so an odd kernel with "same" zero
+    padding can act on the small map first; what is left to do per pixel is sum_i k h_i products per output channel
+    instead of k^2 C.
+
+    Shape: maps (B, C_i, h_i, w_i), weight (O, sum C_i, k, k) -> (B, O, *size).
+    """
+    kernel = weight.shape[-1]
+    columns, rows = [], []
+    for x, part in zip(maps, torch.split_with_sizes(weight, [x.shape[1] for x in maps], dim=1), strict=True):
+        taps = torch.einsum("oikl,biyx->bokylx", part, x).flatten(4).flatten(2, 3)  # (B, O, k h, k w)
+        columns.append(taps @ _bilinear_taps(x, x.shape[-1], size[1], kernel, align_corners).T)
+        rows.append(_bilinear_taps(x, x.shape[-2], size[0], kernel, align_corners))
+    return torch.cat(rows, dim=1) @ torch.cat(columns, dim=2)
+
+
+def _bilinear_taps(like: Tensor, count: int, length: int, kernel: int, align_corners: bool) -> Tensor:
+    """(length, kernel * count): the share of each small position in what a kernel tap sees; 0 outside the map."""
+    position = torch.arange(length, device=like.device, dtype=torch.promote_types(like.dtype, torch.float32))
+    if align_corners:
+        source = position * ((count - 1) / max(length - 1, 1))
+    else:
+        source = ((position + 0.5) * (count / length) - 0.5).clamp(0, count - 1)
+    weights = (1 - (source[:, None] - torch.arange(count, device=like.device)).abs()).clamp(min=0)
+    padded = F.pad(weights, (0, 0, kernel // 2, kernel // 2))
+    return torch.cat([padded[tap : tap + length] for tap in range(kernel)], dim=1).to(like.dtype)

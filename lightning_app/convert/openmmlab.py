@@ -8,11 +8,44 @@ from typing import Any
 from torch import Tensor, nn
 
 from lightning_app.errors import InputError
+from lightning_app.heads.apcnet import APCNet
 from lightning_app.heads.base import ContextHead
 from lightning_app.heads.ccnet import CCNet
+from lightning_app.heads.deeplabv3 import DeepLabV3
+from lightning_app.heads.deeplabv3plus import DeepLabV3Plus
+from lightning_app.heads.dmnet import DMNet
 from lightning_app.heads.emanet import EMANet
+from lightning_app.heads.encnet import EncNet
 from lightning_app.heads.fcn import FCN
+from lightning_app.heads.gcnet import GCNet
+from lightning_app.heads.lraspp import LRASPP
 from lightning_app.heads.nonlocal_net import NonLocal
+from lightning_app.heads.ocrnet import OCRNet
+from lightning_app.heads.pspnet import PSPNet
+from lightning_app.heads.semantic_fpn import SemanticFPN
+from lightning_app.heads.upernet import UPerNet
+
+
+def one(levels: tuple[int, ...]) -> dict[str, Any]:
+    """The arguments of a head that reads one level."""
+    (level,) = levels
+    return {"level": level}
+
+
+def several(levels: tuple[int, ...]) -> dict[str, Any]:
+    """The arguments of a head that may read several levels."""
+    return {"levels": levels}
+
+
+def only(key: str, *allowed: Any) -> Callable[[Any], dict[str, Any]]:
+    """An argument that we take at some values only, because nothing was ever released with another."""
+
+    def check(value: Any) -> dict[str, Any]:
+        if value not in allowed:
+            raise InputError(f"{key}={value!r} is not supported: it must be {' or '.join(map(repr, allowed))}")
+        return {}
+
+    return check
 
 
 @dataclass(frozen=True)
@@ -26,7 +59,8 @@ class HeadRule:
         fixed: our arguments that make the head theirs where our defaults are the paper's.
         names: (pattern, replacement) tried in order on each tensor's name; the first that matches at its start counts.
             Names that none matches stay.
-        level: the argument that takes ``in_index``: "level" for one level, "levels" for several.
+        levels: ``in_index`` -> our arguments.
+        finest: the config key that holds the width of the finest level, where ``in_channels`` leaves it out.
         dropped: pattern of tensors that have no effect and no counterpart here.
     """
 
@@ -34,19 +68,9 @@ class HeadRule:
     arguments: Mapping[str, str | Callable[[Any], dict[str, Any]]] = field(default_factory=dict)
     fixed: Mapping[str, Any] = field(default_factory=dict)
     names: tuple[tuple[str, str], ...] = ()
-    level: str = "level"
+    levels: Callable[[tuple[int, ...]], dict[str, Any]] = one
+    finest: str = ""
     dropped: str = r"(?!)"
-
-
-def only(key: str, *allowed: Any) -> Callable[[Any], dict[str, Any]]:
-    """An argument that we take at some values only, because they are all that was ever released."""
-
-    def check(value: Any) -> dict[str, Any]:
-        if value not in allowed:
-            raise InputError(f"{key}={value!r} is not supported: it must be {' or '.join(map(repr, allowed))}")
-        return {}
-
-    return check
 
 
 BLOCK_HEAD = (
@@ -54,12 +78,61 @@ BLOCK_HEAD = (
     (r"convs\.1\.", "project."),
     (r"conv_cat\.", "fuse."),
 )  # the skeleton that NLHead, GCHead, CCHead and DNLHead share
+PYRAMID_POOLING = (
+    (r"psp_modules\.(\d+)\.1\.", r"pyramid.branches.\1."),
+    (r"bottleneck\.", "pyramid.fuse."),
+)
+ATROUS_PYRAMID = (
+    (r"image_pool\.1\.", "pyramid.image_pool."),
+    (r"aspp_modules\.", "pyramid.branches."),
+    (r"bottleneck\.", "pyramid.fuse."),
+)
 
 RULES: dict[str, HeadRule] = {
+    "APCHead": HeadRule(
+        APCNet,
+        {"pool_scales": "scales", "fusion": "fusion"},
+        names=(
+            (r"acm_modules\.(\d+)\.pooled_redu_conv\.", r"blocks.\1.pooled."),
+            (r"acm_modules\.(\d+)\.input_redu_conv\.", r"blocks.\1.reduce."),
+            (r"acm_modules\.(\d+)\.gla\.", r"blocks.\1.affinity."),
+            (r"acm_modules\.(\d+)\.residual_conv\.", r"blocks.\1.residual."),
+            (r"acm_modules\.(\d+)\.fusion_conv\.", r"blocks.\1.fuse."),
+            (r"acm_modules\.", "blocks."),
+            (r"bottleneck\.", "fuse."),
+        ),
+    ),
+    "ASPPHead": HeadRule(DeepLabV3, {"dilations": "dilations"}, names=ATROUS_PYRAMID),
     "CCHead": HeadRule(
         CCNet,
         {"recurrence": "recurrence", "concat_input": "concat_input"},
         names=((r"cca\.(query|key|value)_conv\.", r"block.\1."), (r"cca\.gamma\.scale", "block.gamma"), *BLOCK_HEAD),
+    ),
+    "DMHead": HeadRule(
+        DMNet,
+        {"filter_sizes": "filter_sizes", "fusion": "fusion"},
+        names=(
+            (r"dcm_modules\.(\d+)\.filter_gen_conv\.", r"blocks.\1.filter."),
+            (r"dcm_modules\.(\d+)\.input_redu_conv\.", r"blocks.\1.reduce."),
+            (r"dcm_modules\.(\d+)\.fusion_conv\.", r"blocks.\1.fuse."),
+            (r"dcm_modules\.", "blocks."),
+            (r"bottleneck\.", "fuse."),
+        ),
+    ),
+    "DepthwiseSeparableASPPHead": HeadRule(
+        DeepLabV3Plus,
+        {
+            "dilations": "dilations",
+            "c1_channels": "low_level_channels",
+            "c1_in_channels": lambda width: {} if width else {"low_level_channels": 0},
+        },
+        names=(
+            (r"aspp_modules\.(\d+)\.(depth|point)wise_conv\.", r"pyramid.branches.\1.\2wise."),
+            (r"c1_bottleneck\.", "low_level."),
+            (r"sep_bottleneck\.(\d+)\.(depth|point)wise_conv\.", r"refine.\1.\2wise."),
+            *ATROUS_PYRAMID,
+        ),
+        finest="c1_in_channels",
     ),
     "EMAHead": HeadRule(
         EMANet,
@@ -80,6 +153,26 @@ RULES: dict[str, HeadRule] = {
             (r"conv_cat\.", "fuse."),
         ),
     ),
+    "EncHead": HeadRule(
+        EncNet,
+        {
+            "num_codes": "codes",
+            "add_lateral": lambda joined: {} if joined else {"lateral_levels": ()},
+            "loss_se_decode": lambda loss: {"presence_weight": loss["loss_weight"]},
+            "use_se_loss": lambda used: {} if used else {"presence_weight": 0.0},
+        },
+        names=(
+            (r"bottleneck\.", "reduce."),
+            (r"lateral_convs\.", "laterals."),
+            (r"fusion\.", "fuse."),
+            (r"enc_module\.encoding_project\.", "block.project."),
+            (r"enc_module\.encoding\.0\.", "block."),
+            (r"enc_module\.encoding\.1\.", "block.norm."),
+            (r"enc_module\.fc\.0\.", "block.gate."),
+            (r"se_layer\.", "presence."),
+        ),
+        levels=lambda levels: {"level": levels[-1], "lateral_levels": levels[:-1]},
+    ),
     "FCNHead": HeadRule(
         FCN,
         {
@@ -89,7 +182,43 @@ RULES: dict[str, HeadRule] = {
             "concat_input": "concat_input",
         },
         names=((r"conv_cat\.", "fuse."),),
-        level="levels",
+        levels=several,
+    ),
+    "FPNHead": HeadRule(
+        SemanticFPN,
+        {"feature_strides": "strides"},
+        fixed={"fpn_channels": 0},
+        names=(
+            # odd places in scale_heads hold the resizes
+            *((rf"scale_heads\.(\d+)\.{2 * step}\.", rf"branches.\1.{step}.") for step in range(8)),
+        ),
+        levels=several,
+    ),
+    "GCHead": HeadRule(
+        GCNet,
+        {
+            "ratio": "ratio",
+            "pooling_type": "pooling",
+            "fusion_types": lambda kinds: {"fusion": [kind.removeprefix("channel_") for kind in kinds]},
+            "concat_input": "concat_input",
+        },
+        names=(
+            (r"gc_block\.conv_mask\.", "block.mask."),
+            (r"gc_block\.channel_(add|mul)_conv\.", r"block.\1."),
+            *BLOCK_HEAD,
+        ),
+    ),
+    "LRASPPHead": HeadRule(
+        LRASPP,
+        {"branch_channels": "branch_channels"},
+        names=(
+            (r"image_pool\.1\.conv\.", "gate."),
+            (r"aspp_conv\.", "reduce."),
+            (r"conv_up_input\.", "project."),
+            (r"convs\.conv(\d+)\.", r"branches.\1."),
+            (r"conv_ups\.conv_up(\d+)\.", r"fuse.\1."),
+        ),
+        levels=several,
     ),
     "NLHead": HeadRule(
         NonLocal,
@@ -99,6 +228,29 @@ RULES: dict[str, HeadRule] = {
             (r"nl_block\.", "block."),
             *BLOCK_HEAD,
         ),
+    ),
+    "OCRHead": HeadRule(
+        OCRNet,
+        {"ocr_channels": "key_channels", "scale": only("scale", 1)},
+        fixed={"coarse_channels": 0},
+        names=(
+            (r"bottleneck\.", "reduce."),
+            (r"object_context_block\.(query|key|value|out)_project\.", r"block.\1."),
+            (r"object_context_block\.bottleneck\.", "block.fuse."),
+        ),
+        levels=several,
+    ),
+    "PSPHead": HeadRule(PSPNet, {"pool_scales": "scales"}, names=PYRAMID_POOLING),
+    "UPerHead": HeadRule(
+        UPerNet,
+        {"pool_scales": "scales"},
+        names=(
+            (r"lateral_convs\.", "laterals."),
+            (r"fpn_convs\.", "outs."),
+            (r"fpn_bottleneck\.", "fuse."),
+            *PYRAMID_POOLING,
+        ),
+        levels=several,
     ),
 }
 
@@ -111,7 +263,7 @@ SHARED: dict[str, str | Callable[[Any], dict[str, Any]]] = {
     "input_transform": only("input_transform", None, "resize_concat", "multiple_select"),
 }
 IGNORED = {"type", "num_classes", "in_channels", "in_index", "norm_cfg"}  # read elsewhere
-IGNORED |= {"loss_decode", "loss_se_decode", "use_se_loss", "sampler", "ignore_index", "init_cfg"}  # training only
+IGNORED |= {"loss_decode", "sampler", "ignore_index", "init_cfg"}  # training only
 
 
 def build_head(config: Mapping[str, Any], state_dict: Mapping[str, Tensor]) -> ContextHead:
@@ -132,23 +284,18 @@ def build_head(config: Mapping[str, Any], state_dict: Mapping[str, Tensor]) -> C
 def new_head(config: Mapping[str, Any]) -> ContextHead:
     """The head that a config describes, freshly initialised."""
     rule = _rule(config["type"])
-    arguments = dict(rule.fixed)
-    for key, value in config.items():
-        target = rule.arguments.get(key) or SHARED.get(key)
-        if target is None:
-            if key not in IGNORED:
-                raise InputError(
-                    f'{config["type"]} has the argument "{key}" ({value!r}), which has no counterpart here'
-                )
-        elif isinstance(target, str):
-            arguments[target] = value
-        else:
-            arguments |= target(value)
+    for key in config.keys() - SHARED.keys() - rule.arguments.keys() - IGNORED:
+        raise InputError(f'{config["type"]} has the argument "{key}" ({config[key]!r}): no counterpart here')
 
     index, widths = config.get("in_index", -1), config["in_channels"]
     levels = dict(zip(index, widths, strict=True)) if isinstance(index, list | tuple) else {index: widths}
-    arguments[rule.level] = tuple(levels) if rule.level == "levels" else next(iter(levels))
-    in_channels = [levels.get(level, 0) for level in range(max(max(levels) + 1, 4))]
+    arguments = rule.levels(tuple(levels)) | dict(rule.fixed)
+    for key, target in (SHARED | dict(rule.arguments)).items():
+        if key in config:
+            arguments |= {target: config[key]} if isinstance(target, str) else target(config[key])
+    if rule.finest:
+        levels.setdefault(0, config.get(rule.finest, 0))
+    in_channels = [levels.get(level, 0) for level in range(max(3, *levels) + 1)]
     head = rule.head(in_channels, config["num_classes"], **arguments)
     _set_norm(head, config)
     return head

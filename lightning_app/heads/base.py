@@ -58,6 +58,7 @@ class ContextHead(nn.Module, ABC):
         super().__init__()
         self.align_corners = align_corners
         self.low_level: ConvBNReLU | None = None
+        self.refine: nn.Module
         if low_level_channels:
             self.low_level = ConvBNReLU(in_channels[0], low_level_channels)
             self.refine = ConvBNReLU(channels + low_level_channels, channels, 3)
