@@ -1,0 +1,238 @@
+"""``python -m zoo``, also reached as ``contextzoo zoo``: list, show, download, verify, remove, where, check."""
+
+import argparse
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Final, NoReturn
+
+from zoo import cache, index
+from zoo.entry import ZooEntry
+from zoo.errors import ZooError
+
+SORTS: Final[dict[str, Callable[[ZooEntry], float | str]]] = {
+    "miou": lambda entry: -entry.miou,
+    "miou-ms": lambda entry: -(entry.miou_ms or 0.0),
+    "memory": lambda entry: entry.memory_gb or float("inf"),
+    "id": lambda entry: entry.id,
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors in one line, with the closest name."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ZooError(f"{message} ({self.prog} --help)")
+
+    def _check_value(self, action: argparse.Action, value: object) -> None:
+        choices = [str(each) for each in action.choices or ()]
+        if choices and value not in choices:
+            what = "command" if action.dest == "command" else action.option_strings[0]
+            raise ZooError(f'Unknown {what} "{value}".{index.suggest(str(value), choices)} Known: {", ".join(choices)}')
+
+
+def _parser() -> _Parser:
+    parser = _Parser(prog="contextzoo zoo", description="Weights for each head and dataset.", allow_abbrev=False)
+    parser.set_defaults(run=lambda options: print(parser.format_help()), parser=parser)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+
+    def command(run: Callable[[argparse.Namespace], int], text: str) -> _Parser:
+        each = commands.add_parser(run.__name__.strip("_"), help=text, description=text, allow_abbrev=False)
+        each.set_defaults(run=run, parser=each)
+        return each
+
+    each = command(_list, "List the weights; tab-separated where the output is not a terminal.")
+    each.add_argument("--head", help="slug of a head, such as ccnet")
+    each.add_argument("--dataset", help="slug of a dataset, such as cityscapes")
+    each.add_argument("--backbone", help="short name such as r50-d8, or timm's such as resnet50c")
+    each.add_argument("--min-miou", type=float, metavar="PERCENT", help="at least this mIoU, single scale")
+    each.add_argument("--commercial", action="store_true", help="only where all three licences allow commercial use")
+    each.add_argument("--local", action="store_true", help="only those whose file is on this machine")
+    each.add_argument("--sort", choices=tuple(SORTS), help="default: the order of the index")
+    each.add_argument("--json", action="store_true", help="everything that is known of each, as JSON")
+    command(_show, "Show all that is known of some weights.").add_argument("id")
+    each = command(_download, "Download weights and check them.")
+    each.add_argument("id", nargs="+")
+    each.add_argument("--to", type=Path, metavar="DIR", help="folder to put them in, instead of the cache")
+    each = command(_verify, "Check the hashes of the weights on this machine.")
+    each.add_argument("id", nargs="*", help="only these, which must be here")
+    each.add_argument("--all", action="store_true", help="every entry of the index must be here")
+    command(_remove, "Delete downloaded weights.").add_argument("id", nargs="+")
+    command(_where, "Print where weights lie; exit status 1 where they are not here.").add_argument("id")
+    command(_check, "Check the index itself.")
+    return parser
+
+
+def _list(options: argparse.Namespace) -> int:
+    entries = index.list_entries(
+        head=options.head,
+        dataset=options.dataset,
+        backbone=options.backbone,
+        min_miou=options.min_miou,
+        commercial=options.commercial,
+        local=options.local,
+    )
+    if options.sort:
+        entries.sort(key=SORTS[options.sort])
+    if options.json:
+        print(json.dumps([asdict(entry) for entry in entries], indent=1))
+        return 0
+    header = ("id", "mIoU", "ms+flip", "dataset", "backbone", "GB to train", "here")
+    rows = [
+        (
+            entry.id,
+            f"{entry.miou:.2f}",
+            "-" if entry.miou_ms is None else f"{entry.miou_ms:.2f}",
+            entry.dataset,
+            entry.backbone.name,
+            "-" if entry.memory_gb is None else f"{entry.memory_gb:g}",
+            "yes" if cache.find(entry) else "-",
+        )
+        for entry in entries
+    ]
+    if sys.stdout.isatty():
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(*header, box=None, header_style="bold", caption=f"{len(rows)} of the zoo's weights")
+        for column in table.columns[1:3]:
+            column.justify = "right"
+        for row in rows:
+            table.add_row(*row)
+        Console().print(table)
+    else:
+        sys.stdout.writelines("\t".join(row) + "\n" for row in rows)
+    if options.commercial and not rows:
+        print(
+            "No weights whose three licences all allow commercial use; contextzoo zoo show ID says why.",
+            file=sys.stderr,
+        )
+    return 0
+
+
+def _show(options: argparse.Namespace) -> int:
+    entry = index.get(options.id)
+    dataset = index.datasets()[entry.dataset]
+    here = cache.find(entry)
+    crop = f"{entry.crop[0]}x{entry.crop[1]}"
+    digits = "" if len(entry.sha256) == 64 else " (the first 8 digits, all that is published)"
+    lines = {
+        "id": entry.id,
+        "head": entry.name,
+        "decode head": "; then ".join(map(_call, entry.stages)),
+        "auxiliary head": _call(entry.auxiliary_head) if entry.auxiliary_head else "none",
+        "backbone": entry.backbone,
+        "paper": entry.paper,
+        "dataset": f"{dataset.title}, {len(dataset.classes)} classes",
+        "classes": ", ".join(dataset.classes),
+        "mIoU": f"{entry.miou:.2f} on {entry.split}, {entry.protocol} ({entry.miou_source})",
+        "multi-scale, flip": "unknown" if entry.miou_ms is None else f"{entry.miou_ms:.2f}",
+        "training": f"{entry.iterations} steps of {entry.batch} crops of {crop}, {entry.optimizer} {entry.lr:g}",
+        "training memory": "unknown" if entry.memory_gb is None else f"{entry.memory_gb:g} GB on each device",
+        "file": entry.url,
+        "mirrors": ", ".join(entry.mirrors) or "none",
+        "size": "unknown" if entry.size is None else f"{entry.size} bytes",
+        "sha256": f"{entry.sha256}{digits}",
+        "format": entry.format + (f", config {entry.config}" if entry.config else ""),
+        "code licence": entry.code_licence,
+        "weights licence": entry.weights_licence,
+        "training data": f"{entry.data_licence} ({dataset.url})",
+        "commercial use": entry.commercial,
+        "here": here or f"no (contextzoo zoo download {entry.id})",
+        "measure again": f"contextzoo test --weights {entry.id} --data {dataset.data} --data.root DIR",
+    }
+    width = max(map(len, lines))
+    for name, value in lines.items():
+        print(f"{name:<{width}}  {value}")
+    return 0
+
+
+def _call(arguments: dict[str, object]) -> str:
+    rest = ", ".join(f"{name}={value}" for name, value in arguments.items() if name != "type")
+    return f"{arguments['type']}({rest})"
+
+
+def _download(options: argparse.Namespace) -> int:
+    from zoo.download import fetch
+
+    entries = [index.get(id) for id in options.id]
+    for entry in entries:
+        fetch(entry, options.to, say=print)
+    return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    entries = [index.get(id) for id in options.id] or index.list_entries()
+    good, corrupt, absent = 0, [], []
+    for entry in entries:
+        path = cache.find(entry)
+        if path is None:
+            absent.append(entry.id)
+        elif cache.intact(entry, path):
+            good += 1
+        else:
+            corrupt.append(entry.id)
+    if not (options.id or options.all):
+        absent = []
+    found = [f"{good} ok"]
+    found += [f"{len(corrupt)} CORRUPT {' '.join(corrupt)}"] if corrupt else []
+    found += [f"{len(absent)} not here {' '.join(absent)}"] if absent else []
+    print(", ".join(found))
+    return 1 if corrupt or absent else 0
+
+
+def _remove(options: argparse.Namespace) -> int:
+    for entry in [index.get(id) for id in options.id]:
+        path = cache.target(entry)
+        beside = [*path.parent.glob(f"{path.stem}.*"), *path.parent.glob(f".{path.stem}.*")]
+        for each in beside:
+            each.unlink()
+        print(f"{entry.id}: {'removed' if beside else 'was not downloaded'}")
+    return 0
+
+
+def _where(options: argparse.Namespace) -> int:
+    entry = index.get(options.id)
+    path = cache.find(entry)
+    if path is None:
+        print(f"{entry.id} is not here; it would land at {cache.target(entry)}", file=sys.stderr)
+        return 1
+    print(path)
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    entries = index.check()
+    print(f"{len(entries)} entries of {len(index.heads())} heads ok")
+    return 0
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    parser = _parser()
+    try:
+        options, unknown = parser.parse_known_args(args)
+        if unknown:
+            flags = re.findall(r"--[a-z-]+", options.parser.format_usage())
+            hint = index.suggest(unknown[0], flags)
+            raise ZooError(f'Unknown argument "{unknown[0]}".{hint} ({options.parser.prog} --help)')
+        status = options.run(options) or 0
+        sys.stdout.flush()
+        return status
+    except ZooError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Stopped; the same command goes on where it stopped.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader, such as head, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
