@@ -1,14 +1,61 @@
-"""softmax(Q K^T) V over maps, never holding the N x N matrix."""
+"""softmax(Q K^T) V, never holding the N x N matrix."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from lightning_app.blocks._layers import ConvBNReLU
+
 CHUNK_ELEMENTS = 2**21  # of the attention map held at a time: 8 MiB in fp32
+
+
+class SelfAttention(nn.Module):
+    """Query, key and value of the same map: y_i = sum_j softmax_j(d^-1/2 q_i.k_j) v_j.
+
+    Args:
+        depth: convolutions, each with BN and activation, that make the query and the key.
+        shared: the query is the key.
+        bias, slope: of those convolutions, see :class:`ConvBNReLU`.
+        value_bias: of the value's one convolution, which has neither BN nor activation.
+
+    Shape: (B, channels, H, W) -> (B, value_channels, H, W).
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        key_channels: int,
+        value_channels: int,
+        *,
+        depth: int = 1,
+        shared: bool = False,
+        bias: bool = False,
+        slope: float = 0.0,
+        value_bias: bool = True,
+    ) -> None:
+        super().__init__()
+
+        def projection() -> nn.Sequential:
+            widths = [channels] + [key_channels] * depth
+            return nn.Sequential(*(ConvBNReLU(i, o, bias=bias, slope=slope) for i, o in pairwise(widths)))
+
+        self.scale = key_channels**-0.5
+        self.query = projection()
+        self.key = None if shared else projection()
+        self.value = nn.Conv2d(channels, value_channels, 1, bias=value_bias)
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Query, key and value maps."""
+        query = self.query(x)
+        return query, query if self.key is None else self.key(x), self.value(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return attention(*self.project(x), self.scale)
 
 
 def tokens(x: Tensor) -> Tensor:
@@ -22,21 +69,44 @@ def to_map(x: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-    """Attend over the positions of a map.
+    """:func:`attend` over the positions of maps: (B, d, H, W), (B, d, M...), (B, e, M...) -> (B, e, H, W)."""
+    return to_map(attend(tokens(query), tokens(key), tokens(value), scale), query.shape[-2:])
 
-    y_i = sum_j softmax_j(scale q_i.k_j) v_j
+
+def attend(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    """y_i = sum_j softmax_j(scale q_i.k_j) v_j.
 
     Fused where a kernel takes the shapes (CPU: equal widths; CUDA: any), otherwise in chunks of queries whose weights
     are recomputed in the backward pass. Memory is O(N) both ways.
 
-    Shape: query (B, d, H, W), key (B, d, M...), value (B, e, M...) -> (B, e, H, W).
+    Shape: contiguous q (B, N, d), k (B, M, d), v (B, M, e) -> (B, N, e).
     """
-    q, k, v = tokens(query).to(value.dtype), tokens(key).to(value.dtype), tokens(value)
+    q, k = q.to(v.dtype), k.to(v.dtype)
     if q.shape[-1] == v.shape[-1] or q.is_cuda or torch.compiler.is_exporting():
-        y = F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None], scale=scale)[:, 0]
-    else:
-        y = _ChunkedAttention.apply(q * scale, k, v)
-    return to_map(y, query.shape[-2:])
+        return F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None], scale=scale)[:, 0]
+    y: Tensor = _ChunkedAttention.apply(q * scale, k, v)
+    return y
+
+
+def attend_in_cells(
+    query: Tensor, key: Tensor, value: Tensor, scale: float, cell: tuple[int, int], *, across: bool = False
+) -> Tensor:
+    """:func:`attend` among the positions of each ``cell`` = (h, w), or ``across`` cells among those of equal place.
+
+    Shape: maps (B, d, H, W) with h | H and w | W -> (B, e, H, W).
+    """
+    batch, _, height, width = query.shape
+    sizes = (batch, height // cell[0], cell[0], width // cell[1], cell[1])
+    group, member = ((2, 4), (1, 3)) if across else ((1, 3), (2, 4))  # axes of ``sizes``
+    order = (0, *group, *member)
+
+    def grouped(x: Tensor) -> Tensor:
+        x = x.permute(0, 2, 3, 1).reshape(*sizes, -1).permute(*order, 5)
+        return x.reshape(-1, x.shape[3] * x.shape[4], x.shape[5])
+
+    y = attend(grouped(query), grouped(key), grouped(value), scale)
+    y = y.reshape(*(sizes[axis] for axis in order), -1).permute(*(order.index(axis) for axis in range(5)), 5)
+    return y.reshape(batch, height, width, -1).permute(0, 3, 1, 2)
 
 
 class _ChunkedAttention(torch.autograd.Function):

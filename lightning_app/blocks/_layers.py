@@ -70,12 +70,12 @@ def adaptive_avg_pool(x: Tensor, size: int) -> Tensor:
     """
     if size == 1:
         return F.adaptive_avg_pool2d(x, 1)
-    rows, columns = _cells(x, x.shape[-2], size), _cells(x, x.shape[-1], size)
+    rows, columns = cells(x, x.shape[-2], size), cells(x, x.shape[-1], size)
     x = (x @ columns.T) / columns.sum(1)
     return (rows @ x) / rows.sum(1, keepdim=True)
 
 
-def _cells(like: Tensor, length: int, count: int) -> Tensor:
+def cells(like: Tensor, length: int, count: int) -> Tensor:
     """Membership (count, length) of positions in cells, in the dtype and on the device of ``like``."""
     cell = torch.arange(count, device=like.device)[:, None]
     position = torch.arange(length, device=like.device)

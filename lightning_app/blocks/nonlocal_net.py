@@ -72,9 +72,9 @@ class NonLocalBlock(nn.Module):
     def aggregate(self, x: Tensor) -> Tensor:
         """y of the equation: (B, C, H, W) -> (B, inner, H, W)."""
         g = self.g(x)
-        if self.mode == "gaussian":
-            return attention(x, x, g, 1.0)
         theta, phi = self.embed(x)
+        if self.mode == "gaussian":
+            return attention(theta, phi, g, 1.0)
         if self.mode == "embedded_gaussian":
             return attention(theta, phi, g, self.scale)
         if self.mode == "dot_product":
@@ -83,7 +83,9 @@ class NonLocalBlock(nn.Module):
         return _relu_attention(torch.conv2d(theta, w_theta), torch.conv2d(phi, w_phi), g)
 
     def embed(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Query and key maps."""
+        """What is compared: query and key maps."""
+        if self.mode == "gaussian":
+            return x, x
         theta = self.theta(x)
         return theta, theta if self.phi is None else self.phi(x)
 

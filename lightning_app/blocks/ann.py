@@ -1,0 +1,221 @@
+"""Asymmetric pyramid non-local blocks: every position attends to a pyramid of pooled ones. arXiv:1908.07678."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lightning_app.blocks._attention import to_map, tokens
+from lightning_app.blocks._layers import ConvBNReLU, cells
+from lightning_app.errors import InputError
+from lightning_app.registry import BLOCKS
+
+
+class AsymmetricAttention(nn.Module):
+    """W y_i, y_i = sum_s softmax_s(d^-1/2 q_i.k_s) v_s, over the S = sum of squared ``scales`` pooled positions s.
+
+    Query and key are CBR1s, the value a 1x1 convolution, pooled after it; W starts at 0. Mean pooling commutes with the
+    value's convolution, so it comes first, and W acts on the S values.
+
+    Args:
+        shared: the query's layer makes the key.
+        bias: of the CBR1s' convolutions.
+        pool: "avg" or "max".
+    """
+
+    def __init__(
+        self,
+        low_channels: int,
+        high_channels: int,
+        key_channels: int,
+        value_channels: int,
+        out_channels: int,
+        *,
+        scales: Sequence[int],
+        pool: str,
+        shared: bool,
+        bias: bool,
+    ) -> None:
+        super().__init__()
+        self.scales, self.pool = tuple(scales), pool
+        self.query = ConvBNReLU(high_channels, key_channels, bias=bias)
+        self.key = None if shared else ConvBNReLU(low_channels, key_channels, bias=bias)
+        self.value = nn.Conv2d(low_channels, value_channels, 1)
+        self.out = nn.Conv2d(value_channels, out_channels, 1)
+        for parameter in self.out.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights (B, N, S) of the positions of ``high`` over pooled ``low``, and values (B, S, out_channels)."""
+        query = self.query(high)
+        key = pyramid_pool(query if self.key is None else self.key(low), self.scales, self.pool)
+        weights = (tokens(query) @ (key * key.shape[1] ** -0.5)).softmax(-1).to(query.dtype)
+        if self.pool == "avg":
+            value = self.value(pyramid_pool(low, self.scales).unsqueeze(-1)).squeeze(-1)
+        else:
+            value = pyramid_pool(self.value(low), self.scales, self.pool)
+        return weights, F.linear(value.transpose(1, 2), self.out.weight.flatten(1), self.out.bias)
+
+
+class AsymmetricNonLocal(nn.Module):
+    """What both blocks share: CBR1([sum over stages of asymmetric attention, high]).
+
+    The context half of the fusing convolution acts on the S pooled values.
+    """
+
+    def __init__(
+        self,
+        low_channels: int,
+        high_channels: int,
+        key_channels: int,
+        value_channels: int,
+        out_channels: int,
+        *,
+        stages: int,
+        scales: Sequence[int],
+        pool: str,
+        shared: bool,
+        bias: bool,
+        slope: float | None,
+    ) -> None:
+        super().__init__()
+        if pool not in ("avg", "max"):
+            raise InputError(f'pool={pool!r} is not a way to sample the pyramid: "avg" or "max"')
+        self.stages = nn.ModuleList(
+            AsymmetricAttention(
+                low_channels,
+                high_channels,
+                key_channels,
+                value_channels,
+                out_channels,
+                scales=scales,
+                pool=pool,
+                shared=shared,
+                bias=bias,
+            )
+            for _ in range(stages)
+        )
+        self.fuse = ConvBNReLU(out_channels + high_channels, out_channels, bias=bias, slope=slope)
+
+    def attend(self, low: Tensor, high: Tensor) -> Tensor:
+        conv = self.fuse.conv
+        of_context, of_high = torch.split(conv.weight, [conv.out_channels, high.shape[1]], dim=1)
+        y = F.conv2d(high, of_high, conv.bias)
+        for stage in self.stages:
+            weights, values = stage(low, high)
+            y = y + to_map(weights @ F.linear(values, of_context.flatten(1)), high.shape[-2:])
+        fused: Tensor = self.fuse.finish(y)
+        return fused
+
+
+class AFNB(AsymmetricNonLocal):
+    """Asymmetric fusion: the positions of a high level ask a pyramid pooled from a low one.
+
+    out = BN(W_f [sum over stages of asymmetric attention, high]). Two maps, so it is in no registry.
+
+    Shape: low (B, low_channels, H', W'), high (B, high_channels, H, W) -> (B, out_channels, H, W).
+    Time O(N C (S + C)), S = 110; memory O(N S).
+
+    Args:
+        out_channels: width of the result; ``high_channels`` where not given.
+        stages: attentions whose results are summed.
+        scales: cells per side of the poolings that make the pyramid.
+        pool: "avg" or "max".
+        bias: give the convolutions in front of a batch norm a bias.
+
+    Raises:
+        InputError: unknown ``pool``.
+
+    Paper: Zhu et al., Asymmetric Non-local Neural Networks, ICCV 2019. Consulted: github.com/MendelXu/ANN.
+    """
+
+    def __init__(
+        self,
+        low_channels: int,
+        high_channels: int,
+        *,
+        out_channels: int | None = None,
+        key_channels: int = 256,
+        value_channels: int = 256,
+        stages: int = 1,
+        scales: Sequence[int] = (1, 3, 6, 8),
+        pool: str = "avg",
+        bias: bool = False,
+    ) -> None:
+        super().__init__(
+            low_channels,
+            high_channels,
+            key_channels,
+            value_channels,
+            high_channels if out_channels is None else out_channels,
+            stages=stages,
+            scales=scales,
+            pool=pool,
+            shared=False,
+            bias=bias,
+            slope=None,
+        )
+
+    def forward(self, low: Tensor, high: Tensor) -> Tensor:
+        return self.attend(low, high)
+
+
+@BLOCKS.register("ann", paper="arXiv:1908.07678", year=2019)
+class APNB(AsymmetricNonLocal):
+    """Asymmetric pyramid: the positions of a map ask a pyramid pooled from it.
+
+    out = CBR1([sum over stages of asymmetric attention, x]), query and key made by one layer.
+
+    Shape: (B, C, H, W) -> (B, out_channels, H, W). Time O(N C (S + C)), S = 110; memory O(N S).
+
+    Args:
+        out_channels: width of the result; ``channels`` where not given.
+        key_channels, value_channels: channels // 2, at least 1, where not given.
+        stages, scales, pool, bias: see :class:`AFNB`.
+
+    Paper: Zhu et al., Asymmetric Non-local Neural Networks, ICCV 2019. Consulted: github.com/MendelXu/ANN.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        out_channels: int | None = None,
+        key_channels: int | None = None,
+        value_channels: int | None = None,
+        stages: int = 1,
+        scales: Sequence[int] = (1, 3, 6, 8),
+        pool: str = "avg",
+        bias: bool = False,
+    ) -> None:
+        half = max(channels // 2, 1)
+        super().__init__(
+            channels,
+            channels,
+            half if key_channels is None else key_channels,
+            half if value_channels is None else value_channels,
+            channels if out_channels is None else out_channels,
+            stages=stages,
+            scales=scales,
+            pool=pool,
+            shared=True,
+            bias=bias,
+            slope=0.0,
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.attend(x, x)
+
+
+def pyramid_pool(x: Tensor, scales: Sequence[int], pool: str = "avg") -> Tensor:
+    """Means (or maxima) over s x s cells for each s of ``scales``, side by side: (B, C, H, W) -> (B, C, S)."""
+    if pool == "max":
+        return torch.cat([F.adaptive_max_pool2d(x, scale).flatten(2) for scale in scales], dim=2)
+    rows = torch.cat([cells(x, x.shape[2], scale) for scale in scales])
+    columns = torch.cat([cells(x, x.shape[3], scale) for scale in scales])
+    means = (x @ columns.T) / columns.sum(1)  # every scale's rows with every scale's columns: one pass over x
+    means = (rows @ means) / rows.sum(1, keepdim=True)
+    starts = [sum(scales[:i]) for i in range(len(scales))]
+    spans = [slice(start, start + scale) for start, scale in zip(starts, scales, strict=True)]
+    return torch.cat([means[..., span, span].flatten(2) for span in spans], dim=2)

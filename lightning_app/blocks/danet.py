@@ -1,0 +1,58 @@
+"""Dual attention: over positions and over channels. arXiv:1809.02983."""
+
+import torch
+from torch import Tensor, nn
+
+from lightning_app.blocks._attention import attention
+from lightning_app.registry import BLOCKS
+
+
+@BLOCKS.register("pam", paper="arXiv:1809.02983", year=2019)
+class PositionAttention(nn.Module):
+    """x_i + gamma sum_j softmax_j(q_i.k_j) v_j over positions; gamma starts at 0.
+
+    Shape: (B, C, H, W) -> (B, C, H, W). Time O(N^2 C), memory O(N C).
+
+    Args:
+        key_channels: width of query and key; channels // 8, at least 1, where not given.
+
+    Paper: Fu et al., DANet, CVPR 2019. Consulted: github.com/junfu1115/DANet.
+    """
+
+    def __init__(self, channels: int, *, key_channels: int | None = None) -> None:
+        super().__init__()
+        inner = max(channels // 8, 1) if key_channels is None else key_channels
+        self.query = nn.Conv2d(channels, inner, 1)
+        self.key = nn.Conv2d(channels, inner, 1)
+        self.value = nn.Conv2d(channels, channels, 1)
+        self.gamma = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.gamma * attention(self.query(x), self.key(x), self.value(x), 1.0)
+
+
+@BLOCKS.register("cam", paper="arXiv:1809.02983", year=2019)
+class ChannelAttention(nn.Module):
+    """x_c + gamma sum_d softmax_d(-x_c.x_d) x_d over channels, the products over positions; gamma starts at 0.
+
+    The minus is the reference's: channels that are least alike weigh most. (It writes the largest x_c.x_d in front,
+    which the softmax over d ignores.)
+
+    Shape: (B, C, H, W) -> (B, C, H, W). Time O(N C^2), memory O(C^2).
+
+    Paper: Fu et al., DANet, CVPR 2019. Consulted: github.com/junfu1115/DANet.
+    """
+
+    def __init__(self, channels: int) -> None:
+        del channels  # the block has no weights; every block takes its width
+        super().__init__()
+        self.gamma = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = x.flatten(2)
+        n = flat.shape[-1]
+        scaled = flat * n**-0.5  # keeps the sums over positions inside fp16's range
+        energy = (scaled @ scaled.transpose(1, 2)).to(torch.promote_types(x.dtype, torch.float32)) * n
+        weights = (-energy).softmax(-1).to(x.dtype)
+        mixed: Tensor = (weights @ flat).view_as(x)
+        return x + self.gamma * mixed
