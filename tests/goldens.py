@@ -16,15 +16,24 @@ import torch
 from timm.models.resnet import BasicBlock
 from torch import Tensor, nn
 
+from lightning_app.blocks._layers import ConvBNReLU
 from lightning_app.blocks.a2net import DoubleAttention
+from lightning_app.blocks.apcnet import ACM
 from lightning_app.blocks.carafe import CARAFEUpsample
+from lightning_app.blocks.cbam import CBAM
 from lightning_app.blocks.cgnl import CompactNonLocal
 from lightning_app.blocks.dgmn import DynamicMessagePassing
+from lightning_app.blocks.eca import ECA
 from lightning_app.blocks.efficient_attention import EfficientSelfAttention
+from lightning_app.blocks.emanet import EMAU
+from lightning_app.blocks.gcnet import GlobalContext
 from lightning_app.blocks.glore import GlobalReasoning
 from lightning_app.blocks.latentgnn import LatentGraph
 from lightning_app.blocks.local_relation import SIMILARITIES, local_relation
+from lightning_app.blocks.ocrnet import ObjectContext
 from lightning_app.blocks.polarized import PolarizedSelfAttention
+from lightning_app.blocks.se import SE
+from lightning_app.heads.apcnet import APCNet
 
 OFFICIAL = Path(__file__).parent / "goldens" / "official"
 
@@ -126,7 +135,127 @@ def hrnet_block(args: dict[str, Any]) -> nn.Module:
     return block
 
 
+ACM_NAMES = {
+    "pooled_redu_conv": "pooled",
+    "input_redu_conv": "reduce",
+    "gla": "affinity",
+    "residual_conv": "residual",
+    "fusion_conv": "fuse",
+}
+OBJECT_CONTEXT = {
+    r"object_context_block\.f_pixel\.": "query.",
+    r"object_context_block\.f_object\.": "key.",
+    r"object_context_block\.f_down\.": "value.",
+    r"object_context_block\.f_up\.": "out.",
+    r"conv_bn_dropout\.": "fuse.",
+    r"(query|key)\.0\.": r"\1.0.conv.",
+    r"(query|key)\.1\.0\.": r"\1.0.bn.",
+    r"(query|key)\.2\.": r"\1.1.conv.",
+    r"(query|key)\.3\.0\.": r"\1.1.bn.",
+    r"(value|out|fuse|reduce)\.0\.": r"\1.conv.",
+    r"(value|out|fuse|reduce)\.1\.0\.": r"\1.bn.",
+}
+
+
+class EMAUAndBases(EMAU):
+    """The unit with the bases it fitted as a second output."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        _, bases = self.fit(x)
+        return super().forward(x), bases
+
+
+class APCNetContext(APCNet):
+    """The head without its classifier, on one level."""
+
+    def __init__(self, args: dict[str, Any]) -> None:
+        super().__init__(
+            [args["in_channels"]],
+            1,
+            channels=args["channels"],
+            scales=args["pool_scales"],
+            fusion=args["fusion"],
+        )
+        del self.classifier
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return self.context([x])
+
+
+class OCRBlock(nn.Module):
+    """HRNet-OCR's whole head, whose outer convolutions have a bias."""
+
+    def __init__(self, args: dict[str, Any]) -> None:
+        super().__init__()
+        width, channels, classes = args["high_level_ch"], args["mid_channels"], args["num_classes"]
+        self.reduce = ConvBNReLU(width, channels, 3, bias=True)
+        self.coarse = nn.Sequential(ConvBNReLU(width, width, bias=True), nn.Conv2d(width, classes, 1))
+        self.block = ObjectContext(channels, args["key_channels"], regions=0)
+        self.classifier = nn.Conv2d(channels, classes, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        coarse = self.coarse(x)
+        context = self.block(self.reduce(x), coarse)
+        return self.classifier(context), coarse, context
+
+
 PORTS: dict[str, Port] = {
+    "apcnet_acm": Port(
+        lambda a: ACM(a["in_channels"], a["channels"], a["pool_scale"], fusion=a["fusion"]),
+        ACM_NAMES,
+    ),
+    "apcnet_head": Port(APCNetContext, {"acm_modules": "blocks", **ACM_NAMES, "bottleneck": "fuse"}),
+    "cbam": Port(
+        lambda a: CBAM(
+            a["gate_channels"], a["reduction_ratio"], pools=a["pool_types"], spatial=not a.get("no_spatial", False)
+        ),
+        {
+            r"ChannelGate\.mlp\.1": "mlp.0",
+            r"ChannelGate\.mlp\.3": "mlp.2",
+            r"SpatialGate\.spatial\.conv": "spatial.0",
+            r"SpatialGate\.spatial\.bn": "spatial.1",
+        },
+    ),
+    "eca_layer": Port(lambda a: ECA(a["channel"], a["k_size"]), {"^conv": "gate.conv"}),
+    "emanet_emau": Port(
+        lambda a: EMAUAndBases(a["c"], a["k"], a["stage_num"]),
+        {"^mu$": "bases", r"conv1\.": "mid.", r"conv2\.0": "out.conv", r"conv2\.1": "out.bn"},
+    ),
+    "gcnet_context_block": Port(
+        lambda a: GlobalContext(
+            a["inplanes"],
+            a["ratio"],
+            pooling=a["pooling_type"],
+            fusion=[kind.removeprefix("channel_") for kind in a["fusion_types"]],
+        ),
+        {"conv_mask": "mask", r"channel_(add|mul)_conv": r"\1"},
+    ),
+    "ocr_block": Port(
+        OCRBlock,
+        {
+            r"conv3x3_ocr\.": "reduce.",
+            r"aux_head\.0\.": "coarse.0.conv.",
+            r"aux_head\.1\.0\.": "coarse.0.bn.",
+            r"aux_head\.2\.": "coarse.1.",
+            r"cls_head\.": "classifier.",
+            "ocr_distri_head": "block",
+            **OBJECT_CONTEXT,
+        },
+    ),
+    "openseg_ocr": Port(
+        lambda a: ObjectContext(
+            a["in_channels"],
+            a["key_channels"],
+            out_channels=a["out_channels"],
+            regions=0,
+            bias=True,
+            scale=a["scale"],
+        ),
+        {r"ocr\.": "", **OBJECT_CONTEXT},
+    ),
+    "se_layer": Port(
+        lambda a: SE(a["channel"], a["reduction"], bias=False), {r"fc\.0": "gate.fc1", r"fc\.2": "gate.fc2"}
+    ),
     "a2_double_attention": Port(
         lambda a: DoubleAttention(
             a["in_channels"], width=a["c_m"], descriptors=a["c_n"], expand=a["reconstruct"], residual=False
@@ -209,6 +338,9 @@ def official_block(name: str, args: dict[str, Any], state: Mapping[str, Any]) ->
         if key:
             ours[key] = tensor
     module = port.build(args).eval()
+    for key, own in module.state_dict().items():  # a linear layer and a 1x1 convolution hold the same matrix
+        if key in ours and ours[key].squeeze().shape == own.squeeze().shape:
+            ours[key] = ours[key].view_as(own)
     for dtype in {tensor.dtype for tensor in ours.values() if tensor.is_floating_point()}:
         module.to(dtype)
     module.load_state_dict(ours)
