@@ -90,16 +90,14 @@ class PointwiseSpatialAttention(nn.Module):
         return (max(height // s, 1), max(width // s, 1)), False
 
     def _aggregate(self, direction: str, f: Tensor, mask: nn.Module) -> Tensor:
-        own = tokens(mask(f))  # (B, n, mask area): each position's predictions
-        if self.compact:
-            if tuple(f.shape[-2:]) != self.mask_size:
-                raise InputError(
-                    f"A compact mask of {self.mask_size} cannot serve a map of {tuple(f.shape[-2:])}: "
-                    "set mask_size to the map's size or compact to false."
-                )
-            weights = own.transpose(1, 2) if direction == "collect" else own
-        else:
-            weights = self._by_position(own, f.shape[-2], f.shape[-1])
+        weights = tokens(mask(f))  # (B, n, mask area): what each position predicts
+        if not self.compact:
+            weights = self._by_position(weights, f.shape[-2], f.shape[-1])
+        elif tuple(f.shape[-2:]) != self.mask_size:
+            raise InputError(
+                f"A compact mask of {self.mask_size} cannot serve a map of {tuple(f.shape[-2:])}: "
+                "set mask_size to the map's size or compact to false."
+            )
         if direction == "distribute":
             weights = weights.transpose(1, 2)
         if self.softmax:

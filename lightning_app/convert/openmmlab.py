@@ -1,26 +1,31 @@
 """OpenMMLab's decode heads as ours: one row per head, config keys -> our arguments and their names -> our names."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
 
 from lightning_app.errors import InputError
+from lightning_app.heads.ann import ANN
 from lightning_app.heads.apcnet import APCNet
 from lightning_app.heads.base import ContextHead
 from lightning_app.heads.ccnet import CCNet
+from lightning_app.heads.danet import DANet
 from lightning_app.heads.deeplabv3 import DeepLabV3
 from lightning_app.heads.deeplabv3plus import DeepLabV3Plus
 from lightning_app.heads.dmnet import DMNet
+from lightning_app.heads.dnlnet import DNL
 from lightning_app.heads.emanet import EMANet
 from lightning_app.heads.encnet import EncNet
 from lightning_app.heads.fcn import FCN
 from lightning_app.heads.gcnet import GCNet
+from lightning_app.heads.isanet import ISANet
 from lightning_app.heads.lraspp import LRASPP
 from lightning_app.heads.nonlocal_net import NonLocal
 from lightning_app.heads.ocrnet import OCRNet
+from lightning_app.heads.psanet import PSANet
 from lightning_app.heads.pspnet import PSPNet
 from lightning_app.heads.semantic_fpn import SemanticFPN
 from lightning_app.heads.upernet import UPerNet
@@ -48,6 +53,20 @@ def only(key: str, *allowed: Any) -> Callable[[Any], dict[str, Any]]:
     return check
 
 
+def attention_stages(query_scales: Sequence[int]) -> dict[str, Any]:
+    """ANN's attentions on the whole map; those on a smaller one cannot run in mmsegmentation."""
+    if any(scale != 1 for scale in query_scales):
+        raise InputError(f"query_scales={query_scales!r} is not supported: it must hold nothing but 1")
+    return {"stages": len(query_scales)}
+
+
+def unswapped(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """PSAHead exchanges collect and distribute where the mask is compact, unless it does both."""
+    kind = config.get("psa_type", "bi-direction")
+    swapped = {"collect": "distribute", "distribute": "collect"}
+    return {**config, "psa_type": swapped.get(kind, kind)} if config.get("compact") else config
+
+
 @dataclass(frozen=True)
 class HeadRule:
     """How one mmsegmentation head becomes one of ours.
@@ -62,6 +81,7 @@ class HeadRule:
         levels: ``in_index`` -> our arguments.
         finest: the config key that holds the width of the finest level, where ``in_channels`` leaves it out.
         dropped: pattern of tensors that have no effect and no counterpart here.
+        prepare: the config -> one whose keys can be read one by one.
     """
 
     head: type[ContextHead]
@@ -71,6 +91,7 @@ class HeadRule:
     levels: Callable[[tuple[int, ...]], dict[str, Any]] = one
     finest: str = ""
     dropped: str = r"(?!)"
+    prepare: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict
 
 
 BLOCK_HEAD = (
@@ -89,6 +110,19 @@ ATROUS_PYRAMID = (
 )
 
 RULES: dict[str, HeadRule] = {
+    "ANNHead": HeadRule(
+        ANN,
+        {"project_channels": "key_channels", "key_pool_scales": "scales", "query_scales": attention_stages},
+        names=(
+            (r"fusion\.stages\.(\d+)\.(query|key|value|out)_project\.", r"fusion.stages.\1.\2."),
+            (r"fusion\.bottleneck\.", "fusion.fuse."),
+            (r"context\.stages\.(\d+)\.(value|out)_project\.", r"block.stages.\1.\2."),
+            (r"context\.stages\.(\d+)\.(query|key)_project\.", r"block.stages.\1.query."),  # one layer, stored twice
+            (r"context\.bottleneck\.", "block.fuse."),
+            (r"bottleneck\.", "reduce."),
+        ),
+        levels=several,
+    ),
     "APCHead": HeadRule(
         APCNet,
         {"pool_scales": "scales", "fusion": "fusion"},
@@ -108,6 +142,17 @@ RULES: dict[str, HeadRule] = {
         {"recurrence": "recurrence", "concat_input": "concat_input"},
         names=((r"cca\.(query|key|value)_conv\.", r"block.\1."), (r"cca\.gamma\.scale", "block.gamma"), *BLOCK_HEAD),
     ),
+    "DAHead": HeadRule(
+        DANet,
+        {"pam_channels": "key_channels"},
+        names=(
+            (r"(pam|cam)_in_conv\.", r"\1.0."),
+            (r"pam\.(query|key|value)_project\.", r"pam.1.\1."),
+            (r"(pam|cam)\.gamma\.scale", r"\1.1.gamma"),
+            (r"(pam|cam)_out_conv\.", r"\1.2."),
+            (r"(pam|cam)_conv_seg\.", r"\1_classifier."),
+        ),
+    ),
     "DMHead": HeadRule(
         DMNet,
         {"filter_sizes": "filter_sizes", "fusion": "fusion"},
@@ -117,6 +162,21 @@ RULES: dict[str, HeadRule] = {
             (r"dcm_modules\.(\d+)\.fusion_conv\.", r"blocks.\1.fuse."),
             (r"dcm_modules\.", "blocks."),
             (r"bottleneck\.", "fuse."),
+        ),
+    ),
+    "DNLHead": HeadRule(
+        DNL,
+        {
+            "mode": "mode",
+            "reduction": "reduction",
+            "use_scale": "use_scale",
+            "temperature": "temperature",
+            "concat_input": "concat_input",
+        },
+        names=(
+            (r"dnl_block\.(g|theta|phi|concat_project)\.conv\.", r"block.\1."),
+            (r"dnl_block\.", "block."),
+            *BLOCK_HEAD,
         ),
     ),
     "DepthwiseSeparableASPPHead": HeadRule(
@@ -208,6 +268,18 @@ RULES: dict[str, HeadRule] = {
             *BLOCK_HEAD,
         ),
     ),
+    "ISAHead": HeadRule(
+        ISANet,
+        {"isa_channels": "key_channels", "down_factor": lambda cell: {"cells": (tuple(cell),)}},
+        names=(
+            (r"in_conv\.", "reduce."),
+            (r"global_relation\.(query|key|value)_project\.", r"block.stages.0.far.\1."),
+            (r"global_relation\.output_project\.", "block.stages.0.far_out."),
+            (r"local_relation\.(query|key|value)_project\.", r"block.stages.0.near.\1."),
+            (r"local_relation\.output_project\.", "block.stages.0.near_out."),
+            (r"out_conv\.", "block.fuse."),
+        ),
+    ),
     "LRASPPHead": HeadRule(
         LRASPP,
         {"branch_channels": "branch_channels"},
@@ -239,6 +311,25 @@ RULES: dict[str, HeadRule] = {
             (r"object_context_block\.bottleneck\.", "block.fuse."),
         ),
         levels=several,
+    ),
+    "PSAHead": HeadRule(
+        PSANet,
+        {
+            "psa_type": lambda kind: {"mode": kind.replace("-", "")},
+            "mask_size": "mask_size",
+            "compact": "compact",
+            "shrink_factor": "shrink_factor",
+            "psa_softmax": "softmax",
+            "normalization_factor": "normalization_factor",
+        },
+        fixed={"padding": 1},
+        names=(
+            (r"(reduce|attention)\.", r"block.\1.0."),
+            (r"(reduce|attention)_p\.", r"block.\1.1."),
+            (r"proj\.", "block.proj."),
+            (r"bottleneck\.", "fuse."),
+        ),
+        prepare=unswapped,
     ),
     "PSPHead": HeadRule(PSPNet, {"pool_scales": "scales"}, names=PYRAMID_POOLING),
     "UPerHead": HeadRule(
@@ -284,6 +375,7 @@ def build_head(config: Mapping[str, Any], state_dict: Mapping[str, Tensor]) -> C
 def new_head(config: Mapping[str, Any]) -> ContextHead:
     """The head that a config describes, freshly initialised."""
     rule = _rule(config["type"])
+    config = rule.prepare(config)
     for key in config.keys() - SHARED.keys() - rule.arguments.keys() - IGNORED:
         raise InputError(f'{config["type"]} has the argument "{key}" ({config[key]!r}): no counterpart here')
 
