@@ -31,7 +31,7 @@ class LatentKernel(nn.Module):
             nn.init.normal_(self.graph_conv.conv.weight, std=0.01)
 
     def forward(self, visible: Tensor, back: Tensor, weight: Tensor) -> Tensor:
-        gather = self.psi_in(visible).flatten(2)
+        gather: Tensor = self.psi_in(visible).flatten(2)
         if self.psi_out is None:
             gather = distribute = F.normalize(gather, dim=1)
         else:
@@ -42,7 +42,8 @@ class LatentKernel(nn.Module):
         nodes = ((direction @ direction.transpose(1, 2)).softmax(-1) @ nodes).transpose(1, 2)
         if self.graph_conv is None:
             return (weight @ nodes) @ distribute
-        return weight @ self.graph_conv((nodes @ distribute).view_as(visible)).flatten(2)
+        latent: Tensor = self.graph_conv((nodes @ distribute).view_as(visible))
+        return weight @ latent.flatten(2)
 
 
 @BLOCKS.register("latentgnn", paper="arXiv:1905.11634", year=2019)
