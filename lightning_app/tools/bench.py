@@ -1,0 +1,436 @@
+"""``contextzoo bench``: what blocks and heads cost, and how the cost grows with the map.
+
+Parameters, GFLOP, time and peak memory of the forward pass and of the forward and backward pass; with ``--reference``
+beside the plain transcription of the paper's maths, in interleaved pairs.
+"""
+
+import argparse
+import ast
+import copy
+import csv
+import importlib.util
+import json
+import math
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich import box
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from lightning_app.errors import InputError
+from lightning_app.registry import BLOCKS, HEADS, Entry
+
+REFERENCES = Path(__file__).parents[2] / "benchmarks" / "reference"
+STRIDES = {8: (4, 8, 8, 8), 16: (4, 8, 16, 16), 32: (4, 8, 16, 32)}  # of a backbone's levels, by output stride
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A block or head as it was named, and how it is built."""
+
+    name: str
+    entry: Entry
+    arguments: dict[str, Any]
+
+    def plain(self) -> nn.Module:
+        """The class of the same name in the reference file: same arguments, same state dict."""
+        path = REFERENCES / f"{self.entry.slug}.py"
+        spec = importlib.util.spec_from_file_location(f"plain_{self.entry.slug}", path)
+        if not path.is_file() or spec is None or spec.loader is None:
+            raise InputError(f"{self.name} has no plain form: {path} is not there (only a checkout holds them)")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        plain: nn.Module = getattr(module, self.entry.cls.__name__)(**self.arguments)
+        return plain
+
+
+@dataclass(frozen=True)
+class Row:
+    """Cost on one map; the plain form of a block has a row of its own after the block's.
+
+    ``_ms``: median; ``_spread_ms``: half the interquartile range; ``_mb``: 2^20 bytes of tensors at the peak, beyond
+    weights and inputs; ``gflop``: of the forward pass, 2 per multiply-add.
+    """
+
+    name: str
+    plain: bool
+    height: int
+    width: int
+    parameters: int
+    gflop: float
+    forward_ms: float
+    forward_spread_ms: float
+    both_ms: float
+    both_spread_ms: float
+    forward_mb: float
+    both_mb: float
+    forward_speedup: float | None = None  # median over the pairs of the plain form's time / ours
+    both_speedup: float | None = None
+    difference: float | None = None  # largest difference of the outputs / largest magnitude of the plain form's
+
+
+class Case:
+    """A module in eval mode and its inputs, to be run forward, or forward and backward."""
+
+    def __init__(self, module: nn.Module, inputs: tuple[Any, ...], leaves: Sequence[Tensor], bf16: bool) -> None:
+        self.module, self.inputs, self.bf16 = module.eval(), inputs, bf16
+        self.leaves = [*leaves, *module.parameters()]
+        self.device = leaves[0].device
+        self.gradients = [torch.randn_like(output) for output in self.outputs()]
+
+    @torch.no_grad()
+    def forward(self) -> Tensor:
+        """The prediction, as at inference."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            prediction: Tensor = self.module(*self.inputs)
+        return prediction
+
+    def outputs(self) -> list[Tensor]:
+        """All that a loss would see: a head's side outputs too."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            if not isinstance(self.inputs[0], list):
+                return [self.module(*self.inputs)]
+            logits, auxiliary = self.module.outputs(*self.inputs)  # type: ignore[operator]
+            return [logits, *(side.logits for side in auxiliary)]
+
+    def both(self) -> None:
+        """Forward pass, and gradients of weights and inputs."""
+        self.clear()
+        torch.autograd.backward(self.outputs(), self.gradients)
+
+    def clear(self) -> None:
+        """Drop the gradients."""
+        for leaf in self.leaves:
+            leaf.grad = None
+
+
+def main(args: list[str]) -> int:
+    """Run the command; 1 where something could not be measured."""
+    options = _parse(args)
+    torch.set_num_threads(options.threads)
+    subjects = _subjects(options)
+    progress = Console(stderr=True)
+    cases = [(subject, size) for subject in subjects for size in options.sizes]
+    rows: list[Row] = []
+    failed = False
+    for subject, size in track(cases, "Measuring", console=progress, disable=not progress.is_terminal, transient=True):
+        try:
+            rows += _measure(subject, size, options)
+        except (RuntimeError, ValueError) as error:
+            failed = True
+            reason = str(error).partition("\n")[0]
+            print(f"{subject.name} at {size[0]}x{size[1]} could not be measured: {reason}", file=sys.stderr)
+    _show(rows, options)
+    if options.json:
+        settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()}
+        settings |= {"machine": _machine(options.device), "torch": torch.__version__}
+        options.json.write_text(json.dumps({"settings": settings, "rows": [asdict(row) for row in rows]}, indent=1))
+    if options.csv:
+        with options.csv.open("w", newline="") as file:
+            writer = csv.DictWriter(file, [field.name for field in fields(Row)])
+            writer.writeheader()
+            writer.writerows(asdict(row) for row in rows)
+    if options.plot:
+        _plot(rows, options)
+    for path in filter(None, (options.json, options.csv, options.plot)):
+        print(f"Wrote {path}")
+    return int(failed)
+
+
+def _parse(args: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="contextzoo bench",
+        description="Parameters, GFLOP, time and peak memory of blocks or heads.",
+        epilog="example: contextzoo bench blocks ccnet ccnet:recurrence=1 pam --sizes 32x64 64x128 --plot cost.png",
+    )
+    add = parser.add_argument
+    add("kind", choices=("blocks", "heads"))
+    add("names", nargs="*", metavar="NAME", help="slugs, arguments after a colon as in ccnet:recurrence=1; default all")
+    add("--sizes", nargs="+", type=_size, default=[(64, 128)], metavar="HxW", help="maps at stride 8; default 64x128")
+    add("--batch", type=int, default=1, metavar="B")
+    add("--channels", type=int, metavar="C", help="width of the blocks (default 512) or heads (default each paper's)")
+    add("--in-channels", nargs=4, type=int, default=[256, 512, 1024, 2048], metavar="C", help="heads: of the 4 levels")
+    add("--output-stride", type=int, choices=STRIDES, default=8, help="heads: of the last level; default 8")
+    add("--num-classes", type=int, default=19, metavar="K", help="heads; default 19")
+    add("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    add("--precision", choices=("fp32", "bf16"), default="fp32", help="bf16 by autocast; default fp32")
+    add("--threads", type=int, default=torch.get_num_threads(), metavar="N", help="of the CPU")
+    add("--repeats", type=int, default=10, metavar="N", help="timings, of which the median counts; default 10")
+    add("--reference", action="store_true", help="blocks: compare with the plain form, which a checkout holds")
+    add("--json", type=Path, metavar="FILE")
+    add("--csv", type=Path, metavar="FILE")
+    add("--plot", type=Path, metavar="FILE.png", help="time and memory against the number of positions")
+    options = parser.parse_args(args)
+    for name in ("batch", "channels", "num_classes", "threads", "repeats"):
+        if (value := getattr(options, name)) is not None and value < 1:
+            raise InputError(f"--{name.replace('_', '-')} is {value}: give a positive number")
+    for path in filter(None, (options.json, options.csv, options.plot)):
+        if not path.parent.is_dir():
+            raise InputError(f"Cannot write {path}: the folder {path.parent} is not there")
+    if options.plot and importlib.util.find_spec("matplotlib") is None:
+        raise InputError("--plot needs matplotlib: pip install 'contextzoo[plot]'")
+    if options.plot and len({height * width for height, width in options.sizes}) < 2:
+        raise InputError("--plot needs two sizes or more, such as --sizes 32x64 64x128")
+    if options.reference and options.kind == "heads":
+        raise InputError("--reference compares blocks, not heads: contextzoo bench blocks --reference")
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: torch finds no CUDA device")
+    return options
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, times, width = text.partition("x")
+    if not (times and height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 64x128")
+    return int(height), int(width)
+
+
+def _subjects(options: argparse.Namespace) -> list[Subject]:
+    """What was named; a wrong name or argument is found before anything is measured."""
+    registry, common = BLOCKS, {"channels": options.channels or 512}
+    if options.kind == "heads":
+        registry, common = HEADS, {"in_channels": options.in_channels, "num_classes": options.num_classes}
+    subjects = []
+    for name in options.names or ["all"]:
+        slug, _, settings = name.partition(":")
+        pairs = [setting.partition("=") for setting in settings.split(",") if setting]
+        for entry in registry.values() if slug == "all" else [registry[slug]]:
+            arguments = common | {key: _value(value) for key, _, value in pairs}
+            if options.channels and "channels" in signature(entry.cls).parameters:
+                arguments = {"channels": options.channels} | arguments
+            subject = Subject(name.replace("all", entry.slug, 1) if slug == "all" else name, entry, arguments)
+            try:
+                with suppress(RuntimeError), torch.device("meta"):  # the few that look at numbers cannot be built there
+                    entry.cls(**arguments)
+                if options.reference:
+                    subject.plain()
+            except TypeError as error:
+                raise InputError(f"{subject.name}: {error}") from error
+            subjects.append(subject)
+    return subjects
+
+
+def _value(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _measure(subject: Subject, size: tuple[int, int], options: argparse.Namespace) -> list[Row]:
+    """Rows of the subject and, where asked for, of its plain form."""
+    torch.manual_seed(0)
+    modules = [subject.entry.cls(**subject.arguments).to(options.device)]
+    for parameter in modules[0].parameters():
+        if not parameter.any():  # a gate that starts closed would hide what is behind it
+            nn.init.uniform_(parameter, 0.1, 0.5)
+    if options.reference:
+        modules.append(subject.plain().to(options.device))
+        modules[1].load_state_dict(modules[0].state_dict())
+
+    if options.kind == "blocks":
+        shapes = [(options.batch, subject.arguments["channels"], *size)]
+    else:
+        shapes = [
+            (options.batch, channels, -(-size[0] * 8 // stride), -(-size[1] * 8 // stride))
+            for channels, stride in zip(options.in_channels, STRIDES[options.output_stride], strict=True)
+        ]
+    leaves = [torch.randn(shape, device=options.device, requires_grad=True) for shape in shapes]
+    inputs: tuple[Any, ...] = (leaves[0],) if options.kind == "blocks" else (leaves,)
+    cases = [Case(module, inputs, leaves, options.precision == "bf16") for module in modules]
+
+    forward = interleaved([case.forward for case in cases], options.repeats)
+    both = interleaved([case.both for case in cases], options.repeats)
+    rows = []
+    for i, case in enumerate(cases):
+        compared: dict[str, float] = {}
+        if options.reference and i == 0:
+            plain = cases[1].forward().double()
+            compared = {
+                "forward_speedup": statistics.median(b / a for a, b in zip(*forward, strict=True)),
+                "both_speedup": statistics.median(b / a for a, b in zip(*both, strict=True)),
+                "difference": ((case.forward() - plain).abs().max() / plain.abs().max()).item(),
+            }
+        rows.append(
+            Row(
+                subject.name,
+                plain=i > 0,
+                height=size[0],
+                width=size[1],
+                parameters=sum(parameter.numel() for parameter in case.module.parameters()),
+                gflop=_gflop(case),
+                forward_ms=statistics.median(forward[i]),
+                forward_spread_ms=_spread(forward[i]),
+                both_ms=statistics.median(both[i]),
+                both_spread_ms=_spread(both[i]),
+                forward_mb=peak_mb(case.forward, case),
+                both_mb=peak_mb(case.both, case),
+                **compared,
+            )
+        )
+    return rows
+
+
+def interleaved(functions: Sequence[Callable[[], object]], repeats: int) -> list[list[float]]:
+    """Milliseconds a call, ``repeats`` times for each function in turn, so that a slow spell of the machine hits all.
+
+    Short functions are called as often as fills 10 ms, at most 100 times.
+    """
+
+    def milliseconds(function: Callable[[], object], calls: int) -> float:
+        _synchronize()
+        start = time.perf_counter()
+        for _ in range(calls):
+            function()
+        _synchronize()
+        return (time.perf_counter() - start) * 1e3 / calls
+
+    for function in functions:
+        milliseconds(function, 1)  # allocators, kernels and caches warm up
+    calls = [min(100, 1 + int(10 / milliseconds(function, 1))) for function in functions]
+    rounds = [[milliseconds(f, n) for f, n in zip(functions, calls, strict=True)] for _ in range(repeats)]
+    return [list(times) for times in zip(*rounds, strict=True)]
+
+
+def peak_mb(function: Callable[[], object], case: Case) -> float:
+    """Memory of tensors at its highest while ``function`` runs, in MB of 2^20 bytes beyond what was held before.
+
+    On CUDA the allocator's own peak; on the CPU the same figure from the allocator's events. Neither counts the scratch
+    memory that libraries take past torch's allocator.
+    """
+    case.clear()
+    if case.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        function()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or the profiler talks on stderr
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        function()
+    assert profile.profiler is not None
+    assert profile.profiler.kineto_results is not None
+    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    held = peak = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        held += event.nbytes()
+        peak = max(peak, held)
+    return peak / 2**20
+
+
+def exponent(positions: Sequence[float], costs: Sequence[float]) -> float:
+    """Slope of log(cost) over log(N), least squares: cost ~ N^exponent."""
+    return statistics.linear_regression([math.log(n) for n in positions], [math.log(cost) for cost in costs]).slope
+
+
+def _gflop(case: Case) -> float:
+    """Of the forward pass, counted on the CPU: kernels of our own on CUDA are not known to the counter."""
+    module = copy.deepcopy(case.module).cpu().requires_grad_(False)
+    inputs = [[x.detach().cpu() for x in i] if isinstance(i, list) else i.detach().cpu() for i in case.inputs]
+    with FlopCounterMode(display=False) as counter:
+        module(*inputs)
+    total: int = counter.get_total_flops()
+    return total / 1e9
+
+
+def _spread(times: list[float]) -> float:
+    if len(times) < 2:
+        return 0.0
+    low, _, high = statistics.quantiles(times, n=4, method="inclusive")
+    return (high - low) / 2
+
+
+def _synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def _machine(device: str) -> str:
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _show(rows: list[Row], options: argparse.Namespace) -> None:
+    console = Console() if sys.stdout.isatty() else Console(width=200)
+    width = f"{options.channels or 512} channels" if options.kind == "blocks" else f"levels {options.in_channels}"
+    threads = f", {options.threads} threads" if options.device == "cpu" else ""
+    table = Table(
+        title=f"{options.kind}: batch {options.batch}, {width}, {options.precision}",
+        caption=f"{_machine(options.device)}{threads}, torch {torch.__version__}. Times: median of {options.repeats} ± "
+        "half the interquartile range. GFLOP: 2 per multiply-add. MB: peak of tensors beyond weights and inputs.",
+        box=box.SIMPLE if console.is_terminal else None,
+    )
+    columns = ["name", "map", "parameters", "GFLOP", "forward ms", "fwd+bwd ms", "forward MB", "fwd+bwd MB"]
+    if options.reference:
+        columns += ["forward", "fwd+bwd", "memory", "difference"]
+    for column in columns:
+        table.add_column(column, justify="left" if column == "name" else "right")
+    for row, other in zip(rows, [*rows[1:], None], strict=True):
+        cells = [
+            f"{row.name}, plain" if row.plain else row.name,
+            f"{row.height}x{row.width}",
+            f"{row.parameters:,}",
+            f"{row.gflop:.4g}",
+            f"{row.forward_ms:.4g} ± {row.forward_spread_ms:.1g}",
+            f"{row.both_ms:.4g} ± {row.both_spread_ms:.1g}",
+            f"{row.forward_mb:.1f}",
+            f"{row.both_mb:.1f}",
+        ]
+        if options.reference and not row.plain:
+            assert other is not None
+            cells += [
+                f"{row.forward_speedup:.2f}x",
+                f"{row.both_speedup:.2f}x",
+                f"{row.forward_mb / other.forward_mb:.0%} / {row.both_mb / other.both_mb:.0%}",
+                f"{row.difference:.0e}",
+            ]
+        table.add_row(*cells)
+    console.print(table)
+
+
+def _plot(rows: list[Row], options: argparse.Namespace) -> None:
+    """Time and memory against the number of positions, log-log, one line each, its exponent in the legend."""
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    labels = list(dict.fromkeys((row.name, row.plain) for row in rows))
+    figure = Figure(figsize=(13, 9), layout="constrained")
+    panels = {
+        "forward_ms": "forward, ms",
+        "both_ms": "forward and backward, ms",
+        "forward_mb": "forward, MB at the peak",
+        "both_mb": "forward and backward, MB at the peak",
+    }
+    for axes, (field, title) in zip(figure.subplots(2, 2).flat, panels.items(), strict=True):
+        for i, (name, plain) in enumerate(labels):
+            points = sorted(
+                (row.height * row.width, getattr(row, field)) for row in rows if (row.name, row.plain) == (name, plain)
+            )
+            ns, costs = zip(*points, strict=True)
+            power = f"  $N^{{{exponent(ns, costs):.2f}}}$" if len(set(ns)) > 1 else ""
+            label = f"{name}, plain" if plain else name
+            style = ("-", "--", ":")[i // 10 % 3]
+            axes.plot(ns, costs, style, marker="o", ms=3, lw=1.2, color=colormaps["tab10"](i % 10), label=label + power)
+        axes.set(xscale="log", yscale="log", xlabel="positions N = H x W", title=title)
+        axes.grid(which="both", alpha=0.2)
+        axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    figure.suptitle(
+        f"{options.kind}, batch {options.batch}, {options.precision}, {_machine(options.device)}", fontsize=10
+    )
+    figure.savefig(options.plot, dpi=150)

@@ -1,0 +1,172 @@
+"""``contextzoo bench`` as typed, at sizes that take no time."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from lightning_app.errors import InputError
+from lightning_app.tools import bench
+
+TINY = ["--sizes", "4x6", "--channels", "16", "--repeats", "2"]
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One run over two blocks and two sizes with every kind of output."""
+    folder = tmp_path_factory.mktemp("bench")
+    outputs = ["--json", f"{folder}/b.json", "--csv", f"{folder}/b.csv", "--plot", f"{folder}/b.png"]
+    names = ["nonlocal_net:mode=dot_product", "ccnet:recurrence=1"]
+    assert bench.main(["blocks", *names, "--sizes", "4x6", "8x8", "--channels", "16", "--repeats", "2", *outputs]) == 0
+    return folder
+
+
+def test_json_holds_settings_and_rows(measured: Path) -> None:
+    report = json.loads((measured / "b.json").read_text())
+    assert report["settings"]["torch"] == torch.__version__
+    rows = report["rows"]
+    assert [(row["name"], row["height"], row["width"]) for row in rows] == [
+        ("nonlocal_net:mode=dot_product", 4, 6),
+        ("nonlocal_net:mode=dot_product", 8, 8),
+        ("ccnet:recurrence=1", 4, 6),
+        ("ccnet:recurrence=1", 8, 8),
+    ]
+    assert rows[2]["parameters"] == 2 * (16 * 2 + 2) + 16 * 16 + 16 + 1  # query, key, value, gamma
+    assert all(row["forward_ms"] > 0 and row["both_ms"] > 0 for row in rows)
+    assert all(0 < row["forward_mb"] < row["both_mb"] for row in rows)
+
+
+def test_flop_count_two_per_multiply_add(measured: Path) -> None:
+    row = json.loads((measured / "b.json").read_text())["rows"][0]
+    n, channels, inner = 24, 16, 8
+    multiply_adds = n * channels * inner * 4 + 2 * n * inner * inner  # g, theta, phi, out; phi g, then theta (phi g)
+    assert row["gflop"] * 1e9 == pytest.approx(2 * multiply_adds)
+
+
+def test_csv_equals_json(measured: Path) -> None:
+    rows = json.loads((measured / "b.json").read_text())["rows"]
+    with (measured / "b.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [row["name"] for row in table] == [row["name"] for row in rows]
+    assert [float(row["both_ms"]) for row in table] == [row["both_ms"] for row in rows]
+
+
+def test_plot_is_a_picture(measured: Path) -> None:
+    from matplotlib.image import imread
+
+    height, width, _ = imread(measured / "b.png").shape
+    assert height > 500
+    assert width > 500
+
+
+def test_heads_print_a_plain_table_when_piped(capfd: pytest.CaptureFixture[str]) -> None:
+    assert bench.main(["heads", "fcn", "ccnet", *TINY, "--in-channels", "4", "4", "8", "8", "--num-classes", "3"]) == 0
+    out = capfd.readouterr().out
+    lines = {line.split()[0]: line.split() for line in out.splitlines() if line.split()}
+    assert lines["fcn"][1] == lines["ccnet"][1] == "4x6"
+    assert int(lines["fcn"][2].replace(",", "")) == 9 * (8 * 16 + 16 * 16 + 24 * 16) + 3 * 2 * 16 + 16 * 3 + 3
+    assert "\x1b" not in out
+
+
+def test_reference_is_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A plain form that is our own class, four times over and slow."""
+    monkeypatch.setattr(bench, "REFERENCES", tmp_path)
+    (tmp_path / "ccnet.py").write_text(
+        "import time\n"
+        "from lightning_app.blocks import ccnet\n"
+        "class CrissCrossAttention(ccnet.CrissCrossAttention):\n"
+        "    def forward(self, x):\n"
+        "        time.sleep(0.1)\n"
+        "        return sum(super(CrissCrossAttention, self).forward(x) for _ in range(4))\n"
+    )
+    report = tmp_path / "b.json"
+    assert bench.main(["blocks", "ccnet", *TINY, "--reference", "--json", str(report)]) == 0
+    ours, plain = json.loads(report.read_text())["rows"]
+    assert (ours["plain"], plain["plain"]) == (False, True)
+    assert ours["parameters"] == plain["parameters"]
+    assert ours["difference"] == pytest.approx(3 / 4)
+    assert ours["forward_speedup"] > 2
+    assert ours["both_speedup"] > 2
+    assert plain["gflop"] == pytest.approx(4 * ours["gflop"])
+    assert f"{ours['forward_speedup']:.2f}x" in capfd.readouterr().out
+
+
+def test_what_cannot_be_measured_is_said_and_the_rest_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bench, "REFERENCES", tmp_path)
+    (tmp_path / "ccnet.py").write_text(
+        "from lightning_app.blocks import ccnet\n"
+        "class CrissCrossAttention(ccnet.CrissCrossAttention):\n"
+        "    def forward(self, x):\n"
+        "        if x.shape[-1] == 5:\n"
+        "            raise RuntimeError('no room')\n"
+        "        return super().forward(x)\n"
+    )
+    report = tmp_path / "b.json"
+    args = ["blocks", "ccnet", "--reference", "--channels", "8", "--repeats", "1", "--json", str(report)]
+    assert bench.main([*args, "--sizes", "4x5", "4x6"]) == 1
+    assert "ccnet at 4x5 could not be measured: no room" in capfd.readouterr().err
+    ours, _ = json.loads(report.read_text())["rows"]
+    assert (ours["width"], ours["difference"]) == (6, 0)
+
+
+class Doubling(nn.Module):
+    """Holds 1 MB for the result and, for a while, 2 MB more."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([x, x]).mul_(2)[: len(x)].clone()
+
+
+def test_peak_memory_is_exact() -> None:
+    x = torch.randn(2**18, requires_grad=True)
+    case = bench.Case(Doubling(), (x,), [x], bf16=False)
+    assert bench.peak_mb(case.forward, case) == 3
+    assert bench.peak_mb(case.forward, case) == 3
+
+
+def test_interleaved_takes_turns() -> None:
+    order: list[str] = []
+    times = bench.interleaved([lambda: order.append("a"), lambda: order.append("b")], 3)
+    assert [len(column) for column in times] == [3, 3]
+    assert "".join(order[4:]) == ("a" * 100 + "b" * 100) * 3
+
+
+def test_exponent_of_a_power_law() -> None:
+    assert bench.exponent([10, 100, 1000], [3 * n**1.5 for n in (10, 100, 1000)]) == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["blocks", "cccnet"], 'Unknown block "cccnet". Did you mean "ccnet"?'),
+        (["blocks", "ccnet:recurence=1"], "ccnet:recurence=1: .*unexpected keyword argument 'recurence'"),
+        (["heads", "ccnet:mode=3"], "ccnet:mode=3: .*unexpected keyword argument 'mode'"),
+        (["blocks", "nonlocal_net:mode=dot"], "Unknown non-local mode"),
+        (["blocks", "ccnet", "--plot", "x.png"], "--plot needs two sizes"),
+        (["blocks", "ccnet", "--json", "nowhere/x.json"], "the folder nowhere is not there"),
+        (["blocks", "ccnet", "--repeats", "0"], "--repeats is 0"),
+        (["heads", "ccnet", "--reference"], "--reference compares blocks"),
+    ],
+)
+def test_bad_input(args: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message.replace("?", r"\?")):
+        bench.main(args)
+
+
+def test_reference_outside_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "REFERENCES", tmp_path)
+    with pytest.raises(InputError, match="ccnet has no plain form"):
+        bench.main(["blocks", "ccnet", "--reference"])
+
+
+def test_bad_size_names_the_form(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        bench.main(["blocks", "--sizes", "64"])
+    assert stop.value.code == 2
+    assert "'64' is not a size such as 64x128" in capsys.readouterr().err
