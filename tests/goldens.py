@@ -18,22 +18,30 @@ from torch import Tensor, nn
 
 from lightning_app.blocks._layers import ConvBNReLU
 from lightning_app.blocks.a2net import DoubleAttention
+from lightning_app.blocks.ann import AFNB, APNB
 from lightning_app.blocks.apcnet import ACM
 from lightning_app.blocks.carafe import CARAFEUpsample
 from lightning_app.blocks.cbam import CBAM
+from lightning_app.blocks.ccnet import CrissCrossAttention
 from lightning_app.blocks.cgnl import CompactNonLocal
+from lightning_app.blocks.danet import ChannelAttention, PositionAttention
 from lightning_app.blocks.dgmn import DynamicMessagePassing
 from lightning_app.blocks.eca import ECA
 from lightning_app.blocks.efficient_attention import EfficientSelfAttention
 from lightning_app.blocks.emanet import EMAU
 from lightning_app.blocks.gcnet import GlobalContext
 from lightning_app.blocks.glore import GlobalReasoning
+from lightning_app.blocks.isanet import InterlacedSparseSelfAttention
 from lightning_app.blocks.latentgnn import LatentGraph
 from lightning_app.blocks.local_relation import SIMILARITIES, local_relation
+from lightning_app.blocks.ocnet import ASPOC, BaseOC, PyramidOC
 from lightning_app.blocks.ocrnet import ObjectContext
 from lightning_app.blocks.polarized import PolarizedSelfAttention
+from lightning_app.blocks.psanet import MODES, PointwiseSpatialAttention
 from lightning_app.blocks.se import SE
 from lightning_app.heads.apcnet import APCNet
+from lightning_app.heads.ccnet import CCNet
+from lightning_app.heads.danet import DANet
 
 OFFICIAL = Path(__file__).parent / "goldens" / "official"
 
@@ -199,7 +207,208 @@ class OCRBlock(nn.Module):
         return self.classifier(context), coarse, context
 
 
+PROJECTIONS = {
+    "f_(query|key|value)": r"attention.\1",
+    r"(query|key)\.0\.": r"\1.0.conv.",
+    r"(query|key)\.1\.(0\.)?": r"\1.0.bn.",
+    r"(query|key)\.2\.": r"\1.1.conv.",
+    r"(query|key)\.3\.(0\.)?": r"\1.1.bn.",
+    r"\bW\.": "out.",
+}  # openseg's self-attentions; OCNet.pytorch has one convolution per projection
+ONE_PROJECTION = {"key": "query"}
+FUSE = {r"^conv_bn(_dropout)?\.0\.": "fuse.conv.", r"^conv_bn(_dropout)?\.1\.(0\.)?": "fuse.bn."}
+ASP = {
+    r"^context\.0\.": "local.conv.",
+    r"^context\.1\.(0\.)?": "local.bn.",
+    r"^context\.2\.stages\.0\.": "pooling.",
+    r"^context\.2\.conv_bn_dropout\.0\.0\.": "tail.0.",
+    r"^context\.2\.conv_bn_dropout\.0\.": "tail.conv.",
+    r"^context\.2\.conv_bn_dropout\.1\.": "tail.bn.",
+    **{rf"^conv{i + 2}\.0\.": f"branches.{i}.conv." for i in range(4)},
+    **{rf"^conv{i + 2}\.1\.(0\.)?": f"branches.{i}.bn." for i in range(4)},
+}
+ASYMMETRIC = {
+    r"f_(query|key)\.0\.": r"\1.conv.",
+    r"f_(query|key)\.1\.0\.": r"\1.bn.",
+    "f_value": "value",
+    r"\bW\.": "out.",
+}
+ISA = {
+    **PROJECTIONS,
+    r"long_range_sa\.attention\.": "far.",
+    r"short_range_sa\.attention\.": "near.",
+    r"long_range_sa\.out\.0\.": "far_out.conv.",
+    r"long_range_sa\.out\.1\.0\.": "far_out.bn.",
+    r"short_range_sa\.out\.0\.": "near_out.conv.",
+    r"short_range_sa\.out\.1\.0\.": "near_out.bn.",
+    r"^up_conv\.0\.": "widen.conv.",
+    r"^up_conv\.1\.(0\.)?": "widen.bn.",
+    **FUSE,
+}
+PSANET = {
+    r"^(reduce|attention)\.": r"\1.0.",
+    r"^(reduce|attention)_p\.": r"\1.1.",
+    r"^(reduce\.\d)\.0\.": r"\1.conv.",
+    r"^(reduce\.\d)\.1\.": r"\1.bn.",
+    r"^(attention\.\d)\.0\.": r"\1.0.conv.",
+    r"^(attention\.\d)\.1\.": r"\1.0.bn.",
+    r"^(attention\.\d)\.3\.": r"\1.1.",
+    r"^proj\.0\.": "proj.conv.",
+    r"^proj\.1\.": "proj.bn.",
+    "^": "block.",
+}
+RCCA = {
+    r"(query|key|value)_conv": r"\1",
+    r"^cca\.": "head.block.",
+    r"^bottleneck\.3\.": "head.classifier.",
+    **{
+        rf"^{theirs}\.{i}\.": f"head.{ours}.{layer}."
+        for theirs, ours in (("conva", "reduce"), ("convb", "project"), ("bottleneck", "fuse"))
+        for i, layer in enumerate(("conv", "bn"))
+    },
+}
+DANET = {
+    r"(query|key|value)_conv": r"\1",
+    r"^sa\.": "head.pam.1.",
+    r"^sc\.": "head.cam.1.",
+    **{
+        rf"^conv{theirs}\.{i}\.": f"head.{ours}.{layer}."
+        for theirs, ours in (("5a", "pam.0"), ("5c", "cam.0"), ("51", "pam.2"), ("52", "cam.2"))
+        for i, layer in enumerate(("conv", "bn"))
+    },
+    r"^conv6\.1\.": "head.pam_classifier.",
+    r"^conv7\.1\.": "head.cam_classifier.",
+    r"^conv8\.1\.": "head.classifier.",
+}
+
+
+def isa_module(args: dict[str, Any]) -> nn.Module:
+    """The module, which puts its input in front of the context and not behind."""
+    block = InterlacedSparseSelfAttention(
+        args["in_channels"],
+        key_channels=args["key_channels"],
+        value_channels=args["value_channels"],
+        out_channels=args["out_channels"],
+        cells=[tuple(factor) for factor in args["down_factors"]],
+        value_bias=False,
+    )
+    own = args["in_channels"] if block.widen is None else len(block.stages) * args["out_channels"]
+    block.fuse.register_forward_pre_hook(lambda _, inputs: inputs[0].roll(own, dims=1))
+    return block
+
+
+class BesideInput(nn.Module):
+    """PSANet's module returns its input and its result side by side."""
+
+    def __init__(self, args: dict[str, Any]) -> None:
+        super().__init__()
+        self.block = PointwiseSpatialAttention(
+            args["in_channels"],
+            inner=args["mid_channels"],
+            mode=MODES[args["psa_type"]],
+            mask_size=(args["mask_h"], args["mask_w"]),
+            compact=args["compact"],
+            shrink_factor=args["shrink_factor"],
+            softmax=args["psa_softmax"],
+            normalization_factor=args["normalization_factor"],
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x, self.block(x)], dim=1)
+
+
+class RCCAHead(nn.Module):
+    """The authors' head on one level: of two widths, with leaky activations."""
+
+    def __init__(self, args: dict[str, Any]) -> None:
+        super().__init__()
+        width, inner, out = args["in_channels"], args["in_channels"] // 4, args["out_channels"]
+        self.head = CCNet([width], args["num_classes"], channels=inner)
+        self.head.fuse = ConvBNReLU(width + inner, out, 3)
+        self.head.classifier = nn.Conv2d(out, args["num_classes"], 1)
+        for layer in (self.head.reduce, self.head.project, self.head.fuse):
+            layer.slope = 0.01
+
+    def forward(self, x: Tensor, recurrence: int) -> Tensor:
+        self.head.block.recurrence = recurrence
+        return self.head([x])
+
+
+class DANetHead(nn.Module):
+    """The authors' head on one level, whose width sets the others."""
+
+    def __init__(self, args: dict[str, Any]) -> None:
+        super().__init__()
+        width = args["in_channels"] // 4
+        self.head = DANet([args["in_channels"]], args["out_channels"], channels=width, key_channels=width // 8)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        outputs = self.head.outputs([x])
+        return [outputs.logits, *(side.logits for side in outputs.auxiliary)]
+
+
+def base_oc(args: dict[str, Any]) -> nn.Module:
+    return BaseOC(
+        args["in_channels"],
+        out_channels=args["out_channels"],
+        key_channels=args["key_channels"],
+        value_channels=args["value_channels"],
+        sizes=args["sizes"],
+        openseg="bn_type" in args,
+    )
+
+
+def asp_oc(args: dict[str, Any]) -> nn.Module:
+    return ASPOC(
+        args["features"],
+        branch_channels=args["out_features"],
+        dilations=args["dilations"],
+        openseg="bn_type" in args,
+    )
+
+
 PORTS: dict[str, Port] = {
+    "ann_afnb": Port(
+        lambda a: AFNB(
+            a["low_in_channels"],
+            a["high_in_channels"],
+            out_channels=a["out_channels"],
+            key_channels=a["key_channels"],
+            value_channels=a["value_channels"],
+            stages=len(a["sizes"]),
+            scales=a.get("psp_size", (1, 3, 6, 8)),
+            bias=True,
+        ),
+        {**ASYMMETRIC, **FUSE},
+    ),
+    "ann_apnb": Port(
+        lambda a: APNB(
+            a["in_channels"],
+            out_channels=a["out_channels"],
+            key_channels=a["key_channels"],
+            value_channels=a["value_channels"],
+            stages=len(a["sizes"]),
+            scales=a.get("psp_size", (1, 3, 6, 8)),
+            bias=True,
+        ),
+        {**ASYMMETRIC, **ONE_PROJECTION, **FUSE},
+    ),
+    "ccnet_cca": Port(lambda a: CrissCrossAttention(a["in_dim"], recurrence=1), {"_conv": ""}),
+    "ccnet_rcca_head": Port(RCCAHead, RCCA),
+    "danet_cam": Port(lambda a: ChannelAttention(a["in_dim"])),
+    "danet_head": Port(DANetHead, DANET),
+    "danet_pam": Port(lambda a: PositionAttention(a["in_dim"]), {"_conv": ""}),
+    "isa_module": Port(isa_module, ISA),
+    "ocnet_asp_oc": Port(asp_oc, {**ASP, **ONE_PROJECTION, **PROJECTIONS, **FUSE}),
+    "ocnet_base_oc": Port(base_oc, {**ONE_PROJECTION, **PROJECTIONS, **FUSE}),
+    "ocnet_pyramid_oc": Port(
+        lambda a: PyramidOC(a["in_channels"], sizes=a["sizes"]),
+        {**ONE_PROJECTION, **PROJECTIONS, r"^up_dr\.0\.": "widen.conv.", r"^up_dr\.1\.": "widen.bn.", **FUSE},
+    ),
+    "openseg_asp_oc": Port(asp_oc, {**ASP, **PROJECTIONS, **FUSE}),
+    "openseg_base_oc": Port(base_oc, {**PROJECTIONS, **FUSE}),
+    "psanet_bidirection": Port(BesideInput, PSANET),
+    "psanet_small_mask": Port(BesideInput, PSANET),
     "apcnet_acm": Port(
         lambda a: ACM(a["in_channels"], a["channels"], a["pool_scale"], fusion=a["fusion"]),
         ACM_NAMES,
