@@ -72,7 +72,7 @@ def test_output_and_gradients(path: Path) -> None:
     parameters = {id(p): p for p in golden.head.parameters()}
     expected: dict[int, float] = {}
     for name, norm in golden.meta["param_grad_l2_float64"].items():
-        for ours in rename(golden.config["type"], {name: torch.empty(0)}):
+        for ours in rename(golden.config, {name: torch.empty(0)}):
             key = id(golden.head.get_parameter(ours))
             expected[key] = expected.get(key, 0.0) if norm is None else max(expected.get(key, 0.0), norm)
     scale = max(expected.values())
@@ -88,8 +88,29 @@ def test_buffers_after_a_training_step(path: Path) -> None:
     golden.run()
     after = {key.removeprefix("sd_after64/"): value for key, value in golden.arrays.items() if "sd_after64/" in key}
     own = golden.head.state_dict()
-    for name, value in rename(golden.config["type"], after).items():
+    for name, value in rename(golden.config, after).items():
         assert_equal(own[name].double(), value.double(), name)
+
+
+def test_a_cascade_is_one_head() -> None:
+    """The coarse head inside gives what the two give one after the other."""
+    coarse, fine = (Golden.load(SHIPPED / f"{name}.npz") for name in ("FCNHead__aux", "OCRHead__default"))
+    stages = (coarse, fine)
+    state = {
+        f"{i}.{key.removeprefix('sd/')}": value
+        for i, stage in enumerate(stages)
+        for key, value in stage.arrays.items()
+        if key.startswith("sd/")
+    }
+    head = build_head([stage.config for stage in stages], state).double().eval()
+    logits, ((first, weight),) = head.outputs(fine.features)
+    assert_equal(first, coarse.head(fine.features), "coarse logits")
+    assert isinstance(fine.head, OCRNet)
+    assert_equal(logits, fine.head(fine.features, coarse=first), "logits")
+    assert_equal(head(fine.features), logits, "prediction")
+    assert weight == 0.4
+    with pytest.raises(InputError, match=r"give head\(features, coarse=logits\)"):
+        fine.head(fine.features)
 
 
 FCN = {"type": "FCNHead", "in_channels": 8, "in_index": 3, "channels": 4, "num_classes": 2, "norm_cfg": {"type": "BN"}}
@@ -102,6 +123,7 @@ FCN = {"type": "FCNHead", "in_channels": 8, "in_index": 3, "channels": 4, "num_c
         ({"num_conv": 2}, 'FCNHead has the argument "num_conv"'),
         ({"norm_cfg": {"type": "GN", "num_groups": 2}}, "normalisation 'GN'"),
         ({"act_cfg": {"type": "GELU"}}, "act_cfg"),
+        ({"type": "PSPHead", "in_channels": [8, 8], "in_index": [2, 3]}, r"in_index=\[2, 3\] is not supported"),
         ({}, "The weights do not fit FCNHead: .* missing: .*convs.0.conv.weight"),
     ],
 )

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from lightning_app.errors import InputError
@@ -33,8 +34,9 @@ from lightning_app.heads.upernet import UPerNet
 
 def one(levels: tuple[int, ...]) -> dict[str, Any]:
     """The arguments of a head that reads one level."""
-    (level,) = levels
-    return {"level": level}
+    if len(levels) != 1:
+        raise InputError(f"in_index={list(levels)} is not supported: this head reads one level here")
+    return {"level": levels[0]}
 
 
 def several(levels: tuple[int, ...]) -> dict[str, Any]:
@@ -67,6 +69,14 @@ def unswapped(config: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**config, "psa_type": swapped.get(kind, kind)} if config.get("compact") else config
 
 
+def with_neck(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """FPNHead reads the levels that its FPN neck reads, where the neck is given."""
+    neck = config.get("neck")
+    if neck and (neck["type"] != "FPN" or neck["num_outs"] != len(neck["in_channels"])):
+        raise InputError(f"neck={neck!r} is not supported: it must be an FPN with as many levels out as in")
+    return {**config, "in_channels": neck["in_channels"]} if neck else config
+
+
 @dataclass(frozen=True)
 class HeadRule:
     """How one mmsegmentation head becomes one of ours.
@@ -80,7 +90,6 @@ class HeadRule:
             Names that none matches stay.
         levels: ``in_index`` -> our arguments.
         finest: the config key that holds the width of the finest level, where ``in_channels`` leaves it out.
-        dropped: pattern of tensors that have no effect and no counterpart here.
         prepare: the config -> one whose keys can be read one by one.
     """
 
@@ -90,7 +99,6 @@ class HeadRule:
     names: tuple[tuple[str, str], ...] = ()
     levels: Callable[[tuple[int, ...]], dict[str, Any]] = one
     finest: str = ""
-    dropped: str = r"(?!)"
     prepare: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict
 
 
@@ -136,7 +144,9 @@ RULES: dict[str, HeadRule] = {
             (r"bottleneck\.", "fuse."),
         ),
     ),
-    "ASPPHead": HeadRule(DeepLabV3, {"dilations": "dilations"}, names=ATROUS_PYRAMID),
+    "ASPPHead": HeadRule(
+        DeepLabV3, {"dilations": "dilations"}, fixed={"dilations": (1, 6, 12, 18)}, names=ATROUS_PYRAMID
+    ),
     "CCHead": HeadRule(
         CCNet,
         {"recurrence": "recurrence", "concat_input": "concat_input"},
@@ -186,6 +196,7 @@ RULES: dict[str, HeadRule] = {
             "c1_channels": "low_level_channels",
             "c1_in_channels": lambda width: {} if width else {"low_level_channels": 0},
         },
+        fixed={"dilations": (1, 6, 12, 18)},
         names=(
             (r"aspp_modules\.(\d+)\.(depth|point)wise_conv\.", r"pyramid.branches.\1.\2wise."),
             (r"c1_bottleneck\.", "low_level."),
@@ -232,6 +243,7 @@ RULES: dict[str, HeadRule] = {
             (r"se_layer\.", "presence."),
         ),
         levels=lambda levels: {"level": levels[-1], "lateral_levels": levels[:-1]},
+        prepare=lambda config: {"add_lateral": False, **config},
     ),
     "FCNHead": HeadRule(
         FCN,
@@ -246,9 +258,12 @@ RULES: dict[str, HeadRule] = {
     ),
     "FPNHead": HeadRule(
         SemanticFPN,
-        {"feature_strides": "strides"},
+        {"feature_strides": "strides", "neck": lambda neck: {"fpn_channels": neck["out_channels"]}},
         fixed={"fpn_channels": 0},
+        prepare=with_neck,
         names=(
+            (r"neck\.lateral_convs\.(\d+)\.conv\.", r"fpn.laterals.\1."),
+            (r"neck\.fpn_convs\.(\d+)\.conv\.", r"fpn.outs.\1."),
             # odd places in scale_heads hold the resizes
             *((rf"scale_heads\.(\d+)\.{2 * step}\.", rf"branches.\1.{step}.") for step in range(8)),
         ),
@@ -303,9 +318,20 @@ RULES: dict[str, HeadRule] = {
     ),
     "OCRHead": HeadRule(
         OCRNet,
-        {"ocr_channels": "key_channels", "scale": only("scale", 1)},
+        {
+            "ocr_channels": "key_channels",
+            "scale": only("scale", 1),
+            "coarse_channels": "coarse_channels",
+            "coarse_kernel_size": "coarse_kernel_size",
+            "coarse_num_convs": only("num_convs", 1),
+            "coarse_concat_input": only("concat_input", False),
+            "coarse_in_index": lambda index: {"coarse_levels": tuple(_several(index))},
+            "coarse_loss_decode": lambda loss: {"coarse_weight": loss["loss_weight"]},
+        },
         fixed={"coarse_channels": 0},
         names=(
+            (r"0\.conv_seg\.", "coarse.classifier."),
+            (r"0\.", "coarse."),
             (r"bottleneck\.", "reduce."),
             (r"object_context_block\.(query|key|value|out)_project\.", r"block.\1."),
             (r"object_context_block\.bottleneck\.", "block.fuse."),
@@ -357,54 +383,63 @@ IGNORED = {"type", "num_classes", "in_channels", "in_index", "norm_cfg"}  # read
 IGNORED |= {"loss_decode", "sampler", "ignore_index", "init_cfg"}  # training only
 
 
-def build_head(config: Mapping[str, Any], state_dict: Mapping[str, Tensor]) -> ContextHead:
+IGNORED |= {f"coarse_{key}" for key in (*SHARED, *IGNORED)}  # as in the head that follows
+
+Config = Mapping[str, Any] | Sequence[Mapping[str, Any]]
+
+
+def build_head(config: Config, state_dict: Mapping[str, Tensor]) -> ContextHead:
     """The head that an mmsegmentation ``decode_head`` config describes, with its weights.
 
     Args:
-        config: the ``decode_head`` (or ``auxiliary_head``) dict, ``type`` included.
-        state_dict: its tensors, without the ``decode_head.`` prefix.
+        config: the ``decode_head`` (or ``auxiliary_head``) dict, ``type`` included; or the list of a cascade's two. The
+            OCR head of a cascade given alone needs the coarse logits: ``head(features, coarse=logits)``. FPNHead's
+            neck may be given under "neck".
+        state_dict: its tensors, without the ``decode_head.`` prefix; those of the neck with the prefix ``neck.``.
 
     Raises:
         InputError: for a head, an argument or a tensor that has no counterpart here, and for tensors that are missing.
     """
     head = new_head(config)
-    load_strictly(head, rename(config["type"], state_dict), what=config["type"])
+    load_strictly(head, rename(config, state_dict), what=_joined(config)["type"])
     return head
 
 
-def new_head(config: Mapping[str, Any]) -> ContextHead:
+def new_head(config: Config) -> ContextHead:
     """The head that a config describes, freshly initialised."""
-    rule = _rule(config["type"])
+    rule, config = _rule(config), _joined(config)
     config = rule.prepare(config)
     for key in config.keys() - SHARED.keys() - rule.arguments.keys() - IGNORED:
         raise InputError(f'{config["type"]} has the argument "{key}" ({config[key]!r}): no counterpart here')
 
-    index, widths = config.get("in_index", -1), config["in_channels"]
-    levels = dict(zip(index, widths, strict=True)) if isinstance(index, list | tuple) else {index: widths}
+    levels = _widths(config)
     arguments = rule.levels(tuple(levels)) | dict(rule.fixed)
     for key, target in (SHARED | dict(rule.arguments)).items():
         if key in config:
             arguments |= {target: config[key]} if isinstance(target, str) else target(config[key])
     if rule.finest:
         levels.setdefault(0, config.get(rule.finest, 0))
-    in_channels = [levels.get(level, 0) for level in range(max(3, *levels) + 1)]
+    levels |= _widths(config, "coarse_")
+    in_channels = [0] * (max(3, *levels) + 1)  # those of levels that it does not read stay 0
+    for level, width in levels.items():
+        in_channels[level] = width
     head = rule.head(in_channels, config["num_classes"], **arguments)
     _set_norm(head, config)
     return head
 
 
-def rename(kind: str, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of an mmsegmentation head under our names, those without effect left out."""
-    rule = _rule(kind)
-    names = (*rule.names, (r"conv_seg\.", "classifier."))
-    renamed = {}
+def rename(config: Config, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of an mmsegmentation head under our names."""
+    names = (*_rule(config).names, (r"conv_seg\.", "classifier."))
+    renamed: dict[str, Tensor] = {}
     for name, tensor in state_dict.items():
-        if re.match(rule.dropped, name):
-            continue
+        name = name if isinstance(config, Mapping) else name.removeprefix("1.")
         for pattern, replacement in names:
             ours, count = re.subn(rf"\A{pattern}", replacement, name)
             if count:
                 break
+        if ours in renamed and not (tensor.is_meta or torch.equal(renamed[ours], tensor)):
+            raise InputError(f"Two different tensors, the second of them {name}, are one layer here: {ours}")
         renamed[ours] = tensor.reshape(-1) if ours.endswith("gamma") else tensor  # theirs have no dimension
     return renamed
 
@@ -427,10 +462,32 @@ def load_strictly(module: nn.Module, state_dict: Mapping[str, Tensor], *, what: 
     module.load_state_dict(state_dict)
 
 
-def _rule(kind: str) -> HeadRule:
+def _joined(config: Config) -> Mapping[str, Any]:
+    """A cascade as one config: the first head's keys with "coarse_" before them."""
+    if isinstance(config, Mapping):
+        return config
+    kinds = [stage["type"] for stage in config]
+    if kinds != ["FCNHead", "OCRHead"]:
+        raise InputError(f"The cascade of {' and '.join(kinds)} has no counterpart here, only FCNHead and OCRHead")
+    coarse, fine = config
+    return {**fine, **{f"coarse_{key}": value for key, value in coarse.items()}}
+
+
+def _rule(config: Config) -> HeadRule:
+    kind = _joined(config)["type"]
     if kind not in RULES:
         raise InputError(f'OpenMMLab\'s "{kind}" has no counterpart here; those that have: {", ".join(sorted(RULES))}')
     return RULES[kind]
+
+
+def _widths(config: Mapping[str, Any], prefix: str = "") -> dict[int, int]:
+    """Level -> its width, of the levels that a head reads."""
+    widths = config.get(f"{prefix}in_channels", ())
+    return dict(zip(_several(config.get(f"{prefix}in_index", -1)), _several(widths), strict=True)) if widths else {}
+
+
+def _several(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list | tuple) else [value]
 
 
 def _set_norm(head: nn.Module, config: Mapping[str, Any]) -> None:
