@@ -99,18 +99,14 @@ def _list(options: argparse.Namespace) -> int:
         from rich.table import Table
 
         table = Table(*header, box=None, header_style="bold", caption=f"{len(rows)} of the zoo's weights")
-        for column in table.columns[1:3]:
-            column.justify = "right"
+        table.columns[0].overflow = "fold"
         for row in rows:
             table.add_row(*row)
         Console().print(table)
     else:
         sys.stdout.writelines("\t".join(row) + "\n" for row in rows)
     if options.commercial and not rows:
-        print(
-            "No weights whose three licences all allow commercial use; contextzoo zoo show ID says why.",
-            file=sys.stderr,
-        )
+        print("None whose three licences all allow commercial use (contextzoo zoo show ID says why)", file=sys.stderr)
     return 0
 
 

@@ -57,6 +57,9 @@ def fetch(entry: ZooEntry, to: Path | None = None, say: Callable[[str], None] = 
         say(f"{entry.id}: ships with the repository, verified")
         return ships
     path = (to or cache.home()) / entry.filename
+    if path.is_file() and cache.intact(entry, path):  # needs no lock, so a folder may be read-only
+        say(f"{entry.id}: already here, verified")
+        return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -134,7 +137,7 @@ def _from_source(entry: ZooEntry, url: str, path: Path) -> None:
         problem = "wrong bytes, their sha256 is not the index's"
         if start == 0:  # else the bytes of an earlier run may be the wrong ones
             raise _RefusedError(problem)
-    raise _RefusedError(f"{problem} ({ATTEMPTS} attempts)")
+    raise _RefusedError(f"{problem} ({ATTEMPTS} attempts; the next call resumes)")
 
 
 def _transfer(entry: ZooEntry, url: str, part: Path, on_bytes: OnBytes) -> int:

@@ -154,13 +154,16 @@ class ZooEntry:
             check(name, 0 <= (getattr(self, name) or 0) <= 100, "per cent, 0 to 100")
         for name in ("crop", "window", "stride"):
             pair = getattr(self, name)
-            check(name, pair is None or (len(pair) == 2 and min(pair) > 0), "[height, width]")
+            check(name, pair is None or (len(pair) == 2 and all(map(_is_length, pair))), "[height, width]")
         check("stride", (self.window is None) == (self.stride is None), "window and stride go together")
         for name in ("iterations", "batch", "lr", "memory_gb", "size"):
             number = getattr(self, name)
             check(name, number is None or number > 0, "a positive number")
         for stage in self.stages:
-            check("decode_head", "type" in stage, "needs a type")
+            check("decode_head", isinstance(stage, dict) and "type" in stage, "needs a type")
+        if self.format == "openmmlab":
+            check("backbone", "type" in self.backbone.upstream, "needs upstream, the published model's config")
+        check("mirrors", all(isinstance(mirror, str) for mirror in self.mirrors), "a list of addresses")
         for source in self.sources:
             name = "url" if source == self.url else "mirrors"
             ships = source.startswith(f"{SHIPPED}/") and ".." not in source
@@ -193,6 +196,10 @@ class ZooEntry:
         if self.window and self.stride:
             how = f"windows of {self.window[0]}x{self.window[1]} every {self.stride[0]}x{self.stride[1]} pixels"
         return f"{how}, align_corners {'on' if self.align_corners else 'off'}"
+
+
+def _is_length(value: object) -> bool:
+    return type(value) is int and value > 0
 
 
 def _kinds(hint: Any) -> tuple[type, ...]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from zoo.cache import find
 from zoo.entry import FIELDS, PERMISSIVE, Backbone, Commercial, Dataset, FieldError, ZooEntry
@@ -17,8 +17,10 @@ from zoo.errors import ZooError
 ROOT: Final = Path(__file__).parent
 INDEX: Final = ROOT / "index"
 TRAINED_HERE: Final = "# Trained here"  # the line of an index file below which our own entries stand
-_DERIVED: Final = frozenset({"id", "head", "name", "paper", "data_licence", "commercial"})  # not in an entry's table
-_ENTRY_KEYS: Final = FIELDS.keys() - _DERIVED | {"model"}
+_OF_FILE: Final = frozenset({"id", "head", "name", "paper"})  # told by the file, not by an entry's table
+_DERIVED: Final = frozenset({"data_licence", "commercial"})  # told by the dataset
+_ENTRY_KEYS: Final = FIELDS.keys() - _OF_FILE - _DERIVED | {"model"}
+_BACKBONE_KEYS: Final = ("name", "output_stride", "changes", "upstream")
 _MODEL_KEYS: Final = ("decode_head", "auxiliary_head")
 
 
@@ -44,6 +46,8 @@ def datasets() -> dict[str, Dataset]:
             raise ZooError(f"{path}: [{slug}]: wrong or missing key: {', '.join(sorted(table.keys() ^ keys))}")
         classes = tuple(" ".join(table.pop("classes").split()).split(", "))
         palette = tuple(table.pop("palette").split())
+        if table["commercial"] not in get_args(Commercial):
+            raise ZooError(f"{path}: [{slug}]: commercial must be {' or '.join(get_args(Commercial))}")
         if len(palette) != len(classes) or len(set(classes)) != len(classes):
             raise ZooError(f"{path}: [{slug}]: {len(classes)} classes, {len(palette)} colours; names must differ")
         found[slug] = Dataset(slug=slug, classes=classes, palette=palette, **table)
@@ -54,7 +58,11 @@ def datasets() -> dict[str, Dataset]:
 def backbones() -> dict[str, Backbone]:
     """Short name -> backbone."""
     path = ROOT / "backbones.toml"
-    return {slug: Backbone(slug, **table) for slug, table in _parse(path, _text(path)).items()}
+    text = _text(path)
+    try:
+        return {slug: _backbone(slug, table) for slug, table in _parse(path, text).items()}
+    except FieldError as error:
+        raise ZooError(f"{path}: {error}") from None
 
 
 def list_entries(
@@ -81,11 +89,11 @@ def list_entries(
     """
     _known("head", head, heads())
     _known("dataset", dataset, datasets())
-    _known("backbone", backbone, {name for each in backbones().values() for name in (each.slug, each.name)})
+    entries = [entry for stem in ([head] if head else heads()) for entry in read(INDEX / f"{stem}.toml")]
+    _known("backbone", backbone, {name for each in entries for name in (each.backbone.slug, each.backbone.name)})
     return [
         entry
-        for stem in ([head] if head else heads())
-        for entry in read(INDEX / f"{stem}.toml")
+        for entry in entries
         if dataset in (None, entry.dataset)
         and backbone in (None, entry.backbone.slug, entry.backbone.name)
         and (min_miou is None or entry.miou >= min_miou)
@@ -120,10 +128,12 @@ def check() -> list[ZooEntry]:
     seen: dict[str, str] = {}
     entries = list_entries()
     for entry in entries:
-        for what in (entry.id, *entry.sources):
-            if what in seen:
-                raise ZooError(f"{INDEX / entry.head}.toml: {what} stands in two entries: {seen[what]} and {entry.id}")
-            seen[what] = entry.id
+        for source in entry.sources:
+            if source in seen:
+                path = INDEX / f"{entry.head}.toml"
+                line = _line(_text(path), f"entry.{entry.id}", "url")
+                raise ZooError(f"{path}:{line}: {entry.id} and {seen[source]} have the same file {source}")
+            seen[source] = entry.id
     return entries
 
 
@@ -150,6 +160,8 @@ def add(id: str, head: str, name: str, paper: str, values: Mapping[str, Any], fo
     """
     path = folder / f"{head}.toml"
     text = _text(path) if path.exists() else f"name = {_toml(name)}\npaper = {_toml(paper)}\n"
+    if f"[entry.{id}]" in text.splitlines():
+        raise ZooError(f"{path}: {id} is taken; give another id")
     if f"\n{TRAINED_HERE}\n" not in text:
         text += f"\n{TRAINED_HERE}\n"
     text += "\n" + format_table(f"entry.{id}", values)
@@ -181,33 +193,34 @@ def _toml(value: Any) -> str:
 
 
 def _entries(path: Path, text: str) -> tuple[ZooEntry, ...]:
-    tables = _parse(path, text)
-
-    def keys(header: str, table: Any, known: Iterable[str]) -> None:
-        names = sorted(known)
-        if not isinstance(table, dict):
-            raise ZooError(f"{path}:{_line(text, header)}: {header} must be a table")
-        for key in table:
+    def table(header: str, value: Any, known: Iterable[str] | None = None) -> dict[str, Any]:
+        """``value``, once it is a table, and of known keys where those are given."""
+        if not isinstance(value, dict):
+            raise ZooError(f"{path}:{_line(text, '', header)}: {header} must be a table")
+        names = value if known is None else sorted(known)
+        for key in value:
             if key not in names:
                 where = f"{path}:{_line(text, header, key)}"
                 raise ZooError(f'{where}: unknown key "{key}" in {header or "the file"}.{suggest(key, names)}')
+        return value
 
-    keys("", tables, {"name", "paper", "defaults", "model", "entry"})
+    top = table("", _parse(path, text), ("name", "paper", "defaults", "model", "entry"))
     for key in ("name", "paper"):
-        if not isinstance(tables.get(key), str) or not tables[key]:
+        if not isinstance(top.get(key), str) or not top[key]:
             raise ZooError(f"{path}:1: {key} is missing")
-    defaults, models = tables.get("defaults", {}), tables.get("model", {})
-    keys("defaults", defaults, _ENTRY_KEYS)
+    defaults = table("defaults", top.get("defaults", {}), _ENTRY_KEYS)
+    models = table("model", top.get("model", {}))
     for name, model in models.items():
-        keys(f"model.{name}", model, _MODEL_KEYS)
+        table(f"model.{name}", model, _MODEL_KEYS)
     found = []
-    for id, table in tables.get("entry", {}).items():
-        keys(f"entry.{id}", table, _ENTRY_KEYS)
+    for id, own in table("entry", top.get("entry", {})).items():
+        table(f"entry.{id}", own, _ENTRY_KEYS)
+        inherited = {} if "format" in own else defaults
         try:
-            values = _values(path.stem, table if "format" in table else defaults | table, models)
-            found.append(ZooEntry(id=id, name=tables["name"], paper=tables["paper"], **values))
+            values = _values(path.stem, inherited | own, models)
+            found.append(ZooEntry(id=id, name=top["name"], paper=top["paper"], **values))
         except FieldError as error:
-            shared = error.field in defaults and error.field not in table and "format" not in table
+            shared = error.field in inherited and error.field not in own
             header = "defaults" if shared else f"entry.{id}"
             raise ZooError(f"{path}:{_line(text, header, error.field)}: {id}: {error}") from None
     return tuple(found)
@@ -219,10 +232,7 @@ def _values(head: str, table: Mapping[str, Any], models: Mapping[str, Mapping[st
     if (model := values.pop("model", None)) is not None:
         values = {**values, **_lookup("model", model, models)}
     if isinstance(values.get("backbone"), dict):
-        try:
-            values["backbone"] = Backbone("own", **values["backbone"])
-        except TypeError as error:
-            raise FieldError("backbone", str(error)) from None
+        values["backbone"] = _backbone(values["backbone"].get("name", ""), values["backbone"])
     elif "backbone" in values:
         values["backbone"] = _lookup("backbone", values["backbone"], backbones())
     for name in ("crop", "window", "stride", "mirrors"):
@@ -231,13 +241,24 @@ def _values(head: str, table: Mapping[str, Any], models: Mapping[str, Mapping[st
     if "dataset" in values:
         dataset = _lookup("dataset", values["dataset"], datasets())
         values["data_licence"] = dataset.terms
-        licences = {values.get("code_licence"), values.get("weights_licence")}
-        banned: Commercial = "no"
-        values["commercial"] = dataset.commercial if licences <= PERMISSIVE else banned
+        permissive = all(str(values.get(name)) in PERMISSIVE for name in ("code_licence", "weights_licence"))
+        values["commercial"] = dataset.commercial if permissive else "no"
     for name, needed in FIELDS.items():
-        if needed and name not in values and name not in ("id", "name", "paper"):
+        if needed and name not in values and name not in _OF_FILE:
             raise FieldError(name, "is missing")
     return values
+
+
+def _backbone(slug: str, table: Mapping[str, Any]) -> Backbone:
+    for key in table:
+        if key not in _BACKBONE_KEYS:
+            raise FieldError("backbone", f'unknown key "{key}" of {slug}.{suggest(key, _BACKBONE_KEYS)}')
+    if not isinstance(table.get("name"), str) or not isinstance(table.get("output_stride"), int):
+        raise FieldError("backbone", f"{slug} needs a name, in quotes, and an output_stride, a number")
+    for key in ("changes", "upstream"):
+        if not isinstance(table.get(key, {}), dict):
+            raise FieldError("backbone", f"{key} of {slug} must be a table")
+    return Backbone(slug, **table)
 
 
 def _lookup(kind: str, name: Any, known: Mapping[str, Any]) -> Any:

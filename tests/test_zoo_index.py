@@ -1,0 +1,350 @@
+"""The index: what it says of the published weights, and what it says of a file that is wrong."""
+
+import json
+import re
+import shutil
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import zoo
+from zoo import index
+from zoo.entry import FieldError
+from zoo.errors import ZooError
+
+PUBLISHED = Path(__file__).parents[2] / "shared" / "openmmlab" / "published_checkpoints.json"
+ROWS = Path(__file__).parent / "goldens" / "openmmlab_rows.json"  # a few of the same rows, one of each kind
+KEYS = ("backbone", "neck", "decode_head", "auxiliary_head", "segmentor", "test_cfg", "preprocess")
+OTHER_FILE = {  # rows that name the config of a neighbour; the address names another backbone
+    "deeplabv3plus_r101-d8_pascal-context-480x480_40k": {"depth": 101},
+    "deeplabv3plus_r101-d8_pascal-context-480x480_80k": {"depth": 101},
+    "pspnet_r50-d32_cityscapes-512x1024_80k": {"type": "ResNetV1c"},
+}
+PER_HEAD = {
+    "ann": 16,
+    "apcnet": 12,
+    "ccnet": 16,
+    "danet": 16,
+    "deeplabv3": 41,
+    "deeplabv3plus": 43,
+    "dmnet": 12,
+    "dnlnet": 12,
+    "emanet": 4,
+    "encnet": 12,
+    "fcn": 41,
+    "gcnet": 16,
+    "isanet": 16,
+    "nonlocal_net": 16,
+    "ocrnet": 24,
+    "psanet": 16,
+    "pspnet": 54,
+    "upernet": 16,
+}
+
+
+def published(entries: list[zoo.ZooEntry]) -> list[zoo.ZooEntry]:
+    return [entry for entry in entries if entry.format == "openmmlab"]
+
+
+def assert_same_config(rows: list[dict[str, Any]]) -> None:
+    by_file = {entry.url.rpartition("/")[2]: entry for entry in zoo.list_entries()}
+    for row in rows:
+        entry = by_file[row["weights"].rpartition("/")[2]]
+        expected = {key: row[key] for key in KEYS}
+        expected["backbone"] = expected["backbone"] | OTHER_FILE.get(entry.id, {})
+        assert index.upstream_config(entry) == expected, entry.id
+        assert (entry.miou, entry.miou_ms, entry.memory_gb) == (
+            row["miou"],
+            row["miou_ms_flip"],
+            row["train_memory_gb"],
+        )
+        assert (list(entry.crop), entry.batch, entry.paper) == (row["crop_size"], row["batch_size"], row["paper"])
+
+
+def test_copied_rows_come_back_whole() -> None:
+    assert_same_config(json.loads(ROWS.read_text()))
+
+
+@pytest.mark.skipif(not PUBLISHED.exists(), reason="the list of published checkpoints is not here")
+def test_every_published_row_comes_back_whole() -> None:
+    rows = [row for row in json.loads(PUBLISHED.read_text()) if row["family"] in PER_HEAD]
+    assert_same_config(rows)
+    assert len(rows) == len(published(zoo.list_entries()))
+
+
+def test_published_weights_of_every_head() -> None:
+    entries = index.check()
+    assert Counter(entry.head for entry in published(entries)) == PER_HEAD
+    assert len({entry.id for entry in entries}) == len(entries)
+    for entry in published(entries):
+        assert entry.url.startswith("https://download.openmmlab.com/mmsegmentation/")
+        assert entry.url.endswith(f"-{entry.sha256}.pth")
+        assert f"_{entry.iterations // 1000}k" in entry.id
+        assert f"{entry.crop[0]}x{entry.crop[1]}" in entry.id
+
+
+@pytest.mark.parametrize(
+    ("id", "expected"),
+    [
+        ("ccnet_r50-d8_cityscapes-512x1024_40k", {"miou": 77.76, "lr": 0.01, "window": None, "align_corners": False}),
+        ("psanet_r101-d8_cityscapes-769x769_80k", {"window": (769, 769), "stride": (513, 513), "align_corners": True}),
+        ("pspnet_r101-d8_pascal-context-59-480x480_80k", {"lr": 0.004, "stride": (320, 320), "split": "val"}),
+        ("ocrnet_r101-d8_cityscapes-512x1024_80k-b16", {"lr": 0.02, "batch": 16, "auxiliary_head": None}),
+        ("pspnet_r50b-d32-rsb_cityscapes-512x1024_80k-adamw", {"optimizer": "AdamW", "lr": 0.0005}),
+        ("deeplabv3plus_r50-d8_mapillary-1280x1280_300k", {"optimizer": "AdamW", "iterations": 300_000}),
+        ("fcn_r50b-d16_cityscapes-512x1024_80k-d6", {"head": "fcn", "name": "FCN"}),
+        ("ann_r101-d8_voc12aug-512x512_40k", {"iterations": 40_000}),  # upstream's list says 20 000
+        ("ocrnet_hr18_ade20k-512x512_160k", {"miou": 39.32, "iterations": 160_000}),  # a name that stands twice
+    ],
+)
+def test_facts_of_an_entry(id: str, expected: dict[str, Any]) -> None:
+    entry = zoo.get(id)
+    assert {name: getattr(entry, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("id", "name", "output_stride", "changes"),
+    [
+        ("ccnet_r101-d8_ade20k-512x512_80k", "resnet101c", 8, {}),
+        ("upernet_r50_ade20k-512x512_80k", "resnet50c", 32, {}),
+        ("pspnet_r50-d32_cityscapes-512x1024_80k", "resnet50c", 32, {"dilations": [1, 1, 2, 4]}),
+        ("deeplabv3_r101-d16-mg124_cityscapes-512x1024_40k", "resnet101c", 16, {"multi_grid": [1, 2, 4]}),
+        ("fcn_r18b-d8_cityscapes-769x769_80k", "resnet18", 8, {"conv2_dilation": 1}),
+        ("ocrnet_hr18s_voc12aug-512x512_20k", "hrnet_w18_small_v2", 4, {"upsample": "bilinear"}),
+    ],
+)
+def test_backbone_in_timms_words(id: str, name: str, output_stride: int, changes: dict[str, Any]) -> None:
+    backbone = zoo.get(id).backbone
+    assert (backbone.name, backbone.output_stride, backbone.changes) == (name, output_stride, changes)
+
+
+def test_upstream_config_is_a_copy() -> None:
+    entry = zoo.get("ccnet_r50-d8_cityscapes-512x1024_40k")
+    index.upstream_config(entry)["decode_head"]["norm_cfg"]["type"] = "changed"
+    assert index.upstream_config(entry)["decode_head"]["norm_cfg"]["type"] == "SyncBN"
+
+
+def test_datasets() -> None:
+    known = index.datasets()
+    counts = {slug: len(dataset.classes) for slug, dataset in known.items()}
+    assert counts["cityscapes"] == 19
+    assert counts["ade20k"] == 150
+    assert counts["pascal-context"] == counts["pascal-context-59"] + 1 == 60
+    assert counts["coco-stuff10k"] == counts["coco-stuff164k"] == 171
+    assert known["cityscapes"].classes[8] == "vegetation"
+    assert known["cityscapes"].palette[8] == "6b8e23"
+    assert known["ade20k"].classes[149] == "flag"
+    for dataset in known.values():
+        assert all(re.fullmatch("[0-9a-f]{6}", colour) for colour in dataset.palette)
+        assert dataset.terms
+        assert dataset.commercial in ("yes", "no", "unclear")
+
+
+def test_filters() -> None:
+    assert {entry.head for entry in zoo.list_entries(head="ccnet")} == {"ccnet"}
+    best = zoo.list_entries(dataset="cityscapes", min_miou=81)
+    assert "ocrnet_hr48_cityscapes-512x1024_160k" in {entry.id for entry in best}
+    assert all(entry.miou >= 81 and entry.dataset == "cityscapes" for entry in best)
+    assert len(zoo.list_entries(head="fcn", backbone="r50b-d16")) == 2
+    assert {entry.backbone.slug for entry in zoo.list_entries(head="fcn", backbone="resnet50")} == {
+        "r50b-d16",
+        "r50b-d8",
+    }
+    assert all(entry.commercial == "yes" for entry in zoo.list_entries(commercial=True))
+
+
+@pytest.mark.parametrize(
+    ("filters", "message"),
+    [
+        ({"head": "ccent"}, 'Unknown head "ccent". Did you mean "ccnet"?'),
+        ({"dataset": "cityscape"}, 'Unknown dataset "cityscape". Did you mean "cityscapes"?'),
+        ({"backbone": "resnet50d"}, 'Unknown backbone "resnet50d". Did you mean "resnet50'),
+    ],
+)
+def test_a_misspelt_filter_names_the_closest(filters: dict[str, Any], message: str) -> None:
+    with pytest.raises(ZooError, match=re.escape(message)):
+        zoo.list_entries(**filters)
+
+
+@pytest.mark.parametrize(
+    "misspelt",
+    [
+        "ccnet_r50-d8_cityscapes-512x1024_4k",
+        "ccnet_r50-d8_4xb2-40k_cityscapes-512x1024",
+    ],  # the second is upstream's name
+)
+def test_an_unknown_id_names_the_closest(misspelt: str) -> None:
+    with pytest.raises(ZooError, match=r'Did you mean "ccnet_r50-d8_cityscapes-512x1024_40k"\?'):
+        zoo.get(misspelt)
+
+
+ENTRY = """
+[entry.toy_r50-d8_cityscapes-512x512_1k]
+backbone = "r50-d8"
+decode_head = { type = "ToyHead" }
+dataset = "cityscapes"
+split = "val"
+crop = [512, 512]
+align_corners = false
+miou = 70.0
+miou_source = "measured"
+iterations = 1000
+batch = 8
+optimizer = "SGD"
+lr = 0.01
+url = "https://weights.invalid/toy-0123abcd.pth"
+sha256 = "0123abcd"
+format = "openmmlab"
+code_licence = "MIT"
+weights_licence = "MIT"
+"""
+HEADER = 'name = "Toy"\npaper = "none"\n'
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "toy.toml"
+    path.write_text(text)
+    return path
+
+
+def test_a_good_file_is_read(tmp_path: Path) -> None:
+    (entry,) = index.read(write(tmp_path, HEADER + ENTRY))
+    assert (entry.id, entry.head, entry.name) == ("toy_r50-d8_cityscapes-512x512_1k", "toy", "Toy")
+    assert entry.data_licence == index.datasets()["cityscapes"].terms
+    assert entry.commercial == "no"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "message"),
+    [
+        (
+            "miou = 70.0",
+            "miuo = 70.0",
+            11,
+            'unknown key "miuo" in entry.toy_r50-d8_cityscapes-512x512_1k. Did you mean "miou"?',
+        ),
+        ("miou = 70.0", 'miou = "70"', 11, "miou: '70' is not float or int"),
+        ("miou = 70.0", "miou = 170.0", 11, "miou: 170.0: per cent"),
+        ('sha256 = "0123abcd"', 'sha256 = "0123ABCD"', 18, "sha256: '0123ABCD': 64 lower-case hexadecimal digits"),
+        ('sha256 = "0123abcd"', 'sha256 = "0123abc"', 18, "sha256: '0123abc'"),
+        ('weights_licence = "MIT"\n', "", 4, "weights_licence: is missing"),
+        ('weights_licence = "MIT"', 'weights_licence = ""', 21, "weights_licence: is empty"),
+        ('backbone = "r50-d8"', 'backbone = "r50-d9"', 5, "backbone: 'r50-d9' is not known. Did you mean \"r50-d8\"?"),
+        ('backbone = "r50-d8"', 'backbone = { name = "resnet50" }', 5, "backbone: resnet50 needs a name"),
+        ('dataset = "cityscapes"', 'dataset = "citiscapes"', 7, 'Did you mean "cityscapes"?'),
+        ("crop = [512, 512]", 'crop = [512, "512"]', 9, "crop: (512, '512'): [height, width]"),
+        (
+            "crop = [512, 512]",
+            "crop = [512, 512]\nwindow = [512, 512]",
+            4,
+            "stride: None: window and stride go together",
+        ),
+        ('{ type = "ToyHead" }', "{ channels = 3 }", 6, "decode_head: {'channels': 3}: needs a type"),
+        (
+            '"https://weights.invalid/toy-0123abcd.pth"',
+            '"ftp://weights.invalid/x"',
+            17,
+            "url: 'ftp://weights.invalid/x'",
+        ),
+        ('"https://weights.invalid/toy-0123abcd.pth"', '"checkpoints/../x.pth"', 17, "url: 'checkpoints/../x.pth'"),
+        (
+            '"https://weights.invalid/toy-0123abcd.pth"',
+            '"checkpoints/toy.pth"',
+            18,
+            "ships with the repository needs all 64",
+        ),
+        ('format = "openmmlab"', 'format = "onnx"', 19, "format: 'onnx': openmmlab or safetensors"),
+        ("entry.toy_", "entry.other_", 4, 'must start with "toy_", the name of its file'),
+        ("lr = 0.01", "lr = ", 16, "Invalid value"),
+        ('name = "Toy"', "", 1, "name is missing"),
+    ],
+)
+def test_a_wrong_file_is_named_with_its_line(tmp_path: Path, old: str, new: str, line: int, message: str) -> None:
+    text = HEADER + ENTRY
+    assert old in text
+    path = write(tmp_path, text.replace(old, new))
+    with pytest.raises(ZooError) as caught:
+        index.read(path)
+    assert str(caught.value).startswith(f"{path}:{line}: ")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_id_that_stands_twice_is_named_with_its_line(tmp_path: Path) -> None:
+    path = write(tmp_path, HEADER + ENTRY + ENTRY)
+    with pytest.raises(ZooError, match=rf"{re.escape(str(path))}:23: "):
+        index.read(path)
+
+
+def test_a_wrong_default_is_named_where_it_stands(tmp_path: Path) -> None:
+    text = HEADER + "\n[defaults]\nlr = 0\n" + ENTRY.replace("lr = 0.01\n", "").replace('format = "openmmlab"\n', "")
+    path = write(tmp_path, text.replace("lr = 0\n", 'lr = 0\nformat = "openmmlab"\n'))
+    with pytest.raises(ZooError, match=r"toy\.toml:5: .*lr: 0: a positive number"):
+        index.read(path)
+
+
+def test_one_file_in_two_entries_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, HEADER + ENTRY + ENTRY.replace("_1k]", "_2k]"))
+    monkeypatch.setattr(index, "INDEX", tmp_path)
+    with pytest.raises(ZooError, match=r"toy\.toml:36: toy_.*_2k and toy_.*_1k have the same file"):
+        index.check()
+
+
+OWN = {
+    "backbone": {"name": "resnet18", "output_stride": 8},
+    "decode_head": {"type": "CCNet", "channels": 64},
+    "dataset": "camvid",
+    "split": "test",
+    "crop": [360, 480],
+    "align_corners": False,
+    "miou": 60.25,
+    "miou_source": "contextzoo test ..., 2025-01-01, commit 0123abc",
+    "iterations": 1000,
+    "batch": 16,
+    "optimizer": "AdamW",
+    "lr": 0.004,
+    "memory_gb": None,
+    "url": "checkpoints/ccnet_resnet18_camvid-360x480_1k.safetensors",
+    "mirrors": ["hf://someone/somewhere/file.safetensors"],
+    "size": 123,
+    "sha256": "0" * 64,
+    "format": "safetensors",
+    "code_licence": "Apache-2.0",
+    "weights_licence": "CC-BY-4.0",
+}
+
+
+def test_own_weights_are_added_below_the_published_ones(tmp_path: Path) -> None:
+    shutil.copy(index.INDEX / "ccnet.toml", tmp_path)
+    before = index.read(index.INDEX / "ccnet.toml")
+    path = index.add("ccnet_resnet18_camvid-360x480_1k", "ccnet", "CCNet", "unused", OWN, folder=tmp_path)
+    *rest, entry = index.read(path)
+    assert tuple(rest) == before
+    assert entry.backbone.name == "resnet18"
+    assert entry.sources == (OWN["url"], *OWN["mirrors"])
+    assert (entry.miou, entry.memory_gb, entry.commercial) == (60.25, None, "unclear")
+    assert path.read_text().count(f"\n{index.TRAINED_HERE}\n") == 1
+    with pytest.raises(ZooError, match="is taken"):
+        index.add(entry.id, "ccnet", "CCNet", "unused", OWN, folder=tmp_path)
+    with pytest.raises(ZooError, match="own config"):
+        index.upstream_config(entry)
+
+
+def test_wrong_own_weights_leave_the_index_as_it_was(tmp_path: Path) -> None:
+    with pytest.raises(ZooError, match="weights_licence: is missing"):
+        index.add("glore_resnet18_x-1x1_1k", "glore", "GloRe", "p", OWN | {"weights_licence": None}, folder=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_own_weights_inherit_nothing_from_published_ones(tmp_path: Path) -> None:
+    shutil.copy(index.INDEX / "ccnet.toml", tmp_path)
+    with pytest.raises(ZooError, match="lr: is missing"):
+        index.add("ccnet_resnet18_x-1x1_1k", "ccnet", "CCNet", "p", OWN | {"lr": None}, folder=tmp_path)
+
+
+def test_an_entry_checks_itself() -> None:
+    with pytest.raises(FieldError, match="batch: 0: a positive number"):
+        replace(zoo.get("ccnet_r50-d8_cityscapes-512x1024_40k"), batch=0)
