@@ -127,7 +127,8 @@ class SegmentationDataModule(LightningDataModule, ABC):
 
     def train_dataloader(self) -> TrainLoader:
         dataset = self.dataset("train")
-        sampler = TrainSampler(len(dataset), self.batch_size, seed=self.seed, done=self._batches_done, **self._place)
+        progress = self._progress if self.trainer else None
+        sampler = TrainSampler(len(dataset), self.batch_size, seed=self.seed, progress=progress, **self._place)
         return TrainLoader(dataset, sampler=sampler, batch_size=self.batch_size, drop_last=True, **self._loading)
 
     def val_dataloader(self) -> Loader:
@@ -161,8 +162,16 @@ class SegmentationDataModule(LightningDataModule, ABC):
             "generator": torch.Generator(),
         }
 
-    def _batches_done(self) -> int:
-        return self.trainer.fit_loop.batch_idx + 1 if self.trainer else 0
+    def _progress(self) -> tuple[int, int]:
+        """Epoch and batches done in it, by the loop's own count, which is in every checkpoint.
+
+        The epoch is counted in batches too, since Lightning's skips one where a run limited by steps is resumed from a
+        checkpoint saved at the end of an epoch.
+        """
+        assert self.trainer is not None
+        batches = self.trainer.fit_loop.epoch_loop.batch_progress
+        done = batches.current.completed
+        return (batches.total.completed - done) // int(self.trainer.num_training_batches), done
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """uint8 travels to the device; what a step gets is float32 in 0..1 and int64."""

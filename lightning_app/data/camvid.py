@@ -4,38 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning_app.data.facts import DatasetFacts
+from lightning_app.data.facts import DatasetFacts, names, palette_from_hex
 from lightning_app.data.files import FileDataModule, files, require
 from lightning_app.errors import InputError
 
 FACTS = DatasetFacts(
     name="CamVid",
-    classes=(
-        "sky",
-        "building",
-        "pole",
-        "road",
-        "pavement",
-        "tree",
-        "sign",
-        "fence",
-        "car",
-        "pedestrian",
-        "bicyclist",
-    ),
-    palette=(
-        (128, 128, 128),
-        (128, 0, 0),
-        (192, 192, 128),
-        (128, 64, 128),
-        (60, 40, 222),
-        (128, 128, 0),
-        (192, 128, 128),
-        (64, 64, 128),
-        (64, 0, 128),
-        (64, 64, 0),
-        (0, 128, 192),
-    ),
+    classes=names("sky, building, pole, road, pavement, tree, sign, fence, car, pedestrian, bicyclist"),
+    palette=palette_from_hex("808080 800000 c0c080 804080 3c28de 808000 c08080 404080 400080 404000 0080c0"),
     label_map={**{i: i for i in range(11)}, 11: 255},  # 11 = void
     splits={"train": 367, "val": 101, "test": 233},
     test_split="test",

@@ -34,6 +34,11 @@ class DatasetFacts:
     terms: str = ""
 
 
+def names(text: str) -> tuple[str, ...]:
+    """Class names written with commas between them."""
+    return tuple(" ".join(name.split()) for name in text.split(","))
+
+
 def voc_palette(count: int) -> tuple[Colour, ...]:
     """The colours of PASCAL VOC: bit k of red, green, blue from the top is bit 3k, 3k+1, 3k+2 of the class index."""
 
@@ -44,5 +49,5 @@ def voc_palette(count: int) -> tuple[Colour, ...]:
 
 
 def palette_from_hex(colours: str) -> tuple[Colour, ...]:
-    """Colours written as rrggbb words."""
+    """Colours written as rrggbb, with blanks between them."""
     return tuple((int(c[:2], 16), int(c[2:4], 16), int(c[4:], 16)) for c in colours.split())

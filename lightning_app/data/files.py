@@ -77,7 +77,7 @@ class FileDataset(SegmentationDataset):
         return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else path.as_posix()
 
     def _decode(self, pair: Pair) -> Decoded:
-        image = torch.from_numpy(read_image(pair.image)).permute(2, 0, 1).contiguous()
+        image = torch.from_numpy(read_image(pair.image)).permute(2, 0, 1)  # strides (H, W, C): resized twice as fast
         mask = None
         if pair.mask is not None:
             mask = torch.from_numpy(self.read_mask(pair.mask))
@@ -258,3 +258,19 @@ def require(folder: Path, facts: DatasetFacts, what: str) -> Path:
 def read_list(path: Path) -> list[str]:
     """Names in a split file, one a line; a line may hold more, such as the mask's path."""
     return [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
+
+
+def listed_files(
+    data: FileDataModule, split_list: str, image: str, mask: str, split: str
+) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Images and masks of a dataset whose splits are lists of names; ``image`` and ``mask`` hold {} for the name."""
+    require(data.root, data.facts, f"the root of {data.facts.name}")
+    path = data.root / split_list
+    if not path.exists():
+        known = sorted(other.stem for other in path.parent.glob("*.txt"))
+        raise (
+            data.unknown_split(split, known) if known else InputError(f"{path} does not exist: the list of the split.")
+        )
+    keys = [Path(name).stem for name in read_list(path)]
+    images, masks = ({key: data.root / pattern.format(key) for key in keys} for pattern in (image, mask))
+    return images, masks

@@ -15,18 +15,25 @@ from lightning_app.errors import InputError
 class TrainSampler(DistributedSampler[tuple[int, int]]):
     """(epoch, index) pairs in an order seeded by (seed, epoch), cut evenly over the devices.
 
-    The pair lets the dataset seed its augmentation by (seed, epoch, index). ``done`` says how many batches of the epoch
-    are behind us; Lightning's fit loop counts them and has the count in every checkpoint, so no second count can
-    disagree with it.
+    The pair lets the dataset seed its augmentation by (seed, epoch, index). A DistributedSampler by type, so that
+    Lightning does not wrap it in another one.
 
-    A DistributedSampler by type, so that Lightning does not wrap it in another one.
+    Args:
+        progress: gives the epoch and how many of its batches are behind us; none = the epoch set, from its start.
     """
 
     def __init__(
-        self, length: int, batch_size: int, *, seed: int, replicas: int, rank: int, done: Callable[[], int]
+        self,
+        length: int,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        replicas: int = 1,
+        rank: int = 0,
+        progress: Callable[[], tuple[int, int]] | None = None,
     ) -> None:
-        super().__init__(range(length), replicas, rank, seed=seed, drop_last=True)
-        self.length, self.batch_size, self.done = length, batch_size, done
+        super().__init__(range(length), replicas, rank, seed=seed, drop_last=True)  # type: ignore[arg-type]
+        self.length, self.batch_size, self.progress = length, batch_size, progress
         if len(self) < batch_size:
             devices = f" on each of {replicas} devices" if replicas > 1 else ""
             fix = f"Give --data.batch_size {len(self)} or less." if len(self) else "Add images or use fewer devices."
@@ -35,16 +42,17 @@ class TrainSampler(DistributedSampler[tuple[int, int]]):
     def __len__(self) -> int:
         return self.length // self.num_replicas
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:  # type: ignore[override]
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        epoch, done = self.progress() if self.progress else (self.epoch, 0)
+        order = np.random.default_rng((self.seed, epoch)).permutation(self.length)
         mine = order[self.rank :: self.num_replicas][: len(self)]
-        return iter([(self.epoch, int(i)) for i in mine[self.done() * self.batch_size :]])
+        return iter([(epoch, int(index)) for index in mine[done * self.batch_size :]])
 
 
 class EvalSampler(DistributedSampler[int]):
     """Every index once, dealt out over the devices without padding, so the shares may differ by one."""
 
-    def __init__(self, length: int, *, replicas: int, rank: int) -> None:
+    def __init__(self, length: int, *, replicas: int = 1, rank: int = 0) -> None:
         super().__init__(range(length), replicas, rank, shuffle=False)  # type: ignore[arg-type]
         self.indices = range(rank, length, replicas)
 
@@ -58,7 +66,7 @@ class EvalSampler(DistributedSampler[int]):
 class Loader(DataLoader[Any]):
     """Starts its workers with the first batch asked for, and hands a bad file's error on as it is.
 
-    Lightning makes the iterator of a resumed run before it tells the sampler the epoch; by the first batch it has.
+    Lightning makes the iterator of a resumed run before it has set its counters; by the first batch it has.
     """
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]

@@ -84,8 +84,8 @@ class PhotometricJitter(v2.Transform):  # type: ignore[misc]
 
     Each of the four is affine in RGB, so together they are one 3x4 matrix: x' = c b H S x + (1 - c) b m, with
     brightness b, contrast c about the image's mean luma m, saturation S = s I + (1 - s) 1 luma^T, and H a turn of the
-    chroma plane of YIQ that keeps luma. :class:`torchvision.transforms.v2.ColorJitter` goes over the pixels four times, clips in
-    between, and turns hue in HSV.
+    chroma plane of YIQ that keeps luma. :class:`torchvision.transforms.v2.ColorJitter` goes over the pixels four times,
+    clips in between, and turns hue in HSV.
 
     Shape: (3, H, W) uint8 -> the same.
 
@@ -113,5 +113,6 @@ class PhotometricJitter(v2.Transform):  # type: ignore[misc]
         pixels = inpt.as_subclass(Tensor).flatten(1).float()
         mean_luma = LUMA @ pixels[:, ::16].mean(1)  # a sixteenth of the pixels tells the mean as well
         coloured = torch.addmm((params["shift"] * mean_luma).expand(3, 1), params["matrix"], pixels)
-        coloured = coloured.add_(0.5).clamp_(0, 255).to(torch.uint8)  # truncation after + 0.5 rounds
+        # truncation after + 0.5 rounds; by way of int32 since float -> uint8 is not vectorised
+        coloured = coloured.add_(0.5).clamp_(0, 255).int().byte()
         return tv_tensors.wrap(coloured.view(inpt.shape), like=inpt)
