@@ -123,7 +123,8 @@ class LocalRelation(nn.Module):
         self.args = args
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, position: Tensor) -> Tensor:
-        return local_relation(
+        unused = 0 * query.sum()  # of "key" similarity, whose query the official operator gives a gradient of zeros
+        return unused + local_relation(
             query,
             key,
             value,

@@ -121,7 +121,7 @@ class LocalRelationLayer(nn.Module):
             raise InputError(f'Unknown similarity "{similarity}": one of {", ".join(SIMILARITIES)}.')
         groups = channels // group_channels
         self.similarity, self.dilation = similarity, dilation
-        self.query = nn.Conv2d(channels, groups, 1)
+        self.query = None if similarity == "key" else nn.Conv2d(channels, groups, 1)
         self.key = nn.Conv2d(channels, groups, 1)
         self.prior = nn.Sequential(nn.Conv2d(2, hidden, 1), nn.ReLU(inplace=True), nn.Conv2d(hidden, groups, 1))
         self.out = nn.Conv2d(channels, channels, 1)
@@ -130,7 +130,9 @@ class LocalRelationLayer(nn.Module):
         self.register_buffer("taps", taps.unsqueeze(0), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        key = self.key(x)
+        query = key if self.query is None else self.query(x)
         position = self.prior(self.taps).squeeze(0)
-        y = local_relation(self.query(x), self.key(x), x, position, dilation=self.dilation, similarity=self.similarity)
+        y = local_relation(query, key, x, position, dilation=self.dilation, similarity=self.similarity)
         out: Tensor = self.out(y)
         return out
