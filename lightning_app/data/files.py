@@ -268,9 +268,7 @@ def listed_files(
     path = data.root / split_list
     if not path.exists():
         known = sorted(other.stem for other in path.parent.glob("*.txt"))
-        raise (
-            data.unknown_split(split, known) if known else InputError(f"{path} does not exist: the list of the split.")
-        )
+        raise data.unknown_split(split, known) if known else InputError(f"{path} does not exist: the list of a split.")
     keys = [Path(name).stem for name in read_list(path)]
-    images, masks = ({key: data.root / pattern.format(key) for key in keys} for pattern in (image, mask))
-    return images, masks
+    masks = {key: data.root / mask.format(key) for key in keys}
+    return {key: data.root / image.format(key) for key in keys}, {k: path for k, path in masks.items() if path.exists()}

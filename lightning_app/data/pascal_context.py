@@ -37,8 +37,8 @@ class PascalContext(FileDataModule):
     """PASCAL-Context (Mottaghi et al., CVPR 2014), in VOCdevkit's layout.
 
     The root is VOCdevkit/VOC2010: ``JPEGImages/*.jpg``, ``SegmentationClassContext/*.png`` and the lists
-    ``ImageSets/SegmentationContext/{train,val}.txt``. Masks hold 0 for background and 1..59 in alphabetical order of the
-    original names, as the Detail API (zhanghang1989/detail-api) gives them.
+    ``ImageSets/SegmentationContext/{train,val}.txt``. Masks hold 0 for background and 1..59 in alphabetical order of
+    the original names, as the Detail API (zhanghang1989/detail-api) gives them.
 
     Args:
         classes: 59 ignores the background, 60 learns it.

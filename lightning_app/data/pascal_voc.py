@@ -19,7 +19,7 @@ FACTS = DatasetFacts(
     label_map={**{i: i for i in range(21)}, 255: 255},  # 255 = void, the outlines
     splits={"train": 1464, "val": 1449, "trainval": 2913, "trainaug": 10582},
     url="http://host.robots.ox.ac.uk/pascal/VOC/voc2012",
-    terms="images under Flickr's terms of use, for research; SBD's labels likewise",
+    terms="images under Flickr's terms of use, for research",
 )
 
 

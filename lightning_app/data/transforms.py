@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchvision import tv_tensors
@@ -21,6 +22,14 @@ def _uniform(low: float, high: float) -> float:
 
 def _randint(high: int) -> int:
     return int(torch.randint(high, ()).item())
+
+
+def _nearest(mask: Tensor, rows: int, columns: int) -> Tensor:
+    """``NEAREST_EXACT``, whose pixels lie on the bilinear grid of the image (those of ``NEAREST`` lie half a step off);
+    plain indexing takes a third of the time."""
+    height, width = mask.shape
+    ys, xs = (np.arange(rows) + 0.5) * height // rows, (np.arange(columns) + 0.5) * width // columns
+    return torch.from_numpy(mask.numpy()[ys.astype(int)][:, xs.astype(int)])
 
 
 class RandomScaleCrop(v2.Transform):  # type: ignore[misc]
@@ -65,12 +74,9 @@ class RandomScaleCrop(v2.Transform):  # type: ignore[misc]
         is_mask = isinstance(inpt, tv_tensors.Mask)
         top, left, height, width = params["box"]
         window = inpt.as_subclass(Tensor)[..., top : top + height, left : left + width]
-        if params["scaled"] != (height, width):
-            # NEAREST picks pixels half a step off the bilinear grid; NEAREST_EXACT stays on it
-            mode = v2.InterpolationMode.NEAREST_EXACT if is_mask else v2.InterpolationMode.BILINEAR
-            window = F.resize(window[None] if is_mask else window, list(params["scaled"]), mode)
-            window = window[0] if is_mask else window
         rows, columns = params["scaled"]
+        if params["scaled"] != (height, width):
+            window = _nearest(window, rows, columns) if is_mask else F.resize(window, [rows, columns])
         if params["scaled"] != self.size:
             canvas = torch.empty((*window.shape[:-2], *self.size), dtype=window.dtype)
             canvas[:] = self.ignore_index if is_mask else torch.tensor(PADDING, dtype=window.dtype)[:, None, None]
