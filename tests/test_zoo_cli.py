@@ -1,0 +1,183 @@
+"""The zoo command as typed."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from weights_server import CONTENT, SHA256, Server, Zoo, copy_zoo, serve
+
+ID = "ccnet_r50-d8_cityscapes-512x1024_40k"
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> Zoo:
+    """For commands that write nothing."""
+    return copy_zoo(tmp_path_factory.mktemp("zoo"))
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Zoo:
+    return copy_zoo(tmp_path)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with serve() as running:
+        yield running
+
+
+def test_list_is_plain_when_piped(zoo: Zoo) -> None:
+    status, out, err = zoo.run("list", "--head", "ccnet", "--dataset", "cityscapes")
+    lines = out.splitlines()
+    assert (status, err, len(lines)) == (0, "", 8)
+    assert lines[0].split("\t") == [ID, "77.76", "78.87", "cityscapes", "resnet50c", "6", "-"]
+
+
+def test_list_imports_nothing_heavy(zoo: Zoo) -> None:
+    heavy = "{'torch', 'numpy', 'rich', 'fsspec', 'filelock', 'lightning_app'}"
+    last_words = f"import atexit, sys; atexit.register(lambda: print(*{heavy} & {{*sys.modules}}))"
+    status, out, _ = zoo.run("list", before=last_words)
+    *rows, last = out.splitlines()
+    assert (status, last) == (0, "")
+    assert len(rows) == 383
+
+
+def test_list_sorted_and_filtered(zoo: Zoo) -> None:
+    _, out, _ = zoo.run("list", "--min-miou", "80.9", "--sort", "miou")
+    figures = [float(line.split("\t")[1]) for line in out.splitlines()]
+    assert figures == sorted(figures, reverse=True)
+    assert min(figures) >= 80.9
+    assert out.startswith("ocrnet_hr48_cityscapes-512x1024_160k\t81.35")
+
+
+def test_list_as_json_tells_everything(zoo: Zoo) -> None:
+    _, out, _ = zoo.run("list", "--head", "emanet", "--json")
+    entries = json.loads(out)
+    assert len(entries) == 4
+    assert entries[0]["decode_head"]["num_bases"] == 64
+    assert entries[0]["backbone"]["name"] == "resnet50c"
+    assert entries[0]["weights_licence"] == "Apache-2.0"
+
+
+def test_list_of_what_may_be_used_commercially(zoo: Zoo) -> None:
+    status, out, err = zoo.run("list", "--commercial", "--dataset", "cityscapes")
+    assert (status, out) == (0, "")
+    assert err == "None whose three licences all allow commercial use (contextzoo zoo show ID says why)\n"
+
+
+def test_show_tells_everything(zoo: Zoo) -> None:
+    status, out, _ = zoo.run("show", "psanet_r101-d8_cityscapes-769x769_80k")
+    assert status == 0
+    for part in (
+        "PSAHead(in_channels=2048, in_index=3, channels=512, mask_size=[97, 97]",
+        "resnet101c, output stride 8",
+        "Cityscapes, 19 classes",
+        "79.69 on val, windows of 769x769 every 513x513 pixels, align_corners on (published by OpenMMLab)",
+        "80000 steps of 8 crops of 769x769, SGD 0.01",
+        "7665827b (the first 8 digits, all that is published)",
+        "Apache-2.0",
+        "Cityscapes terms: non-commercial research and teaching",
+        "contextzoo test --weights psanet_r101-d8_cityscapes-769x769_80k --data Cityscapes --data.root DIR",
+    ):
+        assert part in out
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["lsit"], 'Unknown command "lsit". Did you mean "list"?'),
+        (
+            ["list", "--dataest", "x"],
+            'Unknown argument "--dataest". Did you mean "--dataset"? (contextzoo zoo list --help)',
+        ),
+        (["list", "--head", "ccent"], 'Unknown head "ccent". Did you mean "ccnet"?'),
+        (["list", "--sort", "mIuo"], 'Unknown --sort "mIuo". Did you mean "miou"?'),
+        (["list", "--min-miou", "high"], "argument --min-miou: invalid float value: 'high'"),
+        (["show", ID[:-1]], f'Unknown weights "{ID[:-1]}". Did you mean "{ID}"? (contextzoo zoo list)'),
+        (["download", ID, "ccnet"], 'Unknown weights "ccnet".'),
+        (["show"], "the following arguments are required: id"),
+    ],
+)
+def test_bad_input_is_one_line(zoo: Zoo, args: list[str], message: str) -> None:
+    status, out, err = zoo.run(*args, CONTEXTZOO_OFFLINE="1")
+    assert (status, out) == (2, "")
+    assert err.startswith(message)
+    assert err.count("\n") == 1
+
+
+def test_no_command_shows_the_commands(zoo: Zoo) -> None:
+    status, out, _ = zoo.run()
+    assert status == 0
+    assert "download" in out
+
+
+def test_offline_says_where_the_file_would_be(zoo: Zoo, tmp_path: Path) -> None:
+    status, _, err = zoo.run("download", ID, CONTEXTZOO_OFFLINE="1", CONTEXTZOO_HOME=str(tmp_path))
+    assert status == 2
+    assert err == f"{ID}: CONTEXTZOO_OFFLINE is set: put the file at {tmp_path / ID}.pth, or unset it\n"
+
+
+def test_check(own: Zoo) -> None:
+    assert own.run("check")[:2] == (0, "383 entries of 18 heads ok\n")
+    path = own.root / "zoo" / "index" / "ccnet.toml"
+    text = path.read_text()
+    path.write_text(text.replace("miou = 77.76\n", "miou = 7776\n"))
+    line = text.splitlines().index("miou = 77.76") + 1
+    assert own.run("check") == (2, "", f"{path}:{line}: {ID}: miou: 7776: per cent, 0 to 100\n")
+
+
+def test_the_life_of_a_download(server: Server, own: Zoo) -> None:
+    one, two = own.add("one", f"{server.url}/good"), own.add("two", f"{server.url}/good?")
+    path = own.home / f"{one}.safetensors"
+    assert own.run("where", one) == (1, "", f"{one} is not here; it would land at {path}\n")
+
+    status, out, err = own.run("download", one, two)
+    assert (status, err) == (0, "")
+    assert out == "".join(f"{id}: 4 MB  sha256 {SHA256[:4]}..{SHA256[-2:]} ok\n" for id in (one, two))
+    assert own.run("where", one) == (0, f"{path}\n", "")
+    assert [line.split("\t")[0] for line in own.run("list", "--local")[1].splitlines()] == [one, two]
+    assert own.run("verify") == (0, "2 ok\n", "")
+    assert own.run("download", one)[1] == f"{one}: already here, verified\n"
+
+    path.write_bytes(CONTENT[1:])
+    assert own.run("verify") == (1, f"1 ok, 1 CORRUPT {one}\n", "")
+    status, out, _ = own.run("verify", "--all")
+    assert status == 1
+    assert ", 383 not here ann_" in out
+
+    path.with_suffix(".pth.part").touch()
+    assert own.run("remove", one, two)[:2] == (0, f"{one}: removed\n{two}: removed\n")
+    assert list(own.home.iterdir()) == []
+    assert own.run("verify", one) == (1, f"0 ok, 1 not here {one}\n", "")
+
+
+def test_download_to_a_folder(server: Server, own: Zoo, tmp_path: Path) -> None:
+    id = own.add("to", f"{server.url}/good")
+    assert own.run("download", id, "--to", "some/folder")[0] == 0
+    assert (tmp_path / "some" / "folder" / f"{id}.safetensors").read_bytes() == CONTENT
+    assert not own.home.exists()
+
+
+def test_weights_that_ship_with_the_repository(server: Server, own: Zoo, tmp_path: Path) -> None:
+    id = own.add("shipped", "checkpoints/toy.safetensors", [f"{server.url}/good"])
+    shipped = own.root / "checkpoints" / "toy.safetensors"
+    shipped.write_bytes(CONTENT)
+    assert own.run("where", id)[1] == f"{shipped}\n"
+    assert own.run("download", id)[1] == f"{id}: ships with the repository, verified\n"
+    assert own.run("download", id, "--to", "copy", CONTEXTZOO_OFFLINE="1")[0] == 0
+    assert (tmp_path / "copy" / f"{id}.safetensors").read_bytes() == CONTENT
+    assert server.requests == []
+    assert own.run("remove", id)[1] == f"{id}: was not downloaded\n"
+    assert shipped.exists()
+
+    shipped.unlink()  # as in an installed package, which has no such folder: the mirror serves
+    assert own.run("download", id)[0] == 0
+    assert own.run("where", id)[1] == f"{own.home / id}.safetensors\n"
+
+
+def test_an_installed_package_keeps_downloads_in_the_users_cache(own: Zoo, tmp_path: Path) -> None:
+    shutil.rmtree(own.root / "checkpoints")
+    _, _, err = own.run("where", ID, XDG_CACHE_HOME=str(tmp_path / "cache"))
+    assert err.endswith(f"would land at {tmp_path}/cache/contextzoo/{ID}.pth\n")
