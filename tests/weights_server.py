@@ -21,6 +21,28 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 HALF = len(CONTENT) // 2
 PIECE = 600_000  # more than a client has in its buffers when the connection breaks
 
+ENTRY = """
+[entry.{id}]
+backbone = "r50-d8"
+decode_head = {{ type = "Toy" }}
+dataset = "camvid"
+split = "val"
+crop = [8, 8]
+align_corners = false
+miou = 50
+miou_source = "measured"
+iterations = 1
+batch = 1
+optimizer = "SGD"
+lr = 0.1
+url = "{url}"
+mirrors = {mirrors}
+sha256 = "{sha256}"
+format = "safetensors"
+code_licence = "MIT"
+weights_licence = "MIT"
+"""
+
 
 @dataclass
 class Request:
@@ -156,12 +178,7 @@ class Zoo:
         if not path.exists():
             path.write_text('name = "Toy"\npaper = "none"\n')
         with path.open("a") as file:
-            file.write(
-                f"[entry.{id}]\nbackbone = 'r50-d8'\ndecode_head = {{ type = 'Toy' }}\ndataset = 'camvid'\n"
-                "split = 'val'\ncrop = [8, 8]\nalign_corners = false\nmiou = 50\nmiou_source = 'measured'\niterations = 1\nbatch = 1\n"
-                f"optimizer = 'SGD'\nlr = 0.1\nurl = '{url}'\nmirrors = {mirrors or []}\nsha256 = '{sha256}'\n"
-                "format = 'safetensors'\ncode_licence = 'MIT'\nweights_licence = 'MIT'\n"
-            )
+            file.write(ENTRY.format(id=id, url=url, mirrors=mirrors or [], sha256=sha256))
         return id
 
 
