@@ -1,0 +1,150 @@
+"""Weights & Biases: what a run shows there beyond the metrics that every logger gets."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import WandbLogger
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from lightning_app.callbacks._files import replacing
+from lightning_app.metrics import Scores
+
+ID_FILE = "wandb_id"
+SAMPLES = 8  # pictures by validation
+SIDE = 512  # their longer side at most, in pixels
+
+
+class WandbRunLogger(WandbLogger):
+    """Lightning's logger for a run that is resumed: its id lies in ``wandb_id`` in the run's folder, ``save_dir``."""
+
+    def __init__(self, save_dir: str = ".", project: str = "contextzoo", id: str | None = None, **kwargs: Any) -> None:
+        known = Path(save_dir) / ID_FILE
+        if id is None and known.exists():
+            id = known.read_text().strip()
+        super().__init__(save_dir=save_dir, project=project, id=id, **kwargs)
+
+
+class WandbReport(Callback):
+    """Sample images with prediction and truth, confusion matrices, the best score and the best weights.
+
+    The same images at every validation; the best weights as one artifact at the end of fit. Does nothing with another
+    logger, on other ranks and while sanity checking.
+    """
+
+    def __init__(self) -> None:
+        self._samples: list[tuple[str, NDArray[np.uint8], dict[str, Any]]] = []
+
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        logger = _logger(trainer)
+        if logger is None or stage != "fit":
+            return
+        with replacing(Path(trainer.default_root_dir) / ID_FILE) as path:
+            path.write_text(logger.experiment.id)
+        if best := _best(trainer):
+            logger.experiment.define_metric(
+                best.monitor, step_metric="trainer/global_step", step_sync=True, summary=best.mode
+            )
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: Any,
+        outputs: Any,
+        batch: dict[str, Any],
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if _logger(trainer) is None or trainer.sanity_checking:
+            return
+        batches = int(trainer.num_val_batches[dataloader_idx])
+        if batch_idx not in torch.linspace(0, batches - 1, min(SAMPLES, batches)).round().tolist():
+            return
+        batch = {key: value[: -(-SAMPLES // batches)] for key, value in batch.items()}
+        predictions = pl_module.predict_logits(batch).argmax(1)
+        labels = dict(enumerate(pl_module.class_names)) | {pl_module.hparams["ignore_index"]: "ignored"}
+        for name, *maps in zip(batch["name"], batch["image"], predictions, batch["mask"], strict=True):
+            image, prediction, truth = map(_picture, maps)
+            masks = {
+                "prediction": {"mask_data": prediction, "class_labels": labels},
+                "ground_truth": {"mask_data": truth, "class_labels": labels},
+            }
+            self._samples.append((name, image, masks))
+
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+        logger = _logger(trainer)
+        if logger is None or trainer.sanity_checking:
+            return
+        names, images, masks = zip(*self._samples[:SAMPLES], strict=True)
+        self._samples = []
+        logger.log_image("val/samples", list(images), step=trainer.global_step, caption=list(names), masks=list(masks))
+        _log_confusion(logger, "val", pl_module, trainer.global_step)
+
+    def on_test_end(self, trainer: Trainer, pl_module: Any) -> None:
+        if logger := _logger(trainer):
+            _log_confusion(logger, "test", pl_module, trainer.global_step)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: Any) -> None:
+        logger, best = _logger(trainer), _best(trainer)
+        if logger is None or best is None or best.best_model_score is None:
+            return
+        import wandb
+
+        content = torch.load(best.best_model_path, map_location="meta", weights_only=True, mmap=True)
+        metadata = {
+            "monitor": best.monitor,
+            "score": best.best_model_score.item(),
+            "epoch": content["epoch"],
+            "step": content["global_step"],
+            "classes": pl_module.class_names,
+        }
+        artifact = wandb.Artifact(f"model-{logger.experiment.id}", type="model", metadata=metadata)
+        artifact.add_file(best.best_model_path, name="best.ckpt")
+        logger.experiment.log_artifact(artifact, aliases=["best"])
+
+
+def _logger(trainer: Trainer) -> WandbLogger | None:
+    """The W&B logger, on rank 0."""
+    loggers = trainer.loggers if trainer.is_global_zero else []
+    return next((logger for logger in loggers if isinstance(logger, WandbLogger)), None)
+
+
+def _best(trainer: Trainer) -> ModelCheckpoint | None:
+    """The checkpoint callback that keeps the best weights."""
+    return next((c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.monitor), None)
+
+
+def _picture(x: Tensor) -> NDArray[np.uint8]:
+    """A photograph (3, H, W) in 0..1 or class numbers (H, W) as small bytes, channels last."""
+    photograph = x.dim() == 3
+    scale = min(1.0, SIDE / max(x.shape[-2:]))
+    size = [round(side * scale) or 1 for side in x.shape[-2:]]
+    x = (x * 255).round() if photograph else x[None]
+    x = F.interpolate(x[None].float(), size, mode="area" if photograph else "nearest")[0].byte()
+    picture: NDArray[np.uint8] = (x.permute(1, 2, 0) if photograph else x[0]).cpu().numpy()
+    return picture
+
+
+def _log_confusion(logger: WandbLogger, stage: str, pl_module: Any, step: int) -> None:
+    import wandb
+
+    scores: Scores = pl_module.scores
+    names = pl_module.class_names
+    rows = [
+        [names[truth], names[prediction], count]
+        for truth, counts in enumerate(scores.confusion.tolist())
+        for prediction, count in enumerate(counts)
+    ]
+    columns = ["Actual", "Predicted", "nPredictions"]
+    chart = wandb.plot_table(
+        "wandb/confusion_matrix/v1",
+        wandb.Table(columns=columns, data=rows),
+        dict(zip(columns, columns, strict=True)),
+        {"title": f"Pixels, {stage}"},
+    )
+    logger.log_metrics({f"{stage}/confusion": chart}, step)
