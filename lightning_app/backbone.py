@@ -67,6 +67,7 @@ class TimmBackbone(Backbone):
     ) -> None:
         super().__init__()
         _check_name(name)
+        self.name = name
         options = {"output_stride": output_stride, "drop_path_rate": drop_path_rate, "out_indices": out_indices}
         options = {key: value for key, value in options.items() if value is not None} | {"in_chans": in_channels}
         if out_indices is None:

@@ -12,7 +12,6 @@ from torch import nn
 
 from lightning_app.errors import InputError
 
-
 M = TypeVar("M", bound=type[nn.Module])
 
 

@@ -25,7 +25,8 @@ WEIGHTINGS = {"balanced": balanced_weights, "log_frequency": log_frequency_weigh
 class SegmentationTask(LightningModule):
     """Train and evaluate a backbone with a context head.
 
-    Batches are dictionaries: image (B, 3, H, W) in 0..1, mask (B, H, W) of class numbers, name (file names).
+    Batches are dictionaries: image (B, 3, H, W) in 0..1, mask (B, H, W) of class numbers, name (file names), size (H
+    and W of each label, or of the original image where there is none).
 
     Args:
         backbone: where features come from.
@@ -119,7 +120,7 @@ class SegmentationTask(LightningModule):
         """Weigh the classes by the training masks, where asked."""
         weighting = self.hparams["class_weights"]
         if stage == "fit" and isinstance(weighting, str):
-            counts = self.trainer.datamodule.class_statistics()  # type: ignore[attr-defined]
+            counts = torch.tensor(self.trainer.datamodule.class_statistics())  # type: ignore[attr-defined]
             for loss in self.loss.losses.values():
                 if isinstance(loss, CrossEntropy) and loss.class_weights is not None:
                     loss.class_weights.copy_(WEIGHTINGS[weighting](counts))
@@ -162,9 +163,8 @@ class SegmentationTask(LightningModule):
         return self.predict_logits(batch).argmax(1)
 
     def predict_logits(self, batch: dict[str, Any]) -> Tensor:
-        """Logits by the evaluation protocol, at the label's size or, without a label, the image's original one."""
-        size = batch["mask"].shape[-2:] if "mask" in batch else batch["size"]
-        return predict(self, batch["image"], (int(size[0]), int(size[1])), self.protocol)
+        """Logits by the evaluation protocol, at the label's size."""
+        return predict(self, batch["image"], batch["size"][0], self.protocol)
 
     def _report(self, stage: str, metrics: SegmentationMetrics) -> None:
         self.scores = scores = metrics.compute()

@@ -67,9 +67,13 @@ class SymbolicReasoning(nn.Module):
             raise InputError(f"nodes, adjacency and embeddings name different numbers of nodes: {sorted(sizes)}.")
         nodes = sizes.pop() if sizes else 32
         width = width or channels
-        graph = torch.zeros(nodes, nodes) if adjacency is None else torch.as_tensor(adjacency, dtype=torch.float32)
-        if graph.shape != (nodes, nodes) or bool((graph < 0).any()):
-            raise InputError(f"adjacency must be a square matrix without negative entries, not {tuple(graph.shape)}.")
+        graph = torch.zeros(nodes, nodes)
+        if adjacency is not None:
+            graph = torch.as_tensor(adjacency, dtype=torch.float32)
+            if graph.shape != (nodes, nodes) or bool((graph < 0).any()):
+                raise InputError(
+                    f"adjacency must be a square matrix without negative entries, not {tuple(graph.shape)}."
+                )
         graph = graph + torch.eye(nodes)
         scale = graph.sum(1).rsqrt()
         words = torch.eye(nodes) if embeddings is None else torch.as_tensor(embeddings, dtype=torch.float32)

@@ -1,0 +1,83 @@
+"""The command line: finds the verb, imports no more than it needs, and turns errors into one line."""
+
+import difflib
+import importlib
+import os
+import sys
+
+from lightning_app import __version__
+from lightning_app.errors import InputError
+
+TRAINING = {
+    "fit": "train a backbone with a context head",
+    "validate": "evaluate on the validation split",
+    "test": "evaluate on the test split",
+    "predict": "write predictions for images",
+}
+TOOLS = {
+    "heads": ("lightning_app.tools.listing", "list the context heads"),
+    "blocks": ("lightning_app.tools.listing", "list the context blocks"),
+    "data": ("lightning_app.tools.data", "check a dataset, or show its statistics"),
+    "bench": ("lightning_app.tools.bench", "measure cost and speed of heads and blocks"),
+    "probe": ("lightning_app.tools.probe", "measure what each head can see"),
+    "zoo": ("zoo.__main__", "list, download and verify pretrained weights"),
+}
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run one command; returns the exit status (0 fine, 1 found problems, 2 bad input)."""
+    args = list(sys.argv[1:] if args is None else args)
+    debug = "--debug" in args
+    args = [arg for arg in args if arg != "--debug"]
+    try:
+        return _run(args)
+    except BrokenPipeError:  # the reader of our output has gone, as in `contextzoo heads | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print("Interrupted", file=sys.stderr)
+        return 130
+    except InputError as error:
+        if debug:
+            raise
+        print(error, file=sys.stderr)
+        return 2
+
+
+def _run(args: list[str]) -> int:
+    if not args or args[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0
+    verb, rest = args[0], args[1:]
+    if verb == "--version":
+        print(f"contextzoo {__version__}")
+        return 0
+    if verb in TRAINING:
+        if {"-h", "--help"} & set(rest):
+            from lightning_app.usage import usage
+
+            print(usage(verb, TRAINING[verb]))
+            return 0
+        from lightning_app.training import train
+
+        return train(verb, ["--help" if arg == "--help-all" else arg for arg in rest])
+    if verb in TOOLS:
+        tool = importlib.import_module(TOOLS[verb][0])
+        return int(tool.main([verb, *rest] if TOOLS[verb][0].endswith("listing") else rest))
+    close = difflib.get_close_matches(verb, [*TRAINING, *TOOLS], n=1)
+    hint = f' Did you mean "{close[0]}"?' if close else ""
+    raise InputError(f'Unknown command "{verb}".{hint} (contextzoo --help)')
+
+
+def _overview() -> str:
+    verbs = TRAINING | {verb: text for verb, (_, text) in TOOLS.items()}
+    lines = [f"  {verb:<10}{text}" for verb, text in verbs.items()]
+    return "\n".join(
+        [
+            "contextzoo: context heads for semantic segmentation",
+            "",
+            "usage: contextzoo COMMAND [--help] ...",
+            "",
+            *lines,
+        ]
+    )
