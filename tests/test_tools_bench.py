@@ -2,6 +2,7 @@
 
 import csv
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from torch import nn
 from lightning_app.errors import InputError
 from lightning_app.tools import bench
 
-TINY = ["--sizes", "4x6", "--channels", "16", "--repeats", "2"]
+TINY = ["--sizes", "4x6", "--channels", "16", "--repeats", "2", "--threads", "1"]
 
 
 @pytest.fixture(scope="module")
@@ -74,25 +75,23 @@ def test_heads_print_a_plain_table_when_piped(capfd: pytest.CaptureFixture[str])
 def test_reference_is_compared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """A plain form that is our own class, four times over and slow."""
+    """A plain form that is our own class, twenty times over."""
     monkeypatch.setattr(bench, "REFERENCES", tmp_path)
     (tmp_path / "ccnet.py").write_text(
-        "import time\n"
         "from lightning_app.blocks import ccnet\n"
         "class CrissCrossAttention(ccnet.CrissCrossAttention):\n"
         "    def forward(self, x):\n"
-        "        time.sleep(0.1)\n"
-        "        return sum(super(CrissCrossAttention, self).forward(x) for _ in range(4))\n"
+        "        return sum(super(CrissCrossAttention, self).forward(x) for _ in range(20))\n"
     )
     report = tmp_path / "b.json"
     assert bench.main(["blocks", "ccnet", *TINY, "--reference", "--json", str(report)]) == 0
     ours, plain = json.loads(report.read_text())["rows"]
     assert (ours["plain"], plain["plain"]) == (False, True)
     assert ours["parameters"] == plain["parameters"]
-    assert ours["difference"] == pytest.approx(3 / 4)
+    assert ours["difference"] == pytest.approx(19 / 20)
     assert ours["forward_speedup"] > 2
     assert ours["both_speedup"] > 2
-    assert plain["gflop"] == pytest.approx(4 * ours["gflop"])
+    assert plain["gflop"] == pytest.approx(20 * ours["gflop"])
     assert f"{ours['forward_speedup']:.2f}x" in capfd.readouterr().out
 
 
@@ -132,7 +131,7 @@ def test_peak_memory_is_exact() -> None:
 
 def test_interleaved_takes_turns() -> None:
     order: list[str] = []
-    times = bench.interleaved([lambda: order.append("a"), lambda: order.append("b")], 3)
+    times = bench.interleaved([lambda: order.append("a"), lambda: order.append("b")], 3, time.perf_counter)
     assert [len(column) for column in times] == [3, 3]
     assert "".join(order[4:]) == ("a" * 100 + "b" * 100) * 3
 
@@ -163,6 +162,17 @@ def test_reference_outside_a_checkout(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(bench, "REFERENCES", tmp_path)
     with pytest.raises(InputError, match="ccnet has no plain form"):
         bench.main(["blocks", "ccnet", "--reference"])
+
+
+def test_all_leaves_out_what_has_no_plain_form(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bench, "REFERENCES", tmp_path)
+    (tmp_path / "ccnet.py").write_text("from lightning_app.blocks.ccnet import CrissCrossAttention\n")
+    assert bench.main(["blocks", "--reference", *TINY, "--csv", str(tmp_path / "b.csv")]) == 0
+    assert "nonlocal_net" in capfd.readouterr().err
+    names = [line.partition(",")[0] for line in (tmp_path / "b.csv").read_text().splitlines()]
+    assert names == ["name", "ccnet", "ccnet"]
 
 
 def test_bad_size_names_the_form(capsys: pytest.CaptureFixture[str]) -> None:

@@ -208,7 +208,13 @@ def _subjects(options: argparse.Namespace) -> list[Subject]:
     for name in options.names or ["all"]:
         slug, _, settings = name.partition(":")
         pairs = [setting.partition("=") for setting in settings.split(",") if setting]
-        for entry in registry.values() if slug == "all" else [registry[slug]]:
+        entries = list(registry.values()) if slug == "all" else [registry[slug]]
+        if slug == "all" and options.reference:
+            without = [entry.slug for entry in entries if not (REFERENCES / f"{entry.slug}.py").is_file()]
+            entries = [entry for entry in entries if entry.slug not in without]
+            if without:
+                print(f"Without a plain form, left out: {', '.join(without)}", file=sys.stderr)
+        for entry in entries:
             arguments = common | {key: _value(value) for key, _, value in pairs}
             if options.channels and "channels" in signature(entry.cls).parameters:
                 arguments = {"channels": options.channels} | arguments
@@ -253,8 +259,9 @@ def _measure(subject: Subject, size: tuple[int, int], options: argparse.Namespac
     inputs: tuple[Any, ...] = (leaves[0],) if options.kind == "blocks" else (leaves,)
     cases = [Case(module, inputs, leaves, options.precision == "bf16") for module in modules]
 
-    forward = interleaved([case.forward for case in cases], options.repeats)
-    both = interleaved([case.both for case in cases], options.repeats)
+    clock = time.process_time if _cpu_time(options) else time.perf_counter
+    forward = interleaved([case.forward for case in cases], options.repeats, clock)
+    both = interleaved([case.both for case in cases], options.repeats, clock)
     rows = []
     for i, case in enumerate(cases):
         compared: dict[str, float] = {}
@@ -285,7 +292,9 @@ def _measure(subject: Subject, size: tuple[int, int], options: argparse.Namespac
     return rows
 
 
-def interleaved(functions: Sequence[Callable[[], object]], repeats: int) -> list[list[float]]:
+def interleaved(
+    functions: Sequence[Callable[[], object]], repeats: int, clock: Callable[[], float]
+) -> list[list[float]]:
     """Milliseconds a call, ``repeats`` times for each function in turn, so that a slow spell of the machine hits all.
 
     Short functions are called as often as fills 10 ms, at most 100 times.
@@ -293,11 +302,11 @@ def interleaved(functions: Sequence[Callable[[], object]], repeats: int) -> list
 
     def milliseconds(function: Callable[[], object], calls: int) -> float:
         _synchronize()
-        start = time.perf_counter()
+        start = clock()
         for _ in range(calls):
             function()
         _synchronize()
-        return (time.perf_counter() - start) * 1e3 / calls
+        return (clock() - start) * 1e3 / calls
 
     for function in functions:
         milliseconds(function, 1)  # allocators, kernels and caches warm up
@@ -353,6 +362,11 @@ def _spread(times: list[float]) -> float:
     return (high - low) / 2
 
 
+def _cpu_time(options: argparse.Namespace) -> bool:
+    """Whether CPU time stands for the time it takes: one thread, whose neighbours on the machine should not count."""
+    return bool(options.device == "cpu" and options.threads == 1)
+
+
 def _synchronize() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
@@ -369,26 +383,34 @@ def _machine(device: str) -> str:
 def _show(rows: list[Row], options: argparse.Namespace) -> None:
     console = Console() if sys.stdout.isatty() else Console(width=200)
     width = f"{options.channels or 512} channels" if options.kind == "blocks" else f"levels {options.in_channels}"
-    threads = f", {options.threads} threads" if options.device == "cpu" else ""
+    machine = _machine(options.device) + (f", threads: {options.threads}" if options.device == "cpu" else "")
+    notes = [
+        f"{machine}, torch {torch.__version__}.",
+        f"{'CPU time' if _cpu_time(options) else 'Times'}: median of {options.repeats} ± half the interquartile range.",
+        "GFLOP: convolutions and matrix products of the forward pass, 2 per multiply-add.",
+        "MB: peak of tensors beyond weights and inputs.",
+    ]
+    if options.reference:
+        notes.append("Against the plain form: times as fast, share of its memory, largest difference.")
     table = Table(
         title=f"{options.kind}: batch {options.batch}, {width}, {options.precision}",
-        caption=f"{_machine(options.device)}{threads}, torch {torch.__version__}. Times: median of {options.repeats} ± "
-        "half the interquartile range. GFLOP: 2 per multiply-add. MB: peak of tensors beyond weights and inputs.",
+        caption=" ".join(notes),
         box=box.SIMPLE if console.is_terminal else None,
     )
-    columns = ["name", "map", "parameters", "GFLOP", "forward ms", "fwd+bwd ms", "forward MB", "fwd+bwd MB"]
+    columns = ["map", "params", "GFLOP", "fwd ms", "fwd+bwd ms", "fwd MB", "fwd+bwd MB"]
     if options.reference:
-        columns += ["forward", "fwd+bwd", "memory", "difference"]
+        columns += ["fwd", "fwd+bwd", "fwd MB", "fwd+bwd MB", "differ"]
+    table.add_column("name", no_wrap=True)
     for column in columns:
-        table.add_column(column, justify="left" if column == "name" else "right")
+        table.add_column(column, justify="right")
     for row, other in zip(rows, [*rows[1:], None], strict=True):
         cells = [
-            f"{row.name}, plain" if row.plain else row.name,
+            _label(row),
             f"{row.height}x{row.width}",
             f"{row.parameters:,}",
-            f"{row.gflop:.4g}",
-            f"{row.forward_ms:.4g} ± {row.forward_spread_ms:.1g}",
-            f"{row.both_ms:.4g} ± {row.both_spread_ms:.1g}",
+            _digits(row.gflop),
+            f"{_digits(row.forward_ms)} ±{row.forward_spread_ms / row.forward_ms:.0%}",
+            f"{_digits(row.both_ms)} ±{row.both_spread_ms / row.both_ms:.0%}",
             f"{row.forward_mb:.1f}",
             f"{row.both_mb:.1f}",
         ]
@@ -397,7 +419,8 @@ def _show(rows: list[Row], options: argparse.Namespace) -> None:
             cells += [
                 f"{row.forward_speedup:.2f}x",
                 f"{row.both_speedup:.2f}x",
-                f"{row.forward_mb / other.forward_mb:.0%} / {row.both_mb / other.both_mb:.0%}",
+                f"{row.forward_mb / other.forward_mb:.0%}",
+                f"{row.both_mb / other.both_mb:.0%}",
                 f"{row.difference:.0e}",
             ]
         table.add_row(*cells)
@@ -405,32 +428,54 @@ def _show(rows: list[Row], options: argparse.Namespace) -> None:
 
 
 def _plot(rows: list[Row], options: argparse.Namespace) -> None:
-    """Time and memory against the number of positions, log-log, one line each, its exponent in the legend."""
+    """Time and memory against the number of positions, log-log, a line each with its fitted exponent."""
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 
-    labels = list(dict.fromkeys((row.name, row.plain) for row in rows))
-    figure = Figure(figsize=(13, 9), layout="constrained")
+    names = list(dict.fromkeys(row.name for row in rows))
+    lines = [
+        [row for row in rows if (row.name, row.plain) == (name, plain)] for name in names for plain in (False, True)
+    ]
+    lines = [sorted(line, key=lambda row: row.height * row.width) for line in lines if len(line) > 1]
+    maps = sorted({(row.height * row.width, f"{row.height}x{row.width}") for row in rows})
     panels = {
         "forward_ms": "forward, ms",
         "both_ms": "forward and backward, ms",
         "forward_mb": "forward, MB at the peak",
         "both_mb": "forward and backward, MB at the peak",
     }
+    figure = Figure(figsize=(14, 2 * max(4, 1 + len(lines) / 7)), layout="constrained")
     for axes, (field, title) in zip(figure.subplots(2, 2).flat, panels.items(), strict=True):
-        for i, (name, plain) in enumerate(labels):
-            points = sorted(
-                (row.height * row.width, getattr(row, field)) for row in rows if (row.name, row.plain) == (name, plain)
+        for line in sorted(
+            lines, key=lambda line: -getattr(line[-1], field)
+        ):  # the legend in the order of the line ends
+            positions = [row.height * row.width for row in line]
+            costs = [getattr(row, field) for row in line]
+            i = names.index(line[0].name)
+            axes.plot(
+                positions,
+                costs,
+                "--" if line[0].plain else ("-", "-.", ":")[i // 20 % 3],
+                color=colormaps["tab20"](i % 20),
+                marker="o",
+                markersize=3,
+                linewidth=1.2,
+                label=f"{_label(line[0])}  $N^{{{exponent(positions, costs):.2f}}}$",
             )
-            ns, costs = zip(*points, strict=True)
-            power = f"  $N^{{{exponent(ns, costs):.2f}}}$" if len(set(ns)) > 1 else ""
-            label = f"{name}, plain" if plain else name
-            style = ("-", "--", ":")[i // 10 % 3]
-            axes.plot(ns, costs, style, marker="o", ms=3, lw=1.2, color=colormaps["tab10"](i % 10), label=label + power)
-        axes.set(xscale="log", yscale="log", xlabel="positions N = H x W", title=title)
-        axes.grid(which="both", alpha=0.2)
-        axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+        axes.set(xscale="log", yscale="log", xlabel="map, H x W = N positions", title=title)
+        axes.set_xticks([n for n, _ in maps], [label for _, label in maps])
+        axes.minorticks_off()
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=7, labelspacing=0.3, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     figure.suptitle(
         f"{options.kind}, batch {options.batch}, {options.precision}, {_machine(options.device)}", fontsize=10
     )
-    figure.savefig(options.plot, dpi=150)
+    figure.savefig(options.plot, dpi=120)
+
+
+def _digits(figure: float) -> str:
+    return f"{figure:.0f}" if figure >= 100 else f"{figure:.3g}"
+
+
+def _label(row: Row) -> str:
+    return f"{row.name}, plain" if row.plain else row.name
