@@ -1,13 +1,20 @@
 """Datasets of image and mask files."""
 
 import difflib
+import json
+import os
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
@@ -15,7 +22,7 @@ from torchvision.transforms.v2 import functional as F
 
 from lightning_app.data.base import Sample, SegmentationDataModule, SegmentationDataset, Stage
 from lightning_app.data.facts import DatasetFacts
-from lightning_app.data.images import SUFFIXES, BadFile, MaskReader, image_size, read_image
+from lightning_app.data.images import SUFFIXES, BadFile, MaskReader, image_size, read_image, require_same_size
 from lightning_app.data.sampler import seeded
 from lightning_app.data.transforms import PhotometricJitter, RandomScaleCrop
 from lightning_app.errors import InputError
@@ -81,9 +88,7 @@ class FileDataset(SegmentationDataset):
         mask = None
         if pair.mask is not None:
             mask = torch.from_numpy(self.read_mask(pair.mask))
-            if mask.shape != image.shape[1:]:
-                (a, b), (c, d) = image.shape[1:], mask.shape
-                raise BadFile(pair.mask, ("Sizes differ",), "Export the mask again.", f"{b}x{a} vs {d}x{c}")
+            require_same_size(tuple(image.shape[1:]), tuple(mask.shape), pair.mask)
         if self.image_size:
             size = list(self.image_size)
             image = F.resize(image, size)
@@ -220,10 +225,32 @@ class FileDataModule(SegmentationDataModule):
         if self.predict_folder is None:
             images, root = list(self.listing(self.splits["test"])[0].values()), self.root
         else:
-            images, root = list(files(self.predict_folder, SUFFIXES).values()), self.predict_folder
+            images, root = list(files(self.predict_folder).values()), self.predict_folder
         if not images:
             raise InputError(f"{root}: no images to predict. Give --data.predict_folder.")
         return FileDataset([Pair(image) for image in images], root, self.read_mask, image_size=self.image_size)
+
+    def label_counts(self, stage: Stage = "train") -> NDArray[np.int64]:
+        """Pixels of each train id in the masks on disk; remembered until a mask or the label map changes."""
+        masks = [pair.mask for pair in self.pairs(self.splits[stage]) if pair.mask is not None]
+        fingerprint = sha256(repr(sorted(self.facts.label_map.items())).encode())
+        for path in masks:
+            stat = path.stat()
+            fingerprint.update(f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+        remembered = _cache_folder() / f"{fingerprint.hexdigest()}.json"
+        with suppress(OSError, ValueError):
+            return np.array(json.loads(remembered.read_text()), dtype=np.int64)
+        with ThreadPoolExecutor() as pool:
+            counts = sum(pool.map(self._count, masks), start=np.zeros(256, dtype=np.int64))
+        with suppress(OSError):  # a home that cannot be written to costs only time
+            remembered.parent.mkdir(parents=True, exist_ok=True)
+            with NamedTemporaryFile("w", dir=remembered.parent, delete=False) as file:
+                json.dump(counts.tolist(), file)
+            Path(file.name).replace(remembered)
+        return counts
+
+    def _count(self, mask: Path) -> NDArray[np.int64]:
+        return np.bincount(self.read_mask(mask).ravel(), minlength=256)
 
     def same_size(self, stage: Stage) -> bool:
         dataset = self.dataset(stage)
@@ -238,13 +265,25 @@ class FileDataModule(SegmentationDataModule):
         return InputError(f'{self.facts.name} has no split "{split}".{hint} (has: {", ".join(known)})')
 
 
-def files(folder: Path, suffixes: frozenset[str] | set[str] = SUFFIXES, *, ending: str = "") -> dict[str, Path]:
-    """Files below ``folder`` by their path in it without suffix and ``ending``, in order; hidden ones do not count."""
-    return {
-        path.relative_to(folder).with_suffix("").as_posix().removesuffix(ending): path
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in suffixes and path.stem.endswith(ending) and not path.name.startswith(".")
-    }
+def files(folder: Path, *, ending: str = "") -> dict[str, Path]:
+    """Pictures below ``folder``, each by its path in it without suffix and ``ending``; hidden ones do not count.
+
+    Raises:
+        InputError: two files share a name.
+    """
+    found: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() not in SUFFIXES or not path.stem.endswith(ending) or path.name.startswith("."):
+            continue
+        key = path.relative_to(folder).with_suffix("").as_posix().removesuffix(ending)
+        if key in found:
+            raise InputError(f"{found[key]} and {path.name} share a name: remove one of them")
+        found[key] = path
+    return found
+
+
+def _cache_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "contextzoo" / "label_counts"
 
 
 def require(folder: Path, facts: DatasetFacts, what: str) -> Path:

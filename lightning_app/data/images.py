@@ -62,6 +62,13 @@ def image_size(path: Path) -> tuple[int, int]:
         raise BadFile(path, ("Unreadable",), "Get the file again.", str(error)) from error
 
 
+def require_same_size(image: tuple[int, ...], mask: tuple[int, ...], path: Path) -> None:
+    """Raise unless an image and its mask, the file ``path``, have one (H, W)."""
+    if image != mask:
+        detail = f"{image[1]}x{image[0]} vs {mask[1]}x{mask[0]}"
+        raise BadFile(path, ("Sizes differ",), "Export the mask at the size of the upright image.", detail)
+
+
 class MaskReader:
     """Mask file -> train ids; whatever ``label_map`` does not list is an error.
 

@@ -28,8 +28,8 @@ def _nearest(mask: Tensor, rows: int, columns: int) -> Tensor:
     """``NEAREST_EXACT``, whose pixels lie on the bilinear grid of the image (those of ``NEAREST`` lie half a step off);
     plain indexing takes a third of the time."""
     height, width = mask.shape
-    ys, xs = (np.arange(rows) + 0.5) * height // rows, (np.arange(columns) + 0.5) * width // columns
-    return torch.from_numpy(mask.numpy()[ys.astype(int)][:, xs.astype(int)])
+    ys, xs = ((2 * np.arange(out) + 1) * size // (2 * out) for out, size in ((rows, height), (columns, width)))
+    return torch.from_numpy(mask.numpy()[ys][:, xs])
 
 
 class RandomScaleCrop(v2.Transform):  # type: ignore[misc]

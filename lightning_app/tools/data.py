@@ -1,0 +1,127 @@
+"""``contextzoo data check`` and ``contextzoo data stats``: a dataset's faults and figures, before any training."""
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import NoReturn
+
+import torch
+from lightning.pytorch.cli import LightningArgumentParser
+from rich.console import Console
+from rich.table import Column, Table
+
+from lightning_app import configs
+from lightning_app.data import FileDataModule, SegmentationDataModule
+from lightning_app.data.check import check, counts
+from lightning_app.data.images import image_size
+from lightning_app.errors import InputError
+from lightning_app.explain import closest, explain
+from lightning_app.losses import balanced_weights, log_frequency_weights
+
+USAGE = """usage: contextzoo data check|stats --data CLASS [--data.ARGUMENT VALUE ...] [-c NAME or FILE]
+
+  check  read every file and name all that is wrong (exit status 1 if anything is)
+  stats  class shares, suggested class weights, image sizes
+
+contextzoo data check --data CamVid --data.root data/camvid --data.test_split val
+--data.help CLASS lists the arguments of a dataset"""
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit status (0 fine, 1 problems found)."""
+    args = list(sys.argv[1:] if args is None else args)
+    verbs = {"check": run_check, "stats": run_stats}
+    if not args or {"-h", "--help"} & set(args):
+        print(USAGE)
+        return 0
+    if args[0] not in verbs:
+        raise InputError(f'Unknown command "data {args[0]}".{closest(args[0], list(verbs))} (check, stats)')
+    return verbs[args[0]](_datamodule(args[1:]))
+
+
+class _Parser(LightningArgumentParser):
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        raise InputError(explain(message, list(self._option_string_actions))) from ex
+
+
+def _datamodule(args: list[str]) -> SegmentationDataModule:
+    for position, (flag, value) in enumerate(pairwise(args), start=1):
+        if flag in ("-c", "--config"):
+            args[position] = str(configs.find(value))
+    parser = _Parser(prog="contextzoo data")
+    parser.add_argument("-c", "--config", action="config")
+    parser.add_lightning_class_args(SegmentationDataModule, "data", subclass_mode=True, required=True)
+    config = parser.parse_args(args)
+    try:
+        data = parser.instantiate_classes(config).data
+    except ValueError as error:
+        cause: BaseException | None = error
+        while cause and not isinstance(cause, InputError):
+            cause = cause.__cause__ or cause.__context__
+        raise cause or error from None
+    assert isinstance(data, SegmentationDataModule)
+    return data
+
+
+def run_check(data: SegmentationDataModule) -> int:
+    """Print what is wrong; 1 if any of it would stop a training."""
+    if not isinstance(data, FileDataModule):
+        print(f"{data.facts.name} is made on the fly: no files to check.")
+        return 0
+    findings, found = check(data), counts(data)
+    console = Console()
+    for split in dict.fromkeys(data.splits.values()):
+        mine = [finding for finding in findings if finding.split == split]
+        title = f"{split}: "
+        if split in found:
+            images, masks = found[split]
+            official = data.facts.splits.get(split, images)
+            title += f"{images} images, {masks} masks."
+            title += f" The official split has {official}." if official != images else ""
+            title += "" if any(finding.fatal for finding in mine) else " All usable."
+        if not console.is_terminal:
+            print(title, *mine)
+            continue
+        console.print(title, highlight=False)
+        table = Table("", "problem", "files", "fix")
+        for finding in mine:
+            count = f"{len(finding.files)}: " if finding.files else ""
+            table.add_row("[red]x" if finding.fatal else "", finding.problem, count + finding.names, finding.fix)
+        if mine:
+            console.print(table)
+    return int(any(finding.fatal for finding in findings))
+
+
+def run_stats(data: SegmentationDataModule) -> int:
+    """Print class shares, suggested weights and image sizes of the training split."""
+    pixels = data.label_counts()
+    known = pixels[: data.num_classes]
+    if not known.any():
+        raise InputError(f"{data.facts.name}: no labelled pixel in the training split. (contextzoo data check)")
+    gentle, balanced = log_frequency_weights(torch.from_numpy(known)), balanced_weights(torch.from_numpy(known))
+    rows = [
+        (name, str(count), f"{100 * count / known.sum():.2f}", f"{gentle[i]:.3f}", f"{balanced[i]:.3f}")
+        for i, (name, count) in enumerate(zip(data.class_names, known, strict=True))
+    ]
+    titles = ("class", "pixels", "share %", "log_frequency", "balanced")
+    console = Console()
+    if console.is_terminal:
+        table = Table(*(Column(title, justify="left" if title == "class" else "right") for title in titles))
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+    else:
+        for row in (titles, *rows):
+            print("\t".join(row))
+    print(f"ignored: {100 * pixels[data.ignore_index] / pixels.sum():.2f} % of {pixels.sum()} pixels")
+    if isinstance(data, FileDataModule):
+        with ThreadPoolExecutor() as pool:
+            sizes = Counter(pool.map(image_size, (pair.image for pair in data.pairs(data.splits["train"]))))
+        common = ", ".join(f"{width}x{height} ({count})" for (height, width), count in sizes.most_common(5))
+        rest = f" and {len(sizes) - 5} more" if len(sizes) > 5 else ""
+        heights, widths = zip(*sizes, strict=True)
+        print(f"image sizes: {common}{rest}")
+        print(f"width {min(widths)} to {max(widths)}, height {min(heights)} to {max(heights)}")
+    return 0
