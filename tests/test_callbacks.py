@@ -157,20 +157,25 @@ class Dice(Callback):
         self.drawn.append((torch.rand(()).item(), np.random.random(), random.random()))
 
 
-def test_a_resumed_run_draws_the_same_numbers(tmp_path: Path) -> None:
-    def run(resume: Path | None = None) -> tuple[list[tuple[float, float, float]], LightningModule]:
-        checkpoints = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=1, save_top_k=-1)
+def test_a_resumed_run_draws_the_same_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(resume: Path | None = None) -> tuple[list[tuple[float, float, float]], LightningModule, str]:
+        by_step = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=1, save_top_k=-1)
+        after_validation = ModelCheckpoint(tmp_path, "validated-{step}", monitor="val/mIoU", save_top_k=-1)
         dice, task = Dice(), tiny_task(schedule="constant")
         torch.manual_seed(int(resume is not None))
-        trainer = tiny_trainer(tmp_path, max_epochs=2, callbacks=[dice, GeneratorStates(), checkpoints])
-        trainer.fit(task, NoiseData(), ckpt_path=resume, weights_only=True if resume else None)
-        return dice.drawn, task
+        callbacks = [dice, GeneratorStates(), ClassTable(), by_step, after_validation]
+        tiny_trainer(tmp_path, max_epochs=2, callbacks=callbacks).fit(
+            task, NoiseData(), ckpt_path=resume, weights_only=True if resume else None
+        )
+        return dice.drawn, task, capsys.readouterr().out.partition("Last")[0]
 
-    drawn, whole = run()
-    drawn_again, resumed = run(tmp_path / "step=4.ckpt")
-    assert drawn_again == drawn[4:]
-    for (name, a), b in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
-        assert torch.equal(a, b), name  # dropout masks included
+    drawn, whole, table = run()
+    for checkpoint, step in (("step=4", 4), ("validated-step=3", 3)):
+        drawn_again, resumed, table_again = run(tmp_path / f"{checkpoint}.ckpt")
+        assert drawn_again == drawn[step:]
+        assert table_again == table  # of the best epoch, whichever process saw it
+        for (name, a), b in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
+            assert torch.equal(a, b), name  # dropout masks included
 
 
 def test_predictions_keep_names_and_class_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
