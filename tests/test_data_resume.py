@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer, seed_everything
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_app.data.base import Sample, SegmentationDataModule, SegmentationDataset, Stage
@@ -13,8 +13,8 @@ from lightning_app.data.facts import DatasetFacts
 from lightning_app.data.sampler import EvalSampler, TrainSampler, seeded
 from lightning_app.errors import InputError
 
-
-IMAGES, BATCH, EPOCHS = 13, 2, 3  # six batches an epoch, one image left over
+IMAGES, BATCH, EPOCHS = 9, 2, 2
+STEPS = IMAGES // BATCH  # an epoch; one image is left over
 
 
 class Noise(SegmentationDataset):
@@ -31,7 +31,7 @@ class Noise(SegmentationDataset):
 
 
 class NoiseData(SegmentationDataModule):
-    def make_dataset(self, stage: Stage) -> SegmentationDataset:  # noqa: ARG002
+    def make_dataset(self, stage: Stage) -> SegmentationDataset:
         return Noise()
 
 
@@ -43,9 +43,11 @@ class Recorder(LightningModule):
         self.layer = torch.nn.Linear(3, 1)
         self.seen: list[tuple[int, str, int]] = []
 
-    def training_step(self, batch: dict[str, Any], batch_idx: int) -> torch.Tensor:  # noqa: ARG002
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> torch.Tensor:
         pixels = batch["image"][:, :, 0, 0]
-        self.seen += [(self.global_step, name, int(p.sum() * 255)) for name, p in zip(batch["name"], pixels, strict=True)]
+        self.seen += [
+            (self.global_step, name, int(p.sum() * 255)) for name, p in zip(batch["name"], pixels, strict=True)
+        ]
         return self.layer(pixels).sum()
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None: ...
@@ -59,15 +61,16 @@ def data(**options: Any) -> NoiseData:
     return NoiseData(facts, **{"batch_size": BATCH, "num_workers": 0, **options})
 
 
-def fit(folder: Path, *, ckpt_path: Path | None = None, workers: int = 0, callback: Any = None, **options: Any) -> Recorder:
+def fit(folder: Path, *, ckpt_path: Path | None = None, workers: int = 0, keep: Any = None, **options: Any) -> Recorder:
+    """A run; ``keep`` is what saves its checkpoints."""
     trainer = Trainer(
         accelerator="cpu",
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
+        enable_checkpointing=keep is not None,
         default_root_dir=folder,
-        callbacks=[callback] if callback else [],
-        enable_checkpointing=callback is not None,
+        callbacks=[keep] if keep else [],
         **options,
     )
     model = Recorder()
@@ -75,22 +78,90 @@ def fit(folder: Path, *, ckpt_path: Path | None = None, workers: int = 0, callba
     return model
 
 
-SAVES = {
+SAVES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "every step": ({"every_n_train_steps": 1}, {}),
     "every validation": ({}, {"val_check_interval": 0.5}),
     "every epoch": ({"save_on_train_epoch_end": True}, {}),
 }
+LENGTHS = {"epochs": {"max_epochs": EPOCHS}, "steps": {"max_steps": EPOCHS * STEPS}}
 
 
-@pytest.mark.parametrize("length", [{"max_epochs": EPOCHS}, {"max_steps": EPOCHS * (IMAGES // BATCH)}], ids=["epochs", "steps"])
+@pytest.mark.parametrize("length", LENGTHS)
 @pytest.mark.parametrize("saves", SAVES)
-def test_a_resumed_run_goes_on_with_the_very_next_batch(tmp_path: Path, saves: str, length: dict[str, int]) -> None:
+def test_a_resumed_run_goes_on_with_the_very_next_batch(tmp_path: Path, saves: str, length: str) -> None:
     when, options = SAVES[saves]
-    keep = ModelCheckpoint(tmp_path / "ckpt", filename="{epoch}-{step}", save_top_k=-1, **when)
-    whole = fit(tmp_path, callback=keep, **length, **options).seen
-    assert len(whole) == EPOCHS * (IMAGES // BATCH) * BATCH
-    checkpoints = sorted((tmp_path / "ckpt").glob("*.ckpt"))
+    options = options | LENGTHS[length]
+    keep = ModelCheckpoint(tmp_path / "kept", filename="{epoch}-{step}", save_top_k=-1, **when)
+    whole = fit(tmp_path, keep=keep, **options).seen
+    assert len(whole) == EPOCHS * STEPS * BATCH
+    checkpoints = sorted((tmp_path / "kept").glob("*.ckpt"))
     assert len(checkpoints) >= EPOCHS
     for path in checkpoints:
         step = torch.load(path, weights_only=True)["global_step"]
-        assert fit(tmp_path, ckpt_path=path, **length, **options).seen == whole[step * BATCH :], path.name
+        assert fit(tmp_path, ckpt_path=path, **options).seen == whole[step * BATCH :], path.name
+
+
+def test_workers_that_read_ahead_change_nothing(tmp_path: Path) -> None:
+    keep = ModelCheckpoint(tmp_path / "kept", filename="{step}", save_top_k=-1, every_n_train_steps=1)
+    whole = fit(tmp_path, max_epochs=EPOCHS).seen
+    assert fit(tmp_path, workers=2, keep=keep, max_epochs=EPOCHS).seen == whole
+    resumed = fit(tmp_path, workers=1, ckpt_path=tmp_path / "kept" / f"step={STEPS + 1}.ckpt", max_epochs=EPOCHS)
+    assert resumed.seen == whole[(STEPS + 1) * BATCH :]
+
+
+def test_limited_epochs_still_differ(tmp_path: Path) -> None:
+    seen = fit(tmp_path, max_epochs=3, limit_train_batches=2).seen
+    assert [name.partition("/")[0] for _, name, _ in seen] == ["0"] * 4 + ["1"] * 4 + ["2"] * 4
+
+
+def test_another_batch_size_in_mid_epoch_is_said() -> None:
+    loader = data(batch_size=3).train_dataloader()
+    with pytest.warns(UserWarning, match=r"another order of images \(batch_size 2 -> 3\)"):
+        loader.load_state_dict(data().train_dataloader().state_dict())
+
+
+def test_order_and_augmentation_follow_the_seed_alone() -> None:
+    def epoch(seed: int, number: int) -> list[tuple[int, int]]:
+        sampler = TrainSampler(20, 4, seed=seed)
+        sampler.set_epoch(number)
+        return list(sampler)
+
+    assert epoch(0, 3) == epoch(0, 3)
+    assert {index for _, index in epoch(0, 3)} == set(range(20))
+    assert [i for _, i in epoch(0, 3)] != [i for _, i in epoch(0, 4)]
+    assert [i for _, i in epoch(1, 3)] != [i for _, i in epoch(0, 4)]  # not the sum of the two
+
+
+def test_loading_leaves_the_global_dice_alone() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    for workers in (0, 1):
+        list(data(num_workers=workers).train_dataloader())
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("devices", [2, 3])
+def test_training_is_cut_evenly_over_devices(devices: int) -> None:
+    shares = [list(TrainSampler(11, 2, seed=1, replicas=devices, rank=rank)) for rank in range(devices)]
+    assert {len(share) for share in shares} == {11 // devices}
+    assert len({index for share in shares for _, index in share}) == 11 // devices * devices
+
+
+@pytest.mark.parametrize(("images", "devices"), [(7, 1), (7, 2), (7, 3), (2, 4)])
+def test_evaluation_sees_each_image_once_on_any_number_of_devices(images: int, devices: int) -> None:
+    shares = [EvalSampler(images, replicas=devices, rank=rank) for rank in range(devices)]
+    assert sorted(index for share in shares for index in share) == list(range(images))
+    assert [len(share) for share in shares] == [len(list(share)) for share in shares]
+
+
+def test_too_few_images_for_a_batch() -> None:
+    with pytest.raises(InputError, match=r"9 training images make no batch of 16\. Give --data\.batch_size 9 or less"):
+        data(batch_size=16).train_dataloader()
+    with pytest.raises(InputError, match="on each of 4 devices"):
+        TrainSampler(13, 4, replicas=4)
+
+
+def test_overfitting_one_batch_repeats_it(tmp_path: Path) -> None:
+    seen = fit(tmp_path, max_epochs=2, overfit_batches=1).seen
+    assert [rest for _, *rest in seen[:BATCH]] == [rest for _, *rest in seen[BATCH:]]

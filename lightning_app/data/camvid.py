@@ -32,7 +32,7 @@ class CamVid(FileDataModule):
     def listing(self, split: str) -> tuple[Mapping[str, Path], Mapping[str, Path]]:
         if split not in self.facts.splits:
             raise self.unknown_split(split, list(self.facts.splits))
-        require(self.root, self.facts, "CamVid's root")
+        require(self.root, self.facts, "the root of CamVid")
         images = self.root / split
         if split == "test" and not images.exists():
             raise InputError(f"{images} does not exist: CamVid's test images. Test on val with --data.test_split val.")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from lightning_app.data.files import FileDataModule
+from lightning_app.data.files import FileDataModule, require
 from lightning_app.data.images import BadFile, read_image, require_same_size
 from lightning_app.errors import InputError
 
@@ -43,14 +43,20 @@ class Finding:
 
 
 def check(data: FileDataModule) -> list[Finding]:
-    """Read every file of the splits that ``data`` trains, validates and tests on."""
+    """Read every file of the splits that ``data`` trains, validates and tests on.
+
+    Raises:
+        InputError: there is no such root.
+    """
+    require(data.root, data.facts, f"the root of {data.facts.name}")
     findings: list[Finding] = []
     for split in dict.fromkeys(data.splits.values()):
         try:
             images, masks = data.listing(split)
         except InputError as error:
             # an official test split that was not downloaded is no fault of the files that were
-            optional = split == data.splits["test"] == data.facts.test_split and split in data.facts.splits
+            stages = [stage for stage in data.splits if data.splits[stage] == split]
+            optional = stages == ["test"] and split == data.facts.test_split
             findings.append(Finding(split, str(error).rstrip("."), fatal=not optional))
             continue
         findings += _check_split(data, split, dict(images), dict(masks))

@@ -262,7 +262,7 @@ class FileDataModule(SegmentationDataModule):
         """The error for a split that the dataset does not have."""
         close = difflib.get_close_matches(split, known, n=1)
         hint = f' Did you mean "{close[0]}"?' if close else ""
-        return InputError(f'{self.facts.name} has no split "{split}".{hint} (has: {", ".join(known)})')
+        return InputError(f'{self.facts.name} has no split "{split}".{hint} (one of {", ".join(known)})')
 
 
 def files(folder: Path, *, ending: str = "") -> dict[str, Path]:

@@ -29,9 +29,11 @@ def _open(path: Path) -> Image.Image:
     """Decoded and turned upright by its EXIF orientation."""
     try:
         with Image.open(path) as image:
+            # Pillow reads 16-bit RGB as 8-bit; the way the file is packed tells
+            deep = image.mode[0] in "IF" or any("16" in str(tile[3]) for tile in image.tile)
             image.load()
             upright: Image.Image = ImageOps.exif_transpose(image)
-            upright.info["sixteen_bit"] = image.mode[0] in "IF" or any("16" in str(tile[3]) for tile in image.tile)
+            upright.info["deep"] = deep
             return upright
     except FileNotFoundError:
         raise BadFile(path, ("No such file",), "Restore it or take it off the split's list.") from None
@@ -46,7 +48,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         BadFile: missing, truncated, or 16 bits and more (which range matters is not ours to guess).
     """
     image = _open(path)
-    if image.info["sixteen_bit"]:
+    if image.info["deep"]:
         raise BadFile(path, ("More than 8 bits a channel",), "Scale the values you need to 0..255 and save as 8-bit.")
     return np.array(image.convert("RGB"))
 

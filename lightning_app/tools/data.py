@@ -74,11 +74,11 @@ def run_check(data: SegmentationDataModule) -> int:
     console = Console()
     for split in dict.fromkeys(data.splits.values()):
         mine = [finding for finding in findings if finding.split == split]
-        title = f"{split}: "
+        title = f"{split}:"
         if split in found:
             images, masks = found[split]
             official = data.facts.splits.get(split, images)
-            title += f"{images} images, {masks} masks."
+            title += f" {images} images, {masks} masks."
             title += f" The official split has {official}." if official != images else ""
             title += "" if any(finding.fatal for finding in mine) else " All usable."
         if not console.is_terminal:
