@@ -55,7 +55,12 @@ class SelfAttention(nn.Module):
         return query, query if self.key is None else self.key(x), self.value(x)
 
     def forward(self, x: Tensor) -> Tensor:
-        return attention(*self.project(x), self.scale)
+        return attention(*self.project(channels_last(x)), self.scale)
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """The same map laid out so that :func:`tokens` of it, and of its 1x1 convolutions, is a view."""
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 def tokens(x: Tensor) -> Tensor:
@@ -88,25 +93,28 @@ def attend(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     return y
 
 
-def attend_in_cells(
-    query: Tensor, key: Tensor, value: Tensor, scale: float, cell: tuple[int, int], *, across: bool = False
-) -> Tensor:
-    """:func:`attend` among the positions of each ``cell`` = (h, w), or ``across`` cells among those of equal place.
+def to_cells(x: Tensor, cell: tuple[int, int], *, across: bool = False) -> Tensor:
+    """Cut a map whose sides ``cell`` = (h, w) divides into many small ones, channels last.
 
-    Shape: maps (B, d, H, W) with h | H and w | W -> (B, e, H, W).
+    Shape: (B, C, H, W) -> (B H/h W/w, C, h, w), one map per cell; ``across`` cells (B h w, C, H/h, W/w), one map per
+    place in a cell.
     """
-    batch, _, height, width = query.shape
-    sizes = (batch, height // cell[0], cell[0], width // cell[1], cell[1])
-    group, member = ((2, 4), (1, 3)) if across else ((1, 3), (2, 4))  # axes of ``sizes``
-    order = (0, *group, *member)
+    (h, w), (batch, channels, height, width) = cell, x.shape
+    x = x.permute(0, 2, 3, 1).reshape(batch, height // h, h, width // w, w, channels)
+    x = x.permute(0, 2, 4, 1, 3, 5) if across else x.permute(0, 1, 3, 2, 4, 5)
+    return x.reshape(-1, *x.shape[3:]).permute(0, 3, 1, 2)
 
-    def grouped(x: Tensor) -> Tensor:
-        x = x.permute(0, 2, 3, 1).reshape(*sizes, -1).permute(*order, 5)
-        return x.reshape(-1, x.shape[3] * x.shape[4], x.shape[5])
 
-    y = attend(grouped(query), grouped(key), grouped(value), scale)
-    y = y.reshape(*(sizes[axis] for axis in order), -1).permute(*(order.index(axis) for axis in range(5)), 5)
-    return y.reshape(batch, height, width, -1).permute(0, 3, 1, 2)
+def from_cells(x: Tensor, size: tuple[int, int], cell: tuple[int, int], *, across: bool = False) -> Tensor:
+    """Undo :func:`to_cells`: back to (B, C, *size), channels last."""
+    (h, w), (height, width) = cell, size
+    rows, columns = height // h, width // w
+    x = x.permute(0, 2, 3, 1)
+    if across:
+        x = x.reshape(-1, h, w, rows, columns, x.shape[3]).permute(0, 3, 1, 4, 2, 5)
+    else:
+        x = x.reshape(-1, rows, columns, h, w, x.shape[3]).permute(0, 1, 3, 2, 4, 5)
+    return x.reshape(-1, height, width, x.shape[5]).permute(0, 3, 1, 2)
 
 
 class _ChunkedAttention(torch.autograd.Function):

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_app.blocks._attention import to_map, tokens
 from lightning_app.blocks._layers import ConvBNReLU, cells
 from lightning_app.errors import InputError
 from lightning_app.registry import BLOCKS
@@ -47,15 +46,15 @@ class AsymmetricAttention(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights (B, N, S) of the positions of ``high`` over pooled ``low``, and values (B, S, out_channels)."""
+        """Weights (B, S, N) of the positions of ``high`` over pooled ``low``, and values (B, out_channels, S)."""
         query = self.query(high)
         key = pyramid_pool(query if self.key is None else self.key(low), self.scales, self.pool)
-        weights = (tokens(query) @ (key * key.shape[1] ** -0.5)).softmax(-1).to(query.dtype)
+        logits = (key * key.shape[1] ** -0.5).transpose(1, 2) @ query.flatten(2)
         if self.pool == "avg":
             value = self.value(pyramid_pool(low, self.scales).unsqueeze(-1)).squeeze(-1)
         else:
             value = pyramid_pool(self.value(low), self.scales, self.pool)
-        return weights, F.linear(value.transpose(1, 2), self.out.weight.flatten(1), self.out.bias)
+        return logits.softmax(1).to(query.dtype), self.out(value.unsqueeze(-1)).squeeze(-1)
 
 
 class AsymmetricNonLocal(nn.Module):
@@ -104,7 +103,7 @@ class AsymmetricNonLocal(nn.Module):
         y = F.conv2d(high, of_high, conv.bias)
         for stage in self.stages:
             weights, values = stage(low, high)
-            y = y + to_map(weights @ F.linear(values, of_context.flatten(1)), high.shape[-2:])
+            y = torch.baddbmm(y.flatten(2), of_context.flatten(1) @ values, weights).view_as(y)
         fused: Tensor = self.fuse.finish(y)
         return fused
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from lightning_app.blocks._attention import attention
+from lightning_app.blocks._attention import attention, channels_last
 from lightning_app.registry import BLOCKS
 
 
@@ -28,6 +28,7 @@ class PositionAttention(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor) -> Tensor:
+        x = channels_last(x)
         return x + self.gamma * attention(self.query(x), self.key(x), self.value(x), 1.0)
 
 
@@ -50,9 +51,10 @@ class ChannelAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         flat = x.flatten(2)
-        n = flat.shape[-1]
-        scaled = flat * n**-0.5  # keeps the sums over positions inside fp16's range
-        energy = (scaled @ scaled.transpose(1, 2)).to(torch.promote_types(x.dtype, torch.float32)) * n
-        weights = (-energy).softmax(-1).to(x.dtype)
+        with torch.autocast(
+            x.device.type, enabled=False
+        ):  # sums over all positions, raw in a softmax: half is too coarse
+            wide = flat.to(torch.promote_types(x.dtype, torch.float32))
+            weights = (-wide @ wide.transpose(1, 2)).softmax(-1).to(x.dtype)
         mixed: Tensor = (weights @ flat).view_as(x)
         return x + self.gamma * mixed

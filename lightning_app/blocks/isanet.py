@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_app.blocks._attention import SelfAttention, attend_in_cells
+from lightning_app.blocks._attention import SelfAttention, channels_last, from_cells, to_cells
 from lightning_app.blocks._layers import ConvBNReLU
 from lightning_app.registry import BLOCKS
 
@@ -46,8 +46,10 @@ class InterlacedAttention(nn.Module):
         pad_h, pad_w = -height % h, -width % w
         top, left = pad_h // 2, pad_w // 2
         x = F.pad(x, (left, pad_w - left, top, pad_h - top))
-        x = self.far_out(attend_in_cells(*self.far.project(x), self.far.scale, self.cell, across=True))
-        x = self.near_out(attend_in_cells(*self.near.project(x), self.near.scale, self.cell))
+        size = (height + pad_h, width + pad_w)
+        x = self.far_out(self.far(to_cells(x, self.cell, across=True)))
+        x = to_cells(from_cells(x, size, self.cell, across=True), self.cell)
+        x = from_cells(self.near_out(self.near(x)), size, self.cell)
         return x[..., top : top + height, left : left + width]
 
 
@@ -90,6 +92,7 @@ class InterlacedSparseSelfAttention(nn.Module):
         self.fuse = ConvBNReLU(len(cells) * out + width, out)
 
     def forward(self, x: Tensor) -> Tensor:
+        x = channels_last(x)
         context = [stage(x) for stage in self.stages]
         own = x if self.widen is None else self.widen(x)
         fused: Tensor = self.fuse(torch.cat([*context, own], dim=1))

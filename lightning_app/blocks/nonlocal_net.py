@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_app.blocks._attention import attention, to_map, tokens
+from lightning_app.blocks._attention import attention, channels_last, to_map, tokens
 from lightning_app.blocks._layers import ConvBNReLU
 from lightning_app.errors import InputError
 from lightning_app.registry import BLOCKS
@@ -66,6 +66,7 @@ class NonLocalBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.mode == "mean_shift":
             return _mean_shift(x)
+        x = channels_last(x)
         out: Tensor = x + self.conv_out(self.aggregate(x))
         return out
 

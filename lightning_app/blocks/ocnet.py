@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_app.blocks._attention import SelfAttention, attend_in_cells
+from lightning_app.blocks._attention import SelfAttention, attention, channels_last, from_cells, to_cells
 from lightning_app.blocks._layers import ConvBNReLU, resize
 from lightning_app.registry import BLOCKS
 
@@ -54,26 +54,27 @@ class GridContextPooling(ObjectContextPooling):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        query, key, value = self.attention.project(x)
+        maps = self.attention.project(channels_last(x))
         rows = []
-        for vertical, height in _bands(x.shape[2], self.size):
+        for top, bottom, height in _bands(x.shape[2], self.size):
             row = []
-            for horizontal, width in _bands(x.shape[3], self.size):
-                q, k, v = (y[..., vertical, horizontal] for y in (query, key, value))
-                row.append(attend_in_cells(q, k, v, self.attention.scale, (height, width)))
+            for left, right, width in _bands(x.shape[3], self.size):
+                q, k, v = (to_cells(y[..., top:bottom, left:right], (height, width)) for y in maps)
+                y = attention(q, k, v, self.attention.scale)
+                row.append(from_cells(y, (bottom - top, right - left), (height, width)))
             rows.append(torch.cat(row, dim=3))
         context: Tensor = self.out(torch.cat(rows, dim=2))
         return context
 
 
-def _bands(length: int, count: int) -> list[tuple[slice, int]]:
-    """Where the cells of one length lie, and that length: the even ones, and the last where it is longer."""
+def _bands(length: int, count: int) -> list[tuple[int, int, int]]:
+    """(start, stop, length of a cell) of the even cells, and of the last one where it is longer."""
     count = min(count, length)
     cell = length // count
     if length % count == 0:
-        return [(slice(length), cell)]
+        return [(0, length, cell)]
     even = cell * (count - 1)
-    return [(slice(even), cell), (slice(even, length), length - even)]
+    return [(0, even, cell), (even, length, length - even)]
 
 
 @BLOCKS.register("base_oc", paper="arXiv:1809.00916", year=2018)
@@ -111,6 +112,7 @@ class BaseOC(nn.Module):
         self.fuse = ConvBNReLU(out + channels, out, bias=True, slope=0.0 if openseg else LEAKY)
 
     def forward(self, x: Tensor) -> Tensor:
+        x = channels_last(x)
         context = sum(stage(x) for stage in self.stages)
         fused: Tensor = self.fuse(torch.cat([context, x], dim=1))
         return fused
@@ -140,6 +142,7 @@ class PyramidOC(nn.Module):
         self.fuse = ConvBNReLU(2 * len(sizes) * channels, channels, bias=True, slope=LEAKY)
 
     def forward(self, x: Tensor) -> Tensor:
+        x = channels_last(x)
         fused: Tensor = self.fuse(torch.cat([self.widen(x), *(stage(x) for stage in self.stages)], dim=1))
         return fused
 
