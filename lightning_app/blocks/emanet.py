@@ -83,4 +83,4 @@ class EMAU(nn.Module):
         if self.training:
             self.follow(bases)
         rebuilt = (bases @ assignments).view_as(x)
-        return F.relu(x + self.out(F.relu(rebuilt)))
+        return self.out(rebuilt.relu_()).add_(x).relu_()

@@ -20,8 +20,7 @@ NO_STEM = ("PAN", "UPerNet", "Segformer")  # count the image and stride 2 as two
 
 @HEADS.register("smp", paper="github.com/qubvel-org/segmentation_models.pytorch", year=2019)
 class Smp(ContextHead):
-    """Any of segmentation_models_pytorch's decoders: U-Net, U-Net++, MA-Net, LinkNet, FPN, PAN, UPerNet, SegFormer,
-    DPT.
+    """Any of segmentation_models_pytorch's decoders on our features, U-Net where none is named.
 
     These decoders expect every level to be half the one before. Level i is resized to ceil(h_0 / 2^(n-1)) 2^(n-1-i)
     rows, which changes nothing for an undilated backbone and image sides that are multiples of its stride. Where a

@@ -1,0 +1,195 @@
+"""The contract that every registered head and block keeps, whoever wrote it."""
+
+import io
+from collections.abc import Sequence
+from inspect import getfile, signature
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from torch import Tensor, nn
+
+from lightning_app.heads.base import ContextHead, Outputs
+from lightning_app.registry import BLOCKS, HEADS, Entry
+
+WIDTHS = (8, 12, 16, 24)
+SIZES = ((27, 35), (14, 18), (7, 9), (7, 9))  # odd, the last two levels at one stride
+CLASSES = 3
+SMALL = {  # where a head or block has the argument
+    "channels": 32,
+    "block_channels": 32,
+    "key_channels": 16,
+    "coarse_channels": 16,
+    "fpn_channels": 16,
+    "bases": 8,
+    "codes": 4,
+    "compressed": 16,
+    "mask_size": (13, 13),
+}
+FROZEN = {  # weights that never learn, and why
+    "emanet": "mid.",  # the fit is outside the graph, in the paper's code too
+}
+
+HEAD = pytest.mark.parametrize("entry", HEADS.values(), ids=list(HEADS))
+BLOCK = pytest.mark.parametrize("entry", BLOCKS.values(), ids=list(BLOCKS))
+
+
+def build(cls: type[nn.Module], *positional: Any, seed: int = 0, **arguments: Any) -> Any:
+    """A small module, in eval mode, in which nothing is zero that training would move."""
+    torch.manual_seed(seed)
+    known = signature(cls).parameters
+    module = cls(*positional, **{key: value for key, value in SMALL.items() if key in known} | arguments).eval()
+    for parameter in module.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter, std=0.5)
+    return module
+
+
+def build_head(cls: type[nn.Module], widths: Sequence[int] = WIDTHS, **arguments: Any) -> ContextHead:
+    head = build(cls, widths, CLASSES, **arguments)
+    assert isinstance(head, ContextHead)
+    return head
+
+
+def levels(batch: int = 2, widths: Sequence[int] = WIDTHS, sizes: Sequence[tuple[int, int]] = SIZES) -> list[Tensor]:
+    torch.manual_seed(1)
+    return [torch.randn(batch, width, *size) for width, size in zip(widths, sizes, strict=True)]
+
+
+def image(batch: int = 2, size: tuple[int, int] = (11, 13)) -> Tensor:
+    torch.manual_seed(1)
+    return torch.randn(batch, SMALL["channels"], *size)
+
+
+def assert_every_parameter_learns(module: nn.Module, frozen: str | None) -> None:
+    for name, parameter in module.named_parameters():
+        if frozen is not None and frozen in name:
+            assert not parameter.requires_grad, name
+        else:
+            assert parameter.grad is not None, f"{name} has no gradient"
+            assert parameter.grad.isfinite().all(), name
+            assert parameter.grad.any(), f"{name} has a gradient of nothing but zeros"
+
+
+def reloaded(module: nn.Module, fresh: nn.Module) -> nn.Module:
+    """``fresh`` with the weights of ``module``, through a file."""
+    file = io.BytesIO()
+    torch.save(module.state_dict(), file)
+    file.seek(0)
+    fresh.load_state_dict(torch.load(file, weights_only=True))
+    return fresh
+
+
+@HEAD
+def test_head_maps_levels_to_logits(entry: Entry) -> None:
+    head, features = build_head(entry.cls), levels()
+    outputs = head.outputs(features)
+    assert isinstance(outputs, Outputs)
+    assert outputs.logits.shape[:2] == (2, CLASSES)
+    doubled = (2 * SIZES[0][0], 2 * SIZES[0][1])
+    assert outputs.logits.shape[2:] in {*SIZES, doubled} or entry.slug == "smp"  # its decoders round sizes up
+    assert torch.equal(outputs.logits, head(features))
+    for auxiliary in outputs.auxiliary:
+        assert auxiliary.logits.shape[:2] == (2, CLASSES)
+        assert auxiliary.weight > 0
+
+
+@HEAD
+def test_head_sees_one_image_at_a_time(entry: Entry) -> None:
+    head, features = build_head(entry.cls), levels()
+    first = head([x[:1] for x in features])
+    torch.testing.assert_close(first, head(features)[:1], rtol=1e-3, atol=1e-4)
+
+
+@HEAD
+def test_head_gives_every_parameter_a_gradient(entry: Entry) -> None:
+    head = build_head(entry.cls).train()
+    outputs = head.outputs(levels())
+    logits = [outputs.logits, *(auxiliary.logits for auxiliary in outputs.auxiliary)]
+    torch.stack([(x * torch.randn_like(x)).sum() for x in logits]).sum().backward()
+    assert_every_parameter_learns(head, FROZEN.get(entry.slug))
+
+
+@HEAD
+def test_head_is_restored_from_its_weights(entry: Entry) -> None:
+    head, features = build_head(entry.cls), levels()
+    head.train()(features)  # moves the running statistics
+    fresh = reloaded(head, build_head(entry.cls, seed=1))
+    assert torch.equal(fresh(features), head.eval()(features))
+
+
+@HEAD
+def test_head_is_finite_in_bfloat16(entry: Entry) -> None:
+    head, features = build_head(entry.cls).train(), [x.requires_grad_() for x in levels()]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        outputs = head.outputs(features)
+    outputs.logits.float().sum().backward()
+    assert outputs.logits.isfinite().all()
+    assert all(x.grad is None or x.grad.isfinite().all() for x in features)
+
+
+@HEAD
+def test_head_takes_the_shared_options(entry: Entry) -> None:
+    low_level = build_head(entry.cls, dropout=0.0, align_corners=True, low_level_channels=4)
+    assert low_level.align_corners
+    assert low_level.dropout.p == 0
+    assert low_level(levels()).shape == (2, CLASSES, *SIZES[0])
+    with pytest.raises(TypeError, match="chanels"):
+        build_head(entry.cls, chanels=4)
+
+
+@HEAD
+def test_head_works_on_two_levels(entry: Entry) -> None:
+    logits = build_head(entry.cls, WIDTHS[2:])(levels(1, WIDTHS[2:], SIZES[2:]))
+    assert logits.shape[:2] == (1, CLASSES)
+
+
+@HEAD
+def test_head_has_one_name_everywhere(entry: Entry) -> None:
+    assert Path(getfile(entry.cls)).stem == entry.slug
+    path = Path(__file__).parents[1] / "configs" / "head" / f"{entry.slug}.yaml"
+    assert yaml.safe_load(path.read_text())["model"]["head"]["class_path"] == entry.cls.__name__
+    assert entry.summary.endswith(".")
+
+
+def test_no_config_without_a_head() -> None:
+    assert {path.stem for path in (Path(__file__).parents[1] / "configs" / "head").glob("*.yaml")} == set(HEADS)
+
+
+@BLOCK
+@pytest.mark.parametrize("size", [(11, 13), (8, 5)], ids=str)
+def test_block_keeps_the_shape(entry: Entry, size: tuple[int, int]) -> None:
+    block, x = build(entry.cls), image(size=size)
+    y = block(x)
+    assert y.shape == x.shape
+    torch.testing.assert_close(block(x[:1]), y[:1], rtol=1e-3, atol=1e-4)
+    assert entry.summary
+
+
+@BLOCK
+def test_block_gives_every_parameter_a_gradient(entry: Entry) -> None:
+    block, x = build(entry.cls).train(), image().requires_grad_()
+    y = block(x)
+    (y * torch.randn_like(y)).sum().backward()
+    assert_every_parameter_learns(block, FROZEN.get(entry.slug))
+    assert x.grad is not None
+    assert x.grad.any()
+
+
+@BLOCK
+def test_block_is_restored_from_its_weights(entry: Entry) -> None:
+    block, x = build(entry.cls), image()
+    block.train()(x)
+    assert torch.equal(reloaded(block, build(entry.cls, seed=1))(x), block.eval()(x))
+
+
+@BLOCK
+def test_block_is_close_in_bfloat16(entry: Entry) -> None:
+    block, x = build(entry.cls), image()
+    exact = block(x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = block(x).float()
+    assert y.isfinite().all()
+    assert (y - exact).norm() < 0.1 * exact.norm()
