@@ -3,6 +3,7 @@
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,22 @@ from lightning_app.heads.base import ContextHead
 
 REFERENCES = sorted((Path(__file__).parents[1] / "benchmarks" / "reference").glob("*.py"))
 UNGUARDED = {"beyond_grids"}  # its formulas divide by the mass of each vertex, and on a map this small some have none
+ARGUMENTS: dict[str, list[dict[str, Any]]] = {
+    "apcnet": [{"scale": 6, "fusion": False, "out_channels": 24}],
+    "deeplabv3": [{"dilations": (1, 2, 5), "separable": True, "out_channels": 24}],
+    "dmnet": [{"filter_size": 4, "fusion": True}, {"filter_size": 1}],
+    "emanet": [{"bases": 3, "stages": 1, "eps": 0.1}],
+    "gcnet": [{"pooling": "avg", "fusion": ("mul", "add"), "ratio": 1 / 16}],
+    "ocrnet": [{"regions": 5, "key_channels": 6, "out_channels": 24, "bias": True, "scale": 2}],
+    "pspnet": [{"scales": (1, 4), "align_corners": True, "out_channels": 24}],
+    "upernet": [{"levels": (1, 3), "align_corners": True}],
+}
+CASES = [
+    pytest.param(path, arguments, id=f"{path.stem}-{i}")
+    for path in REFERENCES
+    if path.stem not in UNGUARDED
+    for i, arguments in enumerate([{}, *ARGUMENTS.get(path.stem, [])])
+]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (9, 13), (64, 30)], ids=str)
@@ -58,18 +75,18 @@ def output_and_gradients(module: nn.Module, inputs: Sequence[Tensor]) -> list[Te
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
-@pytest.mark.parametrize(
-    "path", [path for path in REFERENCES if path.stem not in UNGUARDED], ids=lambda path: path.stem
-)
-def test_quick_form_equals_the_formulas(path: Path, training: bool) -> None:
+@pytest.mark.parametrize(("path", "arguments"), CASES)
+def test_quick_form_equals_the_formulas(path: Path, arguments: dict[str, Any], training: bool) -> None:
     """Same weights, same output, same gradients; in training too, where batch norm sees what it saw."""
     for plain_class in plain_forms(path):
         quick_class = plain_class.__base__
         assert quick_class is not None
         if issubclass(quick_class, ContextHead):
-            quick, plain, inputs = build_head(quick_class), build_head(plain_class), levels()
+            quick, plain = (build_head(form, **arguments) for form in (quick_class, plain_class))
+            inputs = levels()
         else:
-            quick, plain, inputs = build(quick_class), build(plain_class), [image()]
+            quick, plain = (build(form, **arguments) for form in (quick_class, plain_class))
+            inputs = [image()]
         plain.load_state_dict(quick.state_dict())
         results = [output_and_gradients(form.double().train(training), inputs) for form in (quick, plain)]
         for ours, theirs in zip(*results, strict=True):
