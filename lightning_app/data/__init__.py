@@ -5,6 +5,7 @@ from lightning_app.data.base import SegmentationDataModule
 from lightning_app.data.camvid import CamVid
 from lightning_app.data.cityscapes import Cityscapes
 from lightning_app.data.coco_stuff import COCOStuff
+from lightning_app.data.context_probe import ContextProbe
 from lightning_app.data.facts import DatasetFacts
 from lightning_app.data.files import FileDataModule
 from lightning_app.data.folder import Folder
@@ -16,6 +17,7 @@ __all__ = [
     "COCOStuff",
     "CamVid",
     "Cityscapes",
+    "ContextProbe",
     "DatasetFacts",
     "FileDataModule",
     "Folder",

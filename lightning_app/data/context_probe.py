@@ -42,20 +42,11 @@ TEXTURES = {  # where a cue shows its colour; elsewhere it is black
 
 @dataclass(frozen=True)
 class Layout:
-    """What stands where in an image of ``cells`` x ``cells`` cells, each 8 pixels a side.
+    """What stands where in an image of ``cells`` x ``cells`` cells, each 8 pixels a side (see :class:`ContextProbe`).
 
     Every colour has one textured cue cell and several solid query cells; a query's label is 1 + its cue's texture, all
     else (cues included) is background. Distances are counted in cells, as the larger of the two offsets: the radius
     that a convolution needs to reach from the one to the other.
-
-    Args:
-        mode: ``anywhere``; ``cross``, the cue in its query's row or column; ``near``, the cue within ``radius`` cells.
-        cells: cells a side.
-        colours: how many colours, one cue each.
-        textures: how many textures, so the chance level is 1 / ``textures``.
-        queries: query cells of each colour.
-        radius: the largest distance between query and cue in mode ``near``.
-        beyond: query and cue stand more than this many cells apart, in every mode.
 
     Raises:
         InputError: a number is outside its range, or the cells cannot hold what is asked.
@@ -207,7 +198,13 @@ class ContextProbe(SegmentationDataModule):
     the cues out of their reach.
 
     Args:
-        mode, cells, colours, textures, queries, radius, beyond: see :class:`Layout`.
+        mode: where a cue stands: ``anywhere``; ``cross``, in its queries' rows or columns; ``near``, within ``radius``.
+        cells: cells a side, 8 pixels each.
+        colours: how many colours, one cue each.
+        textures: how many textures, one class each.
+        queries: query cells of each colour.
+        radius: the largest distance between query and cue in mode ``near``.
+        beyond: query and cue stand more than this many cells apart, in every mode.
         train_images: images to train on, the same ones in every epoch.
         val_images: images to validate on.
         test_images: images to test on.
