@@ -15,6 +15,7 @@ TRAINING = {
     "predict": "write predictions for images",
 }
 TOOLS = {
+    "demo": ("lightning_app.tools.demo", "see what context is for, in two minutes and one picture"),
     "heads": ("lightning_app.tools.listing", "list the context heads"),
     "blocks": ("lightning_app.tools.listing", "list the context blocks"),
     "data": ("lightning_app.tools.data", "check a dataset, or show its statistics"),

@@ -20,6 +20,7 @@ from lightning_app.callbacks import SaveConfig
 from lightning_app.data import SegmentationDataModule
 from lightning_app.errors import InputError
 from lightning_app.explain import explain
+from lightning_app.patchify import Patchify  # noqa: F401
 from lightning_app.registry import HEADS
 from lightning_app.task import SegmentationTask
 
@@ -30,7 +31,7 @@ RUN_VARIABLE = "CONTEXTZOO_RUN"  # tells the other processes of a run, which rea
 
 def train(verb: str, args: list[str]) -> int:
     """Run one of LightningCLI's subcommands as typed."""
-    len(HEADS)  # the parser knows the heads that are imported
+    len(HEADS)  # the parser knows by short name what is imported: the heads, as Patchify and the datamodules above
     _quieten()
     torch.set_float32_matmul_precision("high")
     args = _with_config_paths(args)
@@ -55,6 +56,7 @@ def _quieten() -> None:
         ".*LeafSpec",
         ".*find the monitored key",
         ".*does not have many workers",
+        ".*exists and is not empty",
     ):
         warnings.filterwarnings("ignore", message=text)
 
@@ -63,6 +65,7 @@ def _quieten() -> None:
 class _Checkpoint:
     path: Path
     step: int
+    num_classes: int
     config: dict[str, Any]  # of the run that wrote it: below everything on this command line, above the defaults
 
 
@@ -97,6 +100,8 @@ class _CLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
+        if "verbose" in config:
+            config.verbose = False  # Lightning's table of every metric; ClassTable shows them readably
         self._say_what_is_loaded(config)
         folder = self._run_folder(config)
         config.trainer.default_root_dir = str(folder)
@@ -114,7 +119,7 @@ class _CLI(LightningCLI):
         names = f"{type(network.head).__name__} on {getattr(network.backbone, 'name', type(network.backbone).__name__)}"
         rank_zero_only(print)(f"{names}, {count:.1f} M parameters, in {self.trainer.default_root_dir}")
         if self.checkpoint is not None:
-            saved = self.checkpoint.config["model"].get("num_classes", self.model.hparams.num_classes)
+            saved = self.checkpoint.num_classes
             now = self.model.hparams.num_classes
             if saved != now:
                 raise InputError(
@@ -218,17 +223,10 @@ def _find_checkpoint(name: str | None, run: str | None) -> _Checkpoint | None:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # whatever a broken or foreign file makes torch raise
         raise InputError(f"--ckpt_path {name} is not a checkpoint of this program ({type(error).__name__})") from error
-    config = {}
-    for key, saved in (("model", "hyper_parameters"), ("data", "datamodule_hyper_parameters")):
-        arguments = dict(content.get(saved, {}))
-        arguments.pop("_instantiator", None)
-        class_path = arguments.pop("_class_path", None)
-        config[key] = {"class_path": class_path, "init_args": arguments} if class_path else arguments
-    if "head" not in config["model"]:
-        raise InputError(
-            f"--ckpt_path {name} does not say how to rebuild its model; it was not written by contextzoo fit"
-        )
-    return _Checkpoint(path, int(content["global_step"]), config)
+    if "config" not in content:
+        raise InputError(f"--ckpt_path {name} does not say how to rebuild its model: contextzoo fit did not write it")
+    config = {part: content["config"][part] for part in ("model", "data")}
+    return _Checkpoint(path, int(content["global_step"]), content["hyper_parameters"]["num_classes"], config)
 
 
 def _run_of(checkpoint: Path) -> Path | None:

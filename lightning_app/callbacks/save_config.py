@@ -7,6 +7,7 @@ import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
+from lightning.pytorch.trainer.states import TrainerFn
 
 from lightning_app.callbacks._files import replacing
 
@@ -21,11 +22,15 @@ class SaveConfig(SaveConfigCallback):
     def __init__(self, parser: LightningArgumentParser, config: Namespace) -> None:
         super().__init__(parser, config, save_to_log_dir=False)
 
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Every checkpoint says how it was made, so that a command with ``--ckpt_path`` needs no other word."""
+        checkpoint["config"] = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
+
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         config = self.parser.dump(self.config, skip_none=False)
         linked = {k: v for k, v in pl_module.hparams.items() if k not in self.config.model and not k.startswith("_")}
         text = config + _commented("hparams", linked)
-        path = _free(Path(trainer.default_root_dir), "config" if stage == "fit" else stage, text)
+        path = _free(Path(trainer.default_root_dir), "config" if stage == "fit" else TrainerFn(stage).value, text)
         with replacing(path) as temporary:
             temporary.write_text(text)
         for logger in trainer.loggers:

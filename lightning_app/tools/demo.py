@@ -1,0 +1,94 @@
+"""``contextzoo demo``: what context is for, in two short trainings and one picture."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from lightning_app.data.context_probe import ContextProbe
+from lightning_app.errors import InputError
+from lightning_app.tables import print_table
+from lightning_app.task import SegmentationTask
+from lightning_app.training import RUNS, train
+
+HEADS = ("FCN", "NonLocal")
+RECIPE = "recipes/context_probe"
+ENLARGE = 3
+MARGIN = 12
+
+
+def main(args: list[str]) -> int:
+    """Fit and test a head without and a head with context; what an earlier call has done is reused."""
+    if args:
+        raise InputError(f"contextzoo demo takes no arguments, got {' '.join(args)}")
+    print("ContextProbe: a solid square's class is the texture of the one square of its colour, wherever that stands.")
+    for head in HEADS:
+        _fit_and_test(head)
+    scores = {head: json.loads((_folder(head) / "test.json").read_text()) for head in HEADS}
+    chance = 1 / (len(scores["FCN"]["classes"]) - 1)
+    rows = [
+        (head, f"{query_accuracy(score['confusion']):.3f}", f"{score['mIoU']:.3f}") for head, score in scores.items()
+    ]
+    print_table(("head", "right on queries", "mIoU"), [("chance", f"{chance:.3f}", "-"), *rows], title="Test scores")
+    print(f"Picture: {_panel(RUNS / 'demo.png')}")
+    return 0
+
+
+def query_accuracy(confusion: list[list[int]]) -> float:
+    """Share of query pixels, those of any class but background, that are right."""
+    counts = np.array(confusion)[1:]
+    return float(counts[:, 1:].trace() / counts.sum())
+
+
+def _folder(head: str) -> Path:
+    return RUNS / f"demo-{head.lower()}"
+
+
+def _fit_and_test(head: str) -> None:
+    folder = _folder(head)
+    if (folder / "test.json").exists():
+        print(f"{head}: {folder} is there already, delete it to train anew.")
+        return
+    started = (folder / "checkpoints" / "last.ckpt").exists()
+    run = ["--run", folder.name]
+    train("fit", ["-c", RECIPE, "--model.head", head, *run, *(["--ckpt_path", "last"] if started else [])])
+    train("test", [*run, "--ckpt_path", "last"])
+
+
+def _panel(path: Path, count: int = 3) -> Path:
+    """One row per test image: input, truth, and what each head says."""
+    samples = [ContextProbe().dataset("test")[index] for index in range(count)]
+    images = torch.stack([sample["image"] for sample in samples])
+    masks = torch.stack([sample["mask"] for sample in samples])
+    columns = {"input": images.permute(0, 2, 3, 1).numpy()}
+    palette = np.array(ContextProbe().palette, dtype=np.uint8)
+    columns["truth"] = palette[masks.numpy()]
+    for head in HEADS:
+        task = SegmentationTask.load_from_checkpoint(_folder(head) / "checkpoints" / "last.ckpt", map_location="cpu")
+        with torch.no_grad():
+            columns[head] = palette[task.eval()(images / 255).argmax(1).numpy()]
+    return _draw(columns, path)
+
+
+def _draw(columns: dict[str, NDArray[np.uint8]], path: Path) -> Path:
+    side = next(iter(columns.values())).shape[1] * ENLARGE
+    rows = len(next(iter(columns.values())))
+    header = 40
+    canvas = Image.new(
+        "RGB", (len(columns) * (side + MARGIN) + MARGIN, header + rows * (side + MARGIN)), (255, 255, 255)
+    )
+    pen = ImageDraw.Draw(canvas)
+    font: Any = ImageFont.load_default(22)
+    for i, (title, pictures) in enumerate(columns.items()):
+        left = MARGIN + i * (side + MARGIN)
+        pen.text((left, 8), title, fill=(40, 40, 40), font=font)
+        for j, picture in enumerate(pictures):
+            big = Image.fromarray(picture).resize((side, side), Image.Resampling.NEAREST)
+            canvas.paste(big, (left, header + j * (side + MARGIN)))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    canvas.save(path)
+    return path
