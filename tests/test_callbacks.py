@@ -14,7 +14,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
-from tiny import PALETTE, NoiseData, fit_by_command_line, tiny_task, tiny_trainer
+from tiny import PALETTE, NoiseData, by_command_line, tiny_task, tiny_trainer
 
 from lightning_app.callbacks import ClassTable, GeneratorStates, PredictionWriter, Progress, Throughput
 from lightning_app.callbacks.table import print_scores, scores_as_dict
@@ -74,13 +74,13 @@ SCORES = Scores(torch.tensor([[60, 20, 0], [0, 20, 0], [0, 0, 0]]), images=2000,
 
 
 def test_table_as_aligned_text(capsys: pytest.CaptureFixture[str]) -> None:
-    print_scores(SCORES, ["road", "car", "sky"], devices=2, title="Best")
+    print_scores(SCORES, ["road", "car", "[b]:sun:"], devices=2, title="Best")
     assert [line.strip() for line in capsys.readouterr().out.splitlines()] == [
         "Best",
-        "class   IoU    Acc  pixels",
-        "road   75.0   75.0    80.0",
-        "car    50.0  100.0    20.0",
-        "sky       -      -     0.0",
+        "class      IoU    Acc  pixels",
+        "road      75.0   75.0    80.0",
+        "car       50.0  100.0    20.0",
+        "[b]:sun:     -      -     0.0",
         "2000 images, each counted once over 2 devices. Pixels ignored: 3.2 %. mIoU 62.5 over 2 classes.",
     ]
 
@@ -205,7 +205,7 @@ def test_the_whole_configuration_is_saved_once_for_every_difference(tmp_path: Pa
     run = tmp_path / "run"
     logger = ["--trainer.logger=lightning.pytorch.loggers.CSVLogger", f"--trainer.logger.save_dir={run}"]
     short = [*logger, "--trainer.max_steps=1", "--trainer.limit_val_batches=0"]
-    fit_by_command_line(run, *short)
+    by_command_line("fit", run, *short)
     text = (run / "config.yaml").read_text()
     assert "# num_classes: 3\n" in text.partition("# hparams\n")[2]
     config = yaml.safe_load(text)
@@ -215,8 +215,12 @@ def test_the_whole_configuration_is_saved_once_for_every_difference(tmp_path: Pa
     assert logged["trainer"]["max_steps"] == 1
     assert logged["num_classes"] == 3
 
-    fit_by_command_line(run, f"--config={run / 'config.yaml'}", *short)
+    by_command_line("fit", run, f"--config={run / 'config.yaml'}", *short)
     assert [path.name for path in run.glob("*.yaml")] == ["config.yaml"]
-    fit_by_command_line(run, f"--config={run / 'config.yaml'}", *short, "--model.lr=0.1")
+    by_command_line("fit", run, f"--config={run / 'config.yaml'}", *short, "--model.lr=0.1")
     assert (run / "config.yaml").read_text() == text
     assert yaml.safe_load((run / "config-2.yaml").read_text())["model"]["lr"] == 0.1
+
+    by_command_line("test", run)
+    assert yaml.safe_load((run / "test.yaml").read_text())["model"]["lr"] == 0.01
+    assert len(list(run.glob("*.yaml"))) == 3

@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import wandb
 import yaml
 from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
-from tiny import CLASSES, NoiseData, fit_by_command_line, tiny_task, tiny_trainer
+from tiny import CLASSES, NoiseData, by_command_line, tiny_task, tiny_trainer
 
-from lightning_app.callbacks import WandbReport
+from lightning_app.callbacks import WandbReport, WandbRunLogger
 from lightning_app.callbacks.wandb import _picture
+from lightning_app.errors import InputError
 
 CONFIG = Path(__file__).parents[1] / "configs" / "logger" / "wandb.yaml"
 CHECKPOINTS = [
@@ -51,8 +53,6 @@ class Offline:
 
 
 def fit(folder: Path, *args: str) -> None:
-    import wandb
-
     callbacks = [
         {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": {"dirpath": str(folder), **options}}
         for options in CHECKPOINTS
@@ -60,7 +60,9 @@ def fit(folder: Path, *args: str) -> None:
     folder.mkdir(exist_ok=True)
     base = folder / "base.yaml"
     base.write_text(yaml.safe_dump({"trainer": {"callbacks": callbacks, "enable_checkpointing": True}}))
-    fit_by_command_line(folder, f"--config={base}", f"--config={CONFIG}", f"--trainer.logger.save_dir={folder}", *args)
+    by_command_line(
+        "fit", folder, f"--config={base}", f"--config={CONFIG}", f"--trainer.logger.save_dir={folder}", *args
+    )
     wandb.finish()
 
 
@@ -158,6 +160,15 @@ def test_another_logger_hears_nothing(tmp_path: Path) -> None:
     trainer = tiny_trainer(tmp_path, max_epochs=1, callbacks=[WandbReport()], logger=logger)
     trainer.fit(tiny_task(), NoiseData())
     assert [path.name for path in tmp_path.iterdir()] == ["csv"]
+
+
+def test_without_a_login_one_line_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**kwargs: Any) -> None:
+        raise wandb.errors.UsageError("No API key configured. Use `wandb login` to log in.")
+
+    monkeypatch.setattr(wandb, "init", init)
+    with pytest.raises(InputError, match=r"^W&B: No API key.*wandb login.* Or set WANDB_MODE=offline"):
+        _ = WandbRunLogger(str(tmp_path)).experiment
 
 
 TWO_DEVICES = """

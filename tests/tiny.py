@@ -88,7 +88,7 @@ class _CLI(LightningCLI):
             parser.link_arguments(f"data.{fact}", f"model.{fact}", apply_on="instantiate")
 
 
-def fit_by_command_line(folder: Path, *args: str) -> LightningCLI:
+def by_command_line(command: str, folder: Path, *args: str) -> LightningCLI:
     """A resnet10t and an FCN on noise, whose run's folder is ``folder``."""
     model = {
         "backbone": "lightning_app.backbone.TimmBackbone",
@@ -117,5 +117,5 @@ def fit_by_command_line(folder: Path, *args: str) -> LightningCLI:
         SegmentationDataModule,
         subclass_mode_data=True,
         save_config_callback=SaveConfig,
-        args=["fit", "--data=tiny.NoiseData", *typed, *args],
+        args=[command, "--data=tiny.NoiseData", *typed, *args],
     )

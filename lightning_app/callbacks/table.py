@@ -37,7 +37,7 @@ class ClassTable(Callback):
             self._report(trainer, pl_module, "validate")
         elif not trainer.sanity_checking:
             scores: Scores = pl_module.scores
-            if self._best is None or not scores.miou <= self._best[1].miou:
+            if self._best is None or scores.miou > self._best[1].miou:
                 self._best = trainer.current_epoch + 1, scores
 
     def on_test_end(self, trainer: Trainer, pl_module: Any) -> None:
@@ -61,7 +61,7 @@ class ClassTable(Callback):
 
 def print_scores(scores: Scores, class_names: list[str], devices: int = 1, title: str | None = None) -> None:
     """The table of classes and the line that sums it up; aligned text without frames where stdout is no terminal."""
-    console = Console()
+    console = Console(markup=False, emoji=False, highlight=False)  # class names are no markup
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD if console.is_terminal else None)
     table.add_column("class", no_wrap=True)
     for column in COLUMNS:
@@ -74,7 +74,6 @@ def print_scores(scores: Scores, class_names: list[str], devices: int = 1, title
     console.print(
         f"{scores.images} images, each counted once{over}. Pixels ignored: {100 * scores.ignored:.1f} %. "
         f"mIoU {100 * scores.miou:.1f} over {present} classes.",
-        highlight=False,
         soft_wrap=True,
     )
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_app.callbacks._files import replacing
+from lightning_app.errors import InputError
 from lightning_app.metrics import Scores
 
 ID_FILE = "wandb_id"
@@ -21,13 +22,26 @@ SIDE = 512  # their longer side at most, in pixels
 
 
 class WandbRunLogger(WandbLogger):
-    """Lightning's logger for a run that is resumed: its id lies in ``wandb_id`` in the run's folder, ``save_dir``."""
+    """Lightning's logger for a run that is resumed: its id lies in ``wandb_id`` in the run's folder, ``save_dir``.
+
+    Raises:
+        InputError: no login.
+    """
 
     def __init__(self, save_dir: str = ".", project: str = "contextzoo", id: str | None = None, **kwargs: Any) -> None:
         known = Path(save_dir) / ID_FILE
         if id is None and known.exists():
             id = known.read_text().strip()
         super().__init__(save_dir=save_dir, project=project, id=id, **kwargs)
+
+    @property
+    def experiment(self) -> Any:
+        import wandb
+
+        try:
+            return super().experiment
+        except wandb.errors.UsageError as error:  # as without an API key
+            raise InputError(f"W&B: {error} Or set WANDB_MODE=offline, or leave -c logger/wandb out.") from error
 
 
 class WandbReport(Callback):
@@ -45,7 +59,7 @@ class WandbReport(Callback):
         if logger is None or stage != "fit":
             return
         with replacing(Path(trainer.default_root_dir) / ID_FILE) as path:
-            path.write_text(logger.experiment.id)
+            path.write_text(f"{logger.experiment.id}\n")
         if best := _best(trainer):
             logger.experiment.define_metric(
                 best.monitor, step_metric="trainer/global_step", step_sync=True, summary=best.mode
