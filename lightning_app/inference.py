@@ -3,8 +3,10 @@
 Pure functions of a ``model`` that maps images (B, C, H, W) to logits (B, K, h, w).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -15,6 +17,7 @@ from lightning_app.errors import InputError
 
 Model = Callable[[Tensor], Tensor]
 Size = tuple[int, int]  # height, width
+Region = tuple[slice, slice]  # rows, columns
 
 
 @dataclass(frozen=True)
@@ -28,10 +31,13 @@ class Protocol:
         scales: factors by which the image is resized, one view each.
         flip: add the mirrored image to each view.
         align_corners: convention of the resize from logits to the label's size.
+        fit: longer and shorter side of a box; images are first resized to fill it, their ratio kept.
+        antialias: smooth images where a resize shrinks them.
+        batch: windows that go through the model together.
         offload: keep sums in host memory, for images whose logits do not fit on the device.
 
     Raises:
-        InputError: windows without a crop or with gaps between them, or scales that are not positive.
+        InputError: windows without a crop or with gaps between them, scales or sides that are not positive.
     """
 
     mode: Literal["whole", "slide"] = "whole"
@@ -40,6 +46,9 @@ class Protocol:
     scales: tuple[float, ...] = (1.0,)
     flip: bool = False
     align_corners: bool = False
+    fit: tuple[int, int] | None = None
+    antialias: bool = False
+    batch: int = 1
     offload: bool = False
 
     def __post_init__(self) -> None:
@@ -50,6 +59,8 @@ class Protocol:
                 raise InputError(
                     f"Stride {self.stride} must lie between 1 and the crop {self.crop}, or windows leave gaps"
                 )
+        if self.fit and not self.fit[0] >= self.fit[1] > 0:
+            raise InputError(f"Images cannot fit {self.fit}: give the longer and the shorter side, such as [2048, 512]")
         if not self.scales or min(self.scales) <= 0:
             raise InputError(f"Scales {list(self.scales)} must be one or more positive factors, such as [1.0]")
 
@@ -65,31 +76,24 @@ def predict(model: Model, images: Tensor, size: Size, protocol: Protocol) -> Ten
 
     Consulted: mmsegmentation's slide_inference, postprocess_result and SegTTAModel.
     """
-    views = [(scale, mirrored) for scale in protocol.scales for mirrored in (False, True)[: 1 + protocol.flip]]
+    everywhere = (slice(0, size[0]), slice(0, size[1]))
+    return _average((view.logits(everywhere) for view in _views(model, images, size, protocol)), protocol)
 
-    def see(scale: float, mirrored: bool) -> Tensor:
-        height, width = images.shape[-2:]
-        view = _resize(images, (round(height * scale) or 1, round(width * scale) or 1))
-        if mirrored:
-            view = view.flip(-1)
-        if protocol.mode == "slide":
-            assert protocol.crop is not None
-            logits = sliding_window(
-                model, view, protocol.crop, protocol.stride, protocol.align_corners, protocol.offload
-            )
-        else:
-            logits = model(view)
-        if mirrored:
-            logits = logits.flip(-1)
-        return _resize(_settle(logits, protocol.offload), size, protocol.align_corners)
 
-    logits = see(*views[0])
-    if len(views) == 1:
-        return logits
-    mean = logits.softmax(1)
-    for view in views[1:]:
-        mean += see(*view).softmax(1)
-    return mean.div_(len(views)).clamp_(min=torch.finfo(mean.dtype).tiny).log_()
+def predict_classes(
+    model: Model, images: Tensor, size: Size, protocol: Protocol, tile: int
+) -> Iterator[tuple[Region, Tensor]]:
+    """Class numbers of the same prediction, where the logits of a whole label would not fit into memory.
+
+    At the label's size, logits are held for ``tile`` x ``tile`` pixels at most. Windows that reach into several tiles
+    are looked at again for each of them.
+
+    Shape: images (B, C, H, W) -> of each tile, its place in the label and its (B, h, w).
+    """
+    views = list(_views(model, images, size, protocol))
+    for rows in _parts(size[0], tile):
+        for columns in _parts(size[1], tile):
+            yield (rows, columns), _average((view.logits((rows, columns)) for view in views), protocol).argmax(1)
 
 
 def sliding_window(
@@ -99,33 +103,127 @@ def sliding_window(
     stride: Size | None = None,
     align_corners: bool = False,
     offload: bool = False,
+    *,
+    batch: int = 1,
+    region: Region | None = None,
 ) -> Tensor:
     """Logits at the image's size: the mean over the windows that hold a pixel.
 
     Windows stand at multiples of the stride; the last of a row or column is moved back to end at the image's border. An
     image smaller than the crop is one smaller window.
 
-    Shape: images (B, C, H, W) -> (B, K, H, W).
+    Args:
+        batch: windows that go through the model together.
+        region: the part of the image whose logits are asked for; None = all of it.
+
+    Shape: images (B, C, H, W) -> (B, K, H, W), or (B, K, h, w) of the region.
     """
     height, width = images.shape[-2:]
+    rows, columns = region or (slice(0, height), slice(0, width))
     down, across = stride or (round(crop[0] * 2 / 3) or 1, round(crop[1] * 2 / 3) or 1)
-    total, count = torch.zeros(()), torch.zeros(height, width)
-    for top in _starts(height, crop[0], down):
-        for left in _starts(width, crop[1], across):
-            window = (..., slice(top, top + crop[0]), slice(left, left + crop[1]))
-            view = images[window]
-            logits = _resize(_settle(model(view), offload), (view.shape[-2], view.shape[-1]), align_corners)
-            if not total.ndim:
-                total = logits.new_zeros(*logits.shape[:2], height, width)
-            total[window] += logits
-            count[window] += 1
+    windows = [
+        (slice(top, min(top + crop[0], height)), slice(left, min(left + crop[1], width)))
+        for top in _starts(height, crop[0], down)
+        if rows.start - crop[0] < top < rows.stop
+        for left in _starts(width, crop[1], across)
+        if columns.start - crop[1] < left < columns.stop
+    ]
+    total, count = torch.zeros(()), torch.zeros(rows.stop - rows.start, columns.stop - columns.start)
+    for first in range(0, len(windows), batch):
+        together = windows[first : first + batch]
+        views = torch.cat([images[(..., *window)] for window in together])
+        logits = _resize(_settle(model(views), offload), (views.shape[-2], views.shape[-1]), align_corners)
+        if not total.ndim:
+            total = logits.new_zeros(len(images), logits.shape[1], *count.shape)
+        for window, seen in zip(together, logits.view(-1, len(images), *logits.shape[1:]), strict=True):
+            (from_rows, to_rows), (from_columns, to_columns) = map(_shared, window, (rows, columns))
+            total[..., to_rows, to_columns] += seen[..., from_rows, from_columns]
+            count[to_rows, to_columns] += 1
     return total.div_(count.to(total.device))
+
+
+@dataclass
+class _View:
+    """Images at one scale, mirrored or not, and their logits on any region of the label."""
+
+    model: Model
+    original: Tensor
+    shape: Size  # at which the model sees them
+    mirrored: bool
+    size: Size  # of the label
+    protocol: Protocol
+
+    @cached_property
+    def images(self) -> Tensor:
+        images = _resize(self.original, self.shape, antialias=self.protocol.antialias)
+        return images.flip(-1) if self.mirrored else images
+
+    @cached_property
+    def whole(self) -> Tensor:
+        """Logits of all of it, at the model's resolution."""
+        return _settle(self.model(self.images), self.protocol.offload)
+
+    def logits(self, region: Region) -> Tensor:
+        """Logits of a region of the label, at the label's resolution."""
+        how = self.protocol
+        shape = self.shape if how.mode == "slide" else (self.whole.shape[-2], self.whole.shape[-1])
+        at_rows, at_columns = (
+            _positions(part, source, target, how.align_corners)
+            for part, source, target in zip(region, shape, self.size, strict=True)
+        )
+        rows, columns = _around(at_rows, shape[0]), _around(at_columns, shape[1])
+        seen = (rows, slice(shape[1] - columns.stop, shape[1] - columns.start) if self.mirrored else columns)
+        if how.mode == "slide":
+            assert how.crop is not None
+            how_to = (how.crop, how.stride, how.align_corners, how.offload)
+            logits = sliding_window(self.model, self.images, *how_to, batch=how.batch, region=seen)
+        else:
+            logits = self.whole[(..., *seen)]
+        if self.mirrored:
+            logits = logits.flip(-1)
+        if (len(at_rows), len(at_columns)) == self.size:
+            return _resize(logits, self.size, how.align_corners)
+        return _sample(_sample(logits, -2, at_rows - rows.start), -1, at_columns - columns.start)
+
+
+def _views(model: Model, images: Tensor, size: Size, protocol: Protocol) -> Iterator[_View]:
+    height, width = images.shape[-2:]
+    if protocol.fit:
+        ratio = min(protocol.fit[0] / max(height, width), protocol.fit[1] / min(height, width))
+        height, width = int(height * ratio + 0.5) or 1, int(width * ratio + 0.5) or 1
+    for scale in protocol.scales:
+        shape = (round(height * scale) or 1, round(width * scale) or 1)
+        for mirrored in (False, True)[: 1 + protocol.flip]:
+            yield _View(model, images, shape, mirrored, size, protocol)
+
+
+def _average(views: Iterator[Tensor], protocol: Protocol) -> Tensor:
+    """The logits of a single view, or the log of the mean probabilities of several."""
+    count = len(protocol.scales) * (1 + protocol.flip)
+    if count == 1:
+        return next(views)
+    mean = next(views).softmax(1)
+    for logits in views:
+        mean += logits.softmax(1)
+    return mean.div_(count).clamp_(min=torch.finfo(mean.dtype).tiny).log_()
 
 
 def _starts(side: int, crop: int, stride: int) -> list[int]:
     """Where windows begin along one side."""
     last = max(side - crop, 0)
     return [min(i * stride, last) for i in range(-(-last // stride) + 1)]
+
+
+def _shared(one: slice, other: slice) -> tuple[slice, slice]:
+    """What two stretches share, counted from the start of the one and from that of the other."""
+    start, stop = max(one.start, other.start), min(one.stop, other.stop)
+    return slice(start - one.start, stop - one.start), slice(start - other.start, stop - other.start)
+
+
+def _parts(length: int, longest: int) -> list[slice]:
+    """The fewest even parts of which none is longer."""
+    count = -(-length // longest)
+    return [slice(start, stop) for start, stop in pairwise(length * i // count for i in range(count + 1))]
 
 
 def _settle(logits: Tensor, offload: bool) -> Tensor:
@@ -135,5 +233,29 @@ def _settle(logits: Tensor, offload: bool) -> Tensor:
     return logits.cpu() if offload else logits
 
 
-def _resize(x: Tensor, size: Size, align_corners: bool = False) -> Tensor:
-    return x if x.shape[-2:] == size else F.interpolate(x, size, mode="bilinear", align_corners=align_corners)
+def _resize(x: Tensor, size: Size, align_corners: bool = False, antialias: bool = False) -> Tensor:
+    if x.shape[-2:] == size:
+        return x
+    return F.interpolate(x, size, mode="bilinear", align_corners=align_corners, antialias=antialias)
+
+
+def _positions(part: slice, source: int, target: int, align_corners: bool) -> Tensor:
+    """Where a bilinear resize of ``source`` to ``target`` pixels looks for those of ``part``."""
+    pixels = torch.arange(part.start, part.stop, dtype=torch.float64)
+    if align_corners:
+        return pixels * ((source - 1) / max(target - 1, 1))
+    return ((pixels + 0.5) * (source / target) - 0.5).clamp(0, source - 1)
+
+
+def _around(positions: Tensor, length: int) -> slice:
+    """The pixels between which positions lie."""
+    return slice(int(positions[0]), min(int(positions[-1]) + 2, length))
+
+
+def _sample(x: Tensor, dim: int, positions: Tensor) -> Tensor:
+    """Linear interpolation along one dimension."""
+    low = positions.floor().long()
+    weight = (positions - low).to(x.device, x.dtype).view(-1, *(1,) * (-1 - dim))
+    low = low.to(x.device)
+    high = (low + 1).clamp(max=x.shape[dim] - 1)
+    return torch.lerp(x.index_select(dim, low), x.index_select(dim, high), weight)

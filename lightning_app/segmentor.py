@@ -1,5 +1,9 @@
 """The whole network: photographs in, logits at their size out."""
 
+from dataclasses import dataclass
+
+from typing import Any, Self
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -7,6 +11,30 @@ from torch.nn import functional as F
 from lightning_app.backbone import Backbone
 from lightning_app.blocks._layers import resize
 from lightning_app.heads.base import Auxiliary, ContextHead, Outputs
+from lightning_app.inference import Protocol
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What pretrained weights know besides their numbers.
+
+    Args:
+        name: id in the zoo, or the file's name.
+        classes: names in label order.
+        palette: RGB of each class.
+        protocol: how images are to be looked at.
+        data: the datamodule that they were trained with, as ``--data`` takes it; empty where it is not known.
+        miou: per cent, by that protocol; None where nobody measured it.
+        miou_source: who measured it on what.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...]
+    protocol: Protocol
+    data: str = ""
+    miou: float | None = None
+    miou_source: str = ""
 
 
 class Segmentor(nn.Module):
@@ -24,6 +52,7 @@ class Segmentor(nn.Module):
 
     mean: Tensor
     std: Tensor
+    info: ModelInfo | None = None  # of pretrained weights
 
     def __init__(
         self,
@@ -44,6 +73,14 @@ class Segmentor(nn.Module):
         self.register_buffer("std", torch.tensor(backbone.std).view(-1, 1, 1), persistent=False)
         if channels_last:
             self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Self:
+        """After a change of dtype or device the constants are written anew: a cast float32 keeps its rounding."""
+        super()._apply(*args, **kwargs)
+        for name, values in (("mean", self.backbone.mean), ("std", self.backbone.std)):
+            like = getattr(self, name)
+            setattr(self, name, torch.tensor(values, dtype=like.dtype, device=like.device).view(-1, 1, 1))
+        return self
 
     def forward(self, images: Tensor) -> Tensor:
         return self._at_image_size(self.head(self.features(images)), images, self.head.align_corners)

@@ -1,12 +1,14 @@
 """Prediction protocols on models whose answer is known."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_app.errors import InputError
-from lightning_app.inference import Protocol, predict, sliding_window
+from lightning_app.inference import Protocol, predict, predict_classes, sliding_window
 
 
 def pixelwise(images: Tensor) -> Tensor:
@@ -114,3 +116,65 @@ def test_half_precision_is_summed_in_single() -> None:
 def test_bad_protocol(arguments: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Protocol(**arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("size", [(13, 17), (29, 40), (9, 30)])
+@pytest.mark.parametrize(
+    "protocol",
+    [
+        {},
+        {"mode": "slide", "crop": (6, 8)},
+        {"mode": "slide", "crop": (6, 8), "stride": (4, 7), "batch": 3},
+        {"mode": "slide", "crop": (6, 8), "scales": (0.7, 1.0, 1.6), "flip": True},
+        {"scales": (0.6, 1.3), "flip": True, "offload": True},
+        {"fit": (30, 20), "mode": "slide", "crop": (9, 9)},
+    ],
+)
+def test_tiles_put_together_are_the_whole(
+    images: Tensor, size: tuple[int, int], protocol: dict[str, Any], align_corners: bool
+) -> None:
+    how = Protocol(**protocol, align_corners=align_corners)
+    weight = torch.randn(5, 3, 3, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+    def model(views: Tensor) -> Tensor:  # sees its neighbours, so that windows differ where they overlap
+        return F.conv2d(coarse(views), weight, padding=1)
+
+    together = torch.full((2, *size), -1)
+    for place, classes in predict_classes(model, images, size, how, tile=7):
+        assert max(classes.shape[1:]) <= 7
+        together[(..., *place)] = classes
+    assert torch.equal(together, predict(model, images, size, how).argmax(1))
+
+
+def test_windows_go_together(images: Tensor) -> None:
+    seen: list[int] = []
+
+    def model(views: Tensor) -> Tensor:
+        seen.append(len(views))
+        return pixelwise(views)
+
+    torch.testing.assert_close(sliding_window(model, images, (6, 8), (5, 5), batch=4), pixelwise(images))
+    assert seen == [8, 8, 2]  # two images at nine places
+
+
+@pytest.mark.parametrize(
+    ("fit", "shape"), [((2048, 1024), (1024, 1536)), ((2048, 512), (512, 768)), ((300, 300), (200, 300))]
+)
+def test_images_fill_a_box_and_keep_their_ratio(fit: tuple[int, int], shape: tuple[int, int]) -> None:
+    seen: list[tuple[int, ...]] = []
+
+    def model(views: Tensor) -> Tensor:
+        seen.append(tuple(views.shape[-2:]))
+        return views
+
+    for height, width in ((400, 600), (600, 400)):
+        logits = predict(model, torch.rand(1, 3, height, width), (height, width), Protocol(fit=fit))
+        assert logits.shape == (1, 3, height, width)
+    assert seen == [shape, shape[::-1]]
+
+
+@pytest.mark.parametrize("fit", [(512, 2048), (512, 0)])
+def test_a_box_has_a_longer_and_a_shorter_side(fit: tuple[int, int]) -> None:
+    with pytest.raises(InputError, match="longer and the shorter side"):
+        Protocol(fit=fit)
