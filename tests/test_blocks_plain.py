@@ -95,3 +95,19 @@ def test_equals_its_plain_form(slug: str, cls: str, arguments: dict[str, Any], t
     expected = torch.autograd.grad(theirs, [x, *plain.parameters()], cotangent)
     for gradient, target in zip(gradients, expected, strict=True):
         torch.testing.assert_close(gradient, target, rtol=1e-8, atol=1e-8 * max(1, target.abs().max().item()))
+
+
+@pytest.mark.parametrize(("slug", "cls", "arguments"), CASES, ids=lambda value: str(value))
+@torch.no_grad()
+def test_any_layout_and_size(slug: str, cls: str, arguments: dict[str, Any]) -> None:
+    """Channels-last input gives the same result, one position and one image suffice, bf16 stays finite and close."""
+    torch.manual_seed(0)
+    block = getattr(importlib.import_module(f"lightning_app.blocks.{slug}"), cls)(16, **arguments).eval()
+    disturb(block)
+    x = torch.randn(1, 16, 9, 6)
+    expected = block(x)
+    torch.testing.assert_close(block(x.contiguous(memory_format=torch.channels_last)), expected, rtol=1e-4, atol=1e-4)
+    with torch.autocast("cpu", torch.bfloat16):
+        low = block(x)
+    assert (low - expected).norm() < 0.05 * expected.norm()
+    assert torch.isfinite(block(x[..., :1, :1])).all()

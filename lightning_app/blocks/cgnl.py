@@ -67,7 +67,7 @@ class CompactNonLocal(nn.Module):
         nn.init.zeros_(self.gn.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        t, p, g = (conv(x).view(x.shape[0], self.groups, -1) for conv in (self.t, self.p, self.g))
+        t, p, g = (conv(x).reshape(x.shape[0], self.groups, -1) for conv in (self.t, self.p, self.g))
         scale = t.shape[-1] ** -0.5 if self.use_scale else 1.0
         if self.kernel == "dot":
             y = (p * g).sum(-1, keepdim=True) * scale * t

@@ -62,10 +62,10 @@ class Messages(nn.Module):
             weights = weights.softmax(2)
         if self.shuffle and self.training:
             weights = weights[:, torch.randperm(self.groups, device=x.device)]
-        message = torch.zeros_like(x).view(batch, self.groups, -1, height, width)
+        message = torch.zeros_like(x).reshape(batch, self.groups, -1, height, width)
         for tap, values in enumerate(samples):
             message = message + weights[:, :, tap].unsqueeze(2) * values.view(batch, self.groups, -1, height, width)
-        return self.gamma * message.view_as(x)
+        return self.gamma * message.reshape(x.shape)
 
 
 @BLOCKS.register("dgmn", paper="arXiv:1908.06955", year=2020)

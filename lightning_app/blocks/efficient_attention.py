@@ -14,14 +14,14 @@ class EfficientSelfAttention(nn.Module):
     out = x + W_r G^T q + b_r.
 
     G^T q followed by W_r is (W_r G^T) q, and k (W_v x)^T is (k x^T) W_v^T: both small matrices are multiplied into G,
-    and neither the values nor the heads' outputs are ever built for N positions. Weights keep
-    PyTorch's own initialisation.
+    and neither the values nor the heads' outputs are ever built for N positions. Weights keep PyTorch's own
+    initialisation.
 
     Shape: (B, channels, H, W) -> the same. Time O(N d_k C), memory O(N d_k).
 
     Args:
-        key_channels: width of queries and keys over all heads; channels // 2 if not given.
-        value_channels: width of values over all heads; key_channels if not given.
+        key_channels: width of queries and keys over all heads; channels // 4 if not given.
+        value_channels: width of values over all heads; channels // 2 if not given.
         heads: number of heads (one in the paper).
 
     Raises:
@@ -39,8 +39,8 @@ class EfficientSelfAttention(nn.Module):
         heads: int = 1,
     ) -> None:
         super().__init__()
-        key_channels = key_channels or channels // 2
-        value_channels = value_channels or key_channels
+        key_channels = key_channels or channels // 4
+        value_channels = value_channels or channels // 2
         if key_channels % heads or value_channels % heads:
             raise InputError(f"heads={heads} must divide key_channels={key_channels}, value_channels={value_channels}.")
         self.heads = heads
@@ -51,18 +51,17 @@ class EfficientSelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         batch, heads = x.shape[0], self.heads
-        query = self.query(x).view(batch, heads, -1, x.shape[2] * x.shape[3]).softmax(2).flatten(1, 2)
+        query = self.query(x).reshape(batch, heads, -1, x.shape[2] * x.shape[3]).softmax(2).flatten(1, 2)
         key = self.key(x).flatten(2).softmax(-1)
 
-        # Keys sum to one over positions, so the bias of the values passes through the sum unchanged.
+        # Keys sum to one over positions, queries over a head's keys: both biases pass through these sums unchanged.
         gathered = (key @ x.flatten(2).transpose(1, 2)).view(batch, heads, -1, x.shape[1])
         context = gathered @ self.value.weight.view(heads, -1, x.shape[1]).transpose(1, 2)
         if self.value.bias is not None:
             context = context + self.value.bias.view(heads, 1, -1)
         reproject = self.reproject.weight.view(x.shape[1], heads, -1).transpose(0, 1)
         mix = (reproject @ context.transpose(2, 3)).transpose(1, 2).flatten(2)
-
-        out: Tensor = (mix @ query).view_as(x)
         if self.reproject.bias is not None:
-            out = out + self.reproject.bias.view(-1, 1, 1)
-        return x + out
+            mix = mix + self.reproject.bias.view(-1, 1) / heads
+        out: Tensor = mix @ query
+        return x + out.view_as(x)

@@ -72,25 +72,29 @@ class PolarizedSelfAttention(nn.Module):
         gate: Tensor = self.channel_up(self.channel_value(context)).sigmoid()
         return gate
 
-    def spatial_gate(self, x: Tensor) -> Tensor:
-        """(B, 1, H, W) in (0, 1)."""
-        query = self.spatial_query(x.mean((2, 3), keepdim=True)).flatten(1)
+    def spatial_gate(self, x: Tensor, gate: Tensor | None = None) -> Tensor:
+        """(B, 1, H, W) in (0, 1), of ``x * gate``: one factor per channel goes into the weights instead of the map."""
+        mean = x.mean((2, 3), keepdim=True)
+        weight = self.spatial_value.weight.flatten(1)
+        if gate is not None:
+            mean, weight = mean * gate, weight * gate.flatten(1).unsqueeze(1)
+        query = self.spatial_query(mean).flatten(1)
         if self.form == "paper":
             query = query.softmax(1)
         query = query.unsqueeze(1)
         if self.form == "official" and self.mode == "sequential":
-            scores = query @ self.spatial_value(x).flatten(2).softmax(-1)
+            scores = query @ (weight @ x.flatten(2)).softmax(-1)
         else:
-            scores = query @ self.spatial_value.weight.flatten(1) @ x.flatten(2)
+            scores = query @ weight @ x.flatten(2)
             if self.spatial_value.bias is not None:
                 scores = scores + query @ self.spatial_value.bias.unsqueeze(-1)
             if self.form == "official":
                 scores = scores.softmax(-1)
-        gate: Tensor = scores.sigmoid().view(x.shape[0], 1, *x.shape[2:])
-        return gate
+        result: Tensor = scores.sigmoid().view(x.shape[0], 1, *x.shape[2:])
+        return result
 
     def forward(self, x: Tensor) -> Tensor:
+        channel = self.channel_gate(x)
         if self.mode == "parallel":
-            return x * (self.channel_gate(x) + self.spatial_gate(x))
-        x = x * self.channel_gate(x)
-        return x * self.spatial_gate(x)
+            return x * (channel + self.spatial_gate(x))
+        return x * (channel * self.spatial_gate(x, channel))

@@ -15,8 +15,8 @@ class EfficientAttention(BlockHead):
     Shape: levels (B, in_channels[i], h_i, w_i) -> (B, num_classes, h, w) of the level read.
 
     Args:
-        key_channels: width of queries and keys; channels // 2 if not given.
-        value_channels: width of values; key_channels if not given.
+        key_channels: width of queries and keys; channels // 4 if not given.
+        value_channels: width of values; channels // 2 if not given.
         heads: number of attention heads.
     """
 
