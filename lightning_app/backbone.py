@@ -3,6 +3,7 @@
 import difflib
 import math
 from abc import ABC, abstractmethod
+from typing import Any
 
 import timm
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from lightning_app.errors import InputError
+from lightning_app.timm_changes import BUILT_IN, Changes, apply_changes, check_changes
+from lightning_app.timm_context import insert_context
 
 OUTPUT_STRIDES = (8, 16, 32)
 
@@ -42,7 +45,7 @@ class TimmBackbone(Backbone):
     """Feature levels of any timm model.
 
     Convolutional and hierarchical models give their levels from stride 4 on; plain vision transformers four evenly
-    spaced depths.
+    spaced depths; HRNet its branches as they are, for images of any size.
 
     Args:
         name: timm's name of the model, such as resnet50 or vit_small_patch16_dinov3.
@@ -51,9 +54,13 @@ class TimmBackbone(Backbone):
         in_channels: channels of the images.
         out_indices: which of timm's feature levels; stages behind the last one are cut off.
         drop_path_rate: stochastic depth; null is the model's own.
+        changes: how the network differs from timm's, such as {multi_grid: [1, 2, 4]}; see
+            :class:`~lightning_app.timm_changes.Changes`.
+        context: context blocks inside it: stage -> {block: slug, where: stage, last, every or inside, and the block's
+            arguments}, such as {layer3: {block: gcnet, where: last}}.
 
     Raises:
-        InputError: unknown name, a stride that the model cannot have, weights that cannot be fetched.
+        InputError: unknown name, a stride, change or block that the model cannot have, weights that cannot be fetched.
     """
 
     def __init__(
@@ -64,51 +71,76 @@ class TimmBackbone(Backbone):
         in_channels: int = 3,
         out_indices: list[int] | None = None,
         drop_path_rate: float | None = None,
+        changes: Changes | None = None,
+        context: dict[str, dict[str, Any]] | None = None,
     ) -> None:
         super().__init__()
         _check_name(name)
+        check_changes(changes or {})
         self.name = name
-        options = {"output_stride": output_stride, "drop_path_rate": drop_path_rate, "out_indices": out_indices}
+        options: dict[str, Any] = {"output_stride": output_stride, "drop_path_rate": drop_path_rate}
         options = {key: value for key, value in options.items() if value is not None} | {"in_chans": in_channels}
-        if out_indices is None:
-            options["out_indices"] = _default_levels(name)
+        options["out_indices"] = _default_levels(name) if out_indices is None else out_indices
         if output_stride is not None and not _can_stride(name, output_stride):
             strides = [str(stride) for stride in OUTPUT_STRIDES if _can_stride(name, stride)]
             can = f"it can have {', '.join(strides)}" if strides else "it has a fixed stride: leave output_stride null"
             raise InputError(f"{name} cannot have output_stride {output_stride}; {can}")
+        options |= {key: value for key, value in (changes or {}).items() if key in BUILT_IN}
         try:
             self.model = _create(name, pretrained=pretrained, **options)
+        except (AssertionError, RuntimeError, TypeError) as error:
+            reason = repr(error).partition("\\n")[0]
+            raise InputError(f"timm cannot build {name} with {options}, pretrained={pretrained}: {reason}") from error
         except OSError as error:
             raise InputError(
                 f"Cannot fetch the pretrained weights of {name} ({type(error).__name__}: no connection?); "
                 "set pretrained: false, or put them in timm's cache (HF_HOME) first"
             ) from error
 
+        apply_changes(self.model, name, changes or {})
         self.channels = list(self.model.feature_info.channels())
         self.reductions = list(self.model.feature_info.reduction())
         self.mean, self.std = _statistics(self.model.pretrained_cfg, in_channels)
         self.nhwc = getattr(self.model, "output_fmt", None) == "NHWC"
+        if context:
+            self._insert(context, in_channels)
         self.size_multiple = self._find_size_multiple(in_channels)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         levels: list[Tensor] = self.model(images)
         return [level.permute(0, 3, 1, 2) for level in levels] if self.nhwc else list(levels)
 
+    def _insert(self, context: dict[str, dict[str, Any]], in_channels: int) -> None:
+        insert_context(self.model, self.name, context)
+        side = 4 * max(self.reductions)
+        try:
+            widths = [shape[1] for shape in self._level_shapes(in_channels, side, side)]
+        except (IndexError, RuntimeError, TypeError, ValueError) as error:
+            raise InputError(f"context {context} cannot stand in {self.name}: {error}") from error
+        if widths != self.channels:
+            raise InputError(f"context {context} changes the levels of {self.name} from {self.channels} to {widths}")
+
     def _find_size_multiple(self, in_channels: int) -> int:
         """1 where an odd-sized image gives levels of ceil(size / reduction), else the coarsest reduction."""
         coarsest = max(self.reductions)
         size = (3 * coarsest + 1, 4 * coarsest + 1)
+        try:
+            shapes = self._level_shapes(in_channels, *size)
+        except (AssertionError, RuntimeError, ValueError):
+            return coarsest
+        expected = [tuple(math.ceil(side / reduction) for side in size) for reduction in self.reductions]
+        return 1 if [shape[-2:] for shape in shapes] == expected else coarsest
+
+    def _level_shapes(self, *image: int) -> list[tuple[int, ...]]:
+        """Shapes of the levels of one image, without computing them."""
         self.model.eval()
         try:
             with torch.no_grad():
                 tensors = {key: value.to("meta") for key, value in self.state_dict().items()}
-                levels = functional_call(self, tensors, torch.empty(1, in_channels, *size, device="meta"))
-        except (AssertionError, RuntimeError, ValueError):
-            return coarsest
+                levels = functional_call(self, tensors, torch.empty(1, *image, device="meta"))
         finally:
             self.model.train()
-        expected = [tuple(math.ceil(side / reduction) for side in size) for reduction in self.reductions]
-        return 1 if [tuple(level.shape[-2:]) for level in levels] == expected else coarsest
+        return [tuple(level.shape) for level in levels]
 
 
 def _check_name(name: str) -> None:
@@ -119,7 +151,9 @@ def _check_name(name: str) -> None:
         raise InputError(f'Unknown timm model "{name}".{hint}')
 
 
-def _create(name: str, **options: object) -> nn.Module:
+def _create(name: str, **options: Any) -> Any:
+    if name.startswith("hrnet"):
+        options["feature_location"] = ""  # the branches, as in HRNetV2; timm's default widens them for classification
     try:  # transformers with position embeddings take any size only when told to
         return timm.create_model(name, features_only=True, dynamic_img_size=True, **options)
     except TypeError:
