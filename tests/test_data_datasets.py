@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from data.make_fakes import FAKES, FIRST_ROW, HEIGHT, WIDTH
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
 
 import lightning_app.data as datasets
@@ -117,15 +117,23 @@ def test_a_wrong_split_is_named_with_the_right_one(fakes: Path, case: str) -> No
         build(fakes, case, train_split="trian").setup("fit")
 
 
+class Collector(LightningModule):
+    """Hands back what it was asked to predict."""
+
+    def predict_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        return batch
+
+
 def test_prediction_has_no_masks(fakes: Path) -> None:
     module = build(fakes, "cityscapes", predict_folder=fakes / "camvid" / "val", image_size=(12, 16))
     trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
-    module.trainer = trainer
-    module.setup("predict")
-    batches = list(module.predict_dataloader())
+    batches = trainer.predict(Collector(), datamodule=module)
+    assert batches is not None
     assert [batch["name"] for batch in batches] == [[f"0001TP_{i:06d}.png"] for i in range(3)]
-    assert all("mask" not in batch and batch["image"].shape == (1, 3, 12, 16) for batch in batches)
-    assert batches[0]["size"] == [(HEIGHT, WIDTH)]
+    for batch in batches:
+        assert "mask" not in batch
+        assert batch["image"].shape == (1, 3, 12, 16)
+        assert batch["size"] == [(HEIGHT, WIDTH)]
 
 
 def test_evaluation_resizes_images_but_not_labels(fakes: Path) -> None:

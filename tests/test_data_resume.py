@@ -109,8 +109,9 @@ def test_workers_that_read_ahead_change_nothing(tmp_path: Path) -> None:
     assert resumed.seen == whole[(STEPS + 1) * BATCH :]
 
 
-def test_limited_epochs_still_differ(tmp_path: Path) -> None:
-    seen = fit(tmp_path, max_epochs=3, limit_train_batches=2).seen
+@pytest.mark.parametrize("workers", [0, 1])
+def test_limited_epochs_still_differ(tmp_path: Path, workers: int) -> None:
+    seen = fit(tmp_path, workers=workers, max_epochs=3, limit_train_batches=2).seen
     assert [name.partition("/")[0] for _, name, _ in seen] == ["0"] * 4 + ["1"] * 4 + ["2"] * 4
 
 

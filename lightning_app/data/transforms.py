@@ -11,6 +11,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 PADDING = [124, 116, 104]  # the mean colour of ImageNet, which the network's normalisation turns into about zero
+TILE = 1 << 15  # pixels coloured at a time: what is in between stays in the cache and off the page tables
 LUMA = torch.tensor([0.299, 0.587, 0.114])
 _TO_YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
 _FROM_YIQ = torch.linalg.inv(_TO_YIQ)
@@ -116,9 +117,11 @@ class PhotometricJitter(v2.Transform):  # type: ignore[misc]
         return {"matrix": contrast * matrix, "shift": (1 - contrast) * brightness}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        pixels = inpt.as_subclass(Tensor).flatten(1).float()
-        mean_luma = LUMA @ pixels[:, ::16].mean(1)  # a sixteenth of the pixels tells the mean as well
-        coloured = torch.addmm((params["shift"] * mean_luma).expand(3, 1), params["matrix"], pixels)
-        # truncation after + 0.5 rounds; by way of int32 since float -> uint8 is not vectorised
-        coloured = coloured.add_(0.5).clamp_(0, 255).int().byte()
+        pixels = inpt.as_subclass(Tensor).flatten(1)
+        mean_luma = LUMA @ pixels[:, ::16].float().mean(1)  # a sixteenth of the pixels tells the mean as well
+        shift = (params["shift"] * mean_luma + 0.5).expand(3, 1)  # + 0.5, so that the cut to whole numbers rounds
+        coloured = torch.empty_like(pixels)
+        for before, after in zip(torch.split(pixels, TILE, 1), torch.split(coloured, TILE, 1), strict=True):
+            # by way of int32, since float -> uint8 is not vectorised
+            after.copy_(torch.addmm(shift, params["matrix"], before.float()).clamp_(0, 255).int())
         return tv_tensors.wrap(coloured.view(inpt.shape), like=inpt)
