@@ -38,6 +38,7 @@ class Dataset:
         palette: "rrggbb" of each class.
         terms: terms of use of the training data, one line.
         commercial: what those terms say of commercial use.
+        evaluated: longer and shorter side of the box that images fill where published weights are evaluated.
     """
 
     slug: str
@@ -48,6 +49,7 @@ class Dataset:
     url: str
     classes: tuple[str, ...]
     palette: tuple[str, ...]
+    evaluated: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

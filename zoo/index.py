@@ -42,8 +42,9 @@ def datasets() -> dict[str, Dataset]:
     found = {}
     for slug, table in _parse(path, _text(path)).items():
         keys = {"title", "data", "terms", "commercial", "url", "classes", "palette"}
-        if table.keys() != keys:
-            raise ZooError(f"{path}: [{slug}]: wrong or missing key: {', '.join(sorted(table.keys() ^ keys))}")
+        if wrong := table.keys() - {"evaluated"} ^ keys:
+            raise ZooError(f"{path}: [{slug}]: wrong or missing key: {', '.join(sorted(wrong))}")
+        table["evaluated"] = tuple(table.get("evaluated", ())) or None
         classes = tuple(" ".join(table.pop("classes").split()).split(", "))
         palette = tuple(table.pop("palette").split())
         if table["commercial"] not in get_args(Commercial):
@@ -314,6 +315,15 @@ _PREPROCESS: Final = {
     "pad_val": 0,
     "seg_pad_val": 255,
 }
+
+
+def evaluation_size(entry: ZooEntry) -> tuple[int, int] | None:
+    """Longer and shorter side of the box that OpenMMLab resizes evaluation images to fill; None = as they are.
+
+    With corners aligned, one pixel more on each side, as in its configurations of 769 x 769 crops.
+    """
+    box = datasets()[entry.dataset].evaluated
+    return (box[0] + 1, box[1] + 1) if box and entry.align_corners else box
 
 
 def upstream_config(entry: ZooEntry) -> dict[str, Any]:

@@ -1,0 +1,279 @@
+"""Weights of the zoo, of a run or of a file -> a segmentor that knows its classes, colours and protocol."""
+
+import json
+import sys
+from argparse import ArgumentError
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from jsonargparse import ArgumentParser
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+import zoo
+from lightning_app.backbone import Backbone
+from lightning_app.convert import openmmlab
+from lightning_app.data.facts import palette_from_hex, voc_palette
+from lightning_app.errors import InputError
+from lightning_app.explain import explain
+from lightning_app.heads.base import ContextHead
+from lightning_app.inference import Protocol
+from lightning_app.registry import HEADS
+from lightning_app.segmentor import ModelInfo, Segmentor
+from zoo import ZooEntry, ZooError, download, index
+
+HEADER: Final = "contextzoo"  # of a safetensors file's metadata: what describes the model, as JSON
+MODEL: Final = ("backbone", "head", "auxiliary", "auxiliary_weight", "channels_last")
+SUFFIXES: Final = (".ckpt", ".safetensors", ".pth", ".pt")
+
+Description = dict[str, Any]  # name, model, classes, palette, protocol, data; published files add metrics and more
+
+
+def load(weights: str | Path, *, device: str | torch.device = "cpu") -> Segmentor:
+    """A segmentor in evaluation mode, with its :class:`~lightning_app.segmentor.ModelInfo` as ``info``.
+
+    Args:
+        weights: an id of the zoo (fetched and verified); a checkpoint of ``contextzoo fit`` (EMA weights where the run
+            kept them); a file that ``contextzoo zoo publish`` wrote; or a published OpenMMLab file, which is recognised
+            by its name.
+
+    Raises:
+        InputError: no such id or file, or a file that does not say how to build its model.
+    """
+    path = Path(weights)
+    if path.suffix in SUFFIXES:
+        if not path.is_file():
+            raise InputError(f"{path}: no such file")
+        entry = None
+    else:
+        path, entry = _fetch(str(weights))
+    model = _load_file(path, entry)
+    return model.to(device).eval()
+
+
+def _fetch(id: str) -> tuple[Path, ZooEntry]:
+    try:
+        entry = zoo.get(id)
+        return download.fetch(entry, say=lambda line: print(line, file=sys.stderr)), entry
+    except ZooError as error:
+        raise InputError(str(error)) from None
+
+
+def _load_file(path: Path, entry: ZooEntry | None) -> Segmentor:
+    if path.suffix == ".ckpt":
+        return build(*read_checkpoint(path))
+    entry = entry or _entry_of(path)
+    if entry and entry.format == "openmmlab":
+        return _from_openmmlab(path, entry)
+    if path.suffix == ".safetensors":
+        model = build(*read_published(path))
+        return _named(model, entry) if entry else model
+    raise InputError(
+        f"{path}: no weights of the zoo have a file of that name, so their architecture is not known. Keep the name it "
+        "was published under, such as ...-4123f401.pth, or call it ID.pth (contextzoo zoo list)"
+    )
+
+
+def _entry_of(path: Path) -> ZooEntry | None:
+    """The entry whose published file, or whose file in the cache, is called like ``path``."""
+    for entry in zoo.list_entries():
+        if path.stem in (entry.id, entry.url.rpartition("/")[2].rpartition(".")[0]):
+            return entry
+    return None
+
+
+def _from_openmmlab(path: Path, entry: ZooEntry) -> Segmentor:
+    config = index.upstream_config(entry)
+    model = openmmlab.load_checkpoint(path, config)
+    dataset = index.datasets()[entry.dataset]
+    protocol = replace(openmmlab.protocol_of(config), fit=index.evaluation_size(entry))
+    model.info = ModelInfo(
+        entry.id, dataset.classes, palette_from_hex(" ".join(dataset.palette)), protocol, dataset.data
+    )
+    return _named(model, entry)
+
+
+def _named(model: Segmentor, entry: ZooEntry) -> Segmentor:
+    """The model under its id, with the index's figure."""
+    assert model.info is not None
+    source = f"{entry.miou_source}, {entry.split}"
+    model.info = replace(model.info, name=entry.id, miou=entry.miou, miou_source=source)
+    return model
+
+
+def read_checkpoint(path: Path, *, raw: bool = False) -> tuple[Description, dict[str, Tensor]]:
+    """What a checkpoint of ``contextzoo fit`` says of its model, and the model's tensors.
+
+    Args:
+        raw: the weights as trained, where the run also averaged them (EMA); the default is the average.
+
+    Raises:
+        InputError: not such a checkpoint, or it holds no average although ``raw`` asks to tell them apart.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except Exception as error:  # whatever a broken or foreign file makes torch raise
+        raise InputError(f"{path} is not a checkpoint of this program ({type(error).__name__})") from error
+    if not isinstance(content, dict) or not {"config", "hyper_parameters", "state_dict"} <= content.keys():
+        raise InputError(f"{path} does not say how to rebuild its model: contextzoo fit did not write it")
+    if raw and "current_model_state" not in content:
+        raise InputError(f"{path} holds one set of weights only: the run averaged none")
+    config, facts = content["config"], content["hyper_parameters"]
+    data = config.get("data") or {}
+    arguments = {key: value for key, value in (data.get("init_args") or {}).items() if "root" not in key}
+    protocol = dict(config["model"]["protocol"])
+    if (size := arguments.get("image_size")) and not protocol.get("fit"):
+        protocol |= {"fit": [max(size), min(size)], "antialias": True}  # as the datamodule resized them
+    description = {
+        "name": f"{path.parent.parent.name}/{path.stem}" if path.parent.name == "checkpoints" else path.stem,
+        "model": {key: value for key, value in config["model"].items() if key in MODEL},
+        "classes": list(facts["class_names"]),
+        "palette": [list(colour) for colour in facts["palette"] or voc_palette(len(facts["class_names"]))],
+        "protocol": protocol,
+        "data": {"class_path": data.get("class_path", ""), "init_args": arguments},
+    }
+    tensors = content["current_model_state" if raw else "state_dict"]
+    prefix = "segmentor."
+    return description, {name.removeprefix(prefix): each for name, each in tensors.items() if name.startswith(prefix)}
+
+
+def read_published(path: Path) -> tuple[Description, dict[str, Tensor]]:
+    """What a file that ``contextzoo zoo publish`` wrote says of its model, and the model's tensors in float32.
+
+    Raises:
+        InputError: not such a file, or a damaged one.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path} cannot be read: {error}. Get the file again.") from None
+    description = json.loads(metadata.get(HEADER, "{}"))
+    if not {"name", "model", "classes", "palette", "protocol", "data"} <= description.keys():
+        raise InputError(f"{path} does not say how to rebuild its model: contextzoo zoo publish did not write it")
+    return description, {name: each.float() if each.is_floating_point() else each for name, each in tensors.items()}
+
+
+def build(description: Description, tensors: Mapping[str, Tensor]) -> Segmentor:
+    """The described segmentor with its weights.
+
+    Raises:
+        InputError: the description is of no model, or the tensors are not its own.
+    """
+    name = description["name"]
+    model = new_segmentor(description["model"], len(description["classes"]), name)
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split(":", 1)[-1].split())
+        raise InputError(f"{name}: the weights do not fit the model that is described beside them: {reason}") from None
+    protocol: Any = {
+        key: tuple(each) if isinstance(each, list) else each for key, each in description["protocol"].items()
+    }
+    measured = description.get("metrics", {})
+    model.info = ModelInfo(
+        name,
+        tuple(description["classes"]),
+        tuple((red, green, blue) for red, green, blue in description["palette"]),
+        Protocol(**protocol),
+        description["data"]["class_path"].rpartition(".")[2],
+        measured.get("miou"),
+        measured.get("source", ""),
+    )
+    return model
+
+
+def new_segmentor(config: Mapping[str, Any], num_classes: int, name: str) -> Segmentor:
+    """A segmentor from its parts in the words of the command line, freshly initialised.
+
+    A file may come from anywhere, so nothing but subclasses of :class:`Backbone` and :class:`ContextHead` is ever made.
+
+    Raises:
+        InputError: an unknown part or argument.
+    """
+    len(HEADS)  # the parser knows the heads that are imported
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--backbone", type=Backbone)
+    parser.add_argument("--head", type=Callable[[list[int], int], ContextHead])
+    parser.add_argument("--auxiliary", type=Callable[[list[int], int], ContextHead] | None)
+    parts = {part: _part(config.get(part), name) for part in ("backbone", "head", "auxiliary")}
+    try:
+        made = parser.instantiate(parser.parse_object(parts))
+        backbone: Backbone = made.backbone
+        return Segmentor(
+            backbone,
+            made.head(backbone.channels, num_classes),
+            made.auxiliary(backbone.channels, num_classes) if made.auxiliary else None,
+            auxiliary_weight=config.get("auxiliary_weight", 0.4),
+            channels_last=config.get("channels_last", False),
+        )
+    except (ArgumentError, AttributeError, TypeError, ValueError) as error:
+        raise InputError(f"{name}: its model cannot be built: {explain(str(error), [])}") from error
+
+
+def _part(spec: Any, name: str) -> dict[str, Any] | None:
+    """Class and plain arguments of one part."""
+    if spec is None:
+        return None
+    arguments = spec.get("init_args") or {}
+    if "class_path" in json.dumps(arguments):
+        raise InputError(f"{name}: its model cannot be built: {spec} holds a class inside another")
+    if "pretrained" in arguments:
+        arguments = arguments | {"pretrained": False}  # all weights are in the file
+    return {"class_path": spec["class_path"], "init_args": arguments}
+
+
+def transfer(source: Segmentor, target: Segmentor, num_classes: int, *, force: bool = False) -> str:
+    """Give ``target``, of ``num_classes`` classes, every tensor of ``source`` that fits by name and shape.
+
+    Returns one line for a person: what was loaded and what was not.
+
+    Raises:
+        InputError: under half of the target's tensors are there, and ``force`` is off.
+    """
+    given, wanted = source.state_dict(), target.state_dict()
+    fitting = {name: tensor for name, tensor in given.items() if name in wanted and wanted[name].shape == tensor.shape}
+    counted = [name for name in wanted if not name.endswith("num_batches_tracked")]
+    new = [name for name in counted if name not in fitting]
+    unused = [name for name in given if name not in wanted]
+    assert source.info is not None
+    share = f"{len(counted) - len(new)}/{len(counted)} tensors"
+    if 2 * len(new) > len(counted) and not force:
+        raise InputError(
+            f"Only {share} of the model are in {source.info.name}, which is {describe(source)}: give that backbone and "
+            "head (--model.backbone.name, --model.head), or --model.weights_force true"
+        )
+    target.load_state_dict(fitting, strict=False)
+    line = f"Loaded {share}."
+    if new:
+        before = len(source.info.classes)
+        line += f" New: {_summary(new)}" + (f" ({before} -> {num_classes} classes)." if before != num_classes else ".")
+    return line + (f" Not used: {_summary(unused)}." if unused else "")
+
+
+def describe(model: Segmentor) -> str:
+    """Head and backbone in a few words."""
+    backbone = getattr(model.backbone, "name", type(model.backbone).__name__)
+    return f"{type(model.head).__name__} on {backbone}"
+
+
+def _summary(names: Sequence[str]) -> str:
+    """Names with what they share said once; of many, how many in each part of the model."""
+    layers: dict[str, list[str]] = {}
+    for name in names:
+        layer, _, parameter = name.rpartition(".")
+        layers.setdefault(layer, []).append(parameter)
+    if len(layers) > 4:
+        parts = Counter(name.partition(".")[0] for name in names)
+        return ", ".join(f"{count} of {part}" for part, count in parts.items())
+    return ", ".join(
+        f"{layer}.{{{','.join(parameters)}}}" if len(parameters) > 1 else f"{layer}.{parameters[0]}"
+        for layer, parameters in layers.items()
+    )
