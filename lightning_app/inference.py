@@ -6,7 +6,6 @@ Pure functions of a ``model`` that maps images (B, C, H, W) to logits (B, K, h, 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -81,18 +80,18 @@ def predict(model: Model, images: Tensor, size: Size, protocol: Protocol) -> Ten
 
 
 def predict_classes(
-    model: Model, images: Tensor, size: Size, protocol: Protocol, tile: int
+    model: Model, images: Tensor, size: Size, protocol: Protocol, tile: Size
 ) -> Iterator[tuple[Region, Tensor]]:
     """Class numbers of the same prediction, where the logits of a whole label would not fit into memory.
 
-    At the label's size, logits are held for ``tile`` x ``tile`` pixels at most. Windows that reach into several tiles
-    are looked at again for each of them.
+    Logits are held for a tile at a time. Windows that reach into several tiles are looked at again for each of them,
+    which costs least where tiles are multiples of the stride; views that are no larger than a tile are kept.
 
     Shape: images (B, C, H, W) -> of each tile, its place in the label and its (B, h, w).
     """
-    views = list(_views(model, images, size, protocol))
-    for rows in _parts(size[0], tile):
-        for columns in _parts(size[1], tile):
+    views = list(_views(model, images, size, protocol, largest=tile[0] * tile[1]))
+    for rows in _parts(size[0], tile[0]):
+        for columns in _parts(size[1], tile[1]):
             yield (rows, columns), _average((view.logits((rows, columns)) for view in views), protocol).argmax(1)
 
 
@@ -152,49 +151,68 @@ class _View:
     mirrored: bool
     size: Size  # of the label
     protocol: Protocol
+    kept: bool  # logits of the whole view are computed once and kept
+
+    def logits(self, region: Region) -> Tensor:
+        """Logits of a region of the label, at the label's resolution."""
+        align_corners = self.protocol.align_corners
+        shape = (self._whole.shape[-2], self._whole.shape[-1]) if self.kept else self.shape
+        at_rows, at_columns = (
+            _positions(part, source, target, align_corners)
+            for part, source, target in zip(region, shape, self.size, strict=True)
+        )
+        rows, columns = _around(at_rows, shape[0]), _around(at_columns, shape[1])
+        logits = self._whole[..., rows, columns] if self.kept else self._look((rows, columns))
+        if (len(at_rows), len(at_columns)) == self.size:
+            return _resize(logits, self.size, align_corners)
+        return _sample(_sample(logits, -2, at_rows - rows.start), -1, at_columns - columns.start)
 
     @cached_property
-    def images(self) -> Tensor:
+    def _images(self) -> Tensor:
         images = _resize(self.original, self.shape, antialias=self.protocol.antialias)
         return images.flip(-1) if self.mirrored else images
 
     @cached_property
-    def whole(self) -> Tensor:
-        """Logits of all of it, at the model's resolution."""
-        return _settle(self.model(self.images), self.protocol.offload)
+    def _whole(self) -> Tensor:
+        return self._look((slice(0, self.shape[0]), slice(0, self.shape[1])))
 
-    def logits(self, region: Region) -> Tensor:
-        """Logits of a region of the label, at the label's resolution."""
+    def _look(self, region: Region) -> Tensor:
+        """Logits of a region of the view; of a whole view, at the model's resolution."""
         how = self.protocol
-        shape = self.shape if how.mode == "slide" else (self.whole.shape[-2], self.whole.shape[-1])
-        at_rows, at_columns = (
-            _positions(part, source, target, how.align_corners)
-            for part, source, target in zip(region, shape, self.size, strict=True)
-        )
-        rows, columns = _around(at_rows, shape[0]), _around(at_columns, shape[1])
-        seen = (rows, slice(shape[1] - columns.stop, shape[1] - columns.start) if self.mirrored else columns)
-        if how.mode == "slide":
-            assert how.crop is not None
-            how_to = (how.crop, how.stride, how.align_corners, how.offload)
-            logits = sliding_window(self.model, self.images, *how_to, batch=how.batch, region=seen)
+        if how.mode == "whole":
+            logits = _settle(self.model(self._images), how.offload)
         else:
-            logits = self.whole[(..., *seen)]
-        if self.mirrored:
-            logits = logits.flip(-1)
-        if (len(at_rows), len(at_columns)) == self.size:
-            return _resize(logits, self.size, how.align_corners)
-        return _sample(_sample(logits, -2, at_rows - rows.start), -1, at_columns - columns.start)
+            assert how.crop is not None
+            rows, columns = region
+            if self.mirrored:
+                columns = slice(self.shape[1] - columns.stop, self.shape[1] - columns.start)
+            logits = sliding_window(
+                self.model,
+                self._images,
+                how.crop,
+                how.stride,
+                how.align_corners,
+                how.offload,
+                batch=how.batch,
+                region=(rows, columns),
+            )
+        return logits.flip(-1) if self.mirrored else logits
 
 
-def _views(model: Model, images: Tensor, size: Size, protocol: Protocol) -> Iterator[_View]:
+def _views(
+    model: Model, images: Tensor, size: Size, protocol: Protocol, *, largest: float = float("inf")
+) -> Iterator[_View]:
+    """Every view of the protocol; those of windows are kept where together they have at most ``largest`` pixels."""
     height, width = images.shape[-2:]
     if protocol.fit:
         ratio = min(protocol.fit[0] / max(height, width), protocol.fit[1] / min(height, width))
         height, width = int(height * ratio + 0.5) or 1, int(width * ratio + 0.5) or 1
-    for scale in protocol.scales:
-        shape = (round(height * scale) or 1, round(width * scale) or 1)
-        for mirrored in (False, True)[: 1 + protocol.flip]:
-            yield _View(model, images, shape, mirrored, size, protocol)
+    shapes = [(round(height * scale) or 1, round(width * scale) or 1) for scale in protocol.scales]
+    flips = (False, True)[: 1 + protocol.flip]
+    pixels = len(flips) * sum(height * width for height, width in shapes)
+    for shape in shapes:
+        for mirrored in flips:
+            yield _View(model, images, shape, mirrored, size, protocol, protocol.mode == "whole" or pixels <= largest)
 
 
 def _average(views: Iterator[Tensor], protocol: Protocol) -> Tensor:
@@ -220,10 +238,9 @@ def _shared(one: slice, other: slice) -> tuple[slice, slice]:
     return slice(start - one.start, stop - one.start), slice(start - other.start, stop - other.start)
 
 
-def _parts(length: int, longest: int) -> list[slice]:
-    """The fewest even parts of which none is longer."""
-    count = -(-length // longest)
-    return [slice(start, stop) for start, stop in pairwise(length * i // count for i in range(count + 1))]
+def _parts(length: int, part: int) -> list[slice]:
+    """One side cut into parts, of which the last may be shorter."""
+    return [slice(start, min(start + part, length)) for start in range(0, length, part)]
 
 
 def _settle(logits: Tensor, offload: bool) -> Tensor:
