@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from lightning_app.blocks.sgr import Matrix, SymbolicReasoning
+from lightning_app.blocks.sgr import SymbolicReasoning
 from lightning_app.heads.base import BlockHead
 from lightning_app.registry import HEADS
 
@@ -33,8 +33,8 @@ class SGR(BlockHead):
         *,
         channels: int = 256,
         layers: int = 2,
-        adjacency: Matrix | None = None,
-        embeddings: Matrix | None = None,
+        adjacency: Sequence[Sequence[float]] | None = None,
+        embeddings: Sequence[Sequence[float]] | None = None,
         mapping: Literal["bilinear", "additive"] = "bilinear",
         **options: Any,
     ) -> None:
