@@ -9,9 +9,9 @@ from lightning.pytorch import Callback, Trainer
 from numpy.typing import NDArray
 from PIL import Image
 
-from lightning_app.callbacks._files import replacing
 from lightning_app.data.facts import voc_palette
 from lightning_app.errors import InputError
+from lightning_app.files import replacing
 
 
 class PredictionWriter(Callback):

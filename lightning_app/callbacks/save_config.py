@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.trainer.states import TrainerFn
 
-from lightning_app.callbacks._files import replacing
+from lightning_app.files import replacing
 
 
 class SaveConfig(SaveConfigCallback):

@@ -10,7 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from lightning_app.callbacks._files import replacing
+from lightning_app.files import replacing
 from lightning_app.metrics import Scores
 
 COLUMNS = ("IoU", "Acc", "pixels")  # of each class; the last is its share of the labelled ones

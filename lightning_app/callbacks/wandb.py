@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_app.callbacks._files import replacing
 from lightning_app.errors import InputError
+from lightning_app.files import replacing
 from lightning_app.metrics import Scores
 
 ID_FILE = "wandb_id"
