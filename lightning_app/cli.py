@@ -38,11 +38,18 @@ def main(args: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("Interrupted", file=sys.stderr)
         return 130
-    except InputError as error:
-        if debug:
+    except ValueError as error:  # an InputError is one; jsonargparse wraps a constructor's in one of its own
+        cause = _input_error(error)
+        if debug or cause is None:
             raise
-        print(error, file=sys.stderr)
+        print(cause, file=sys.stderr)
         return 2
+
+
+def _input_error(error: BaseException | None) -> InputError | None:
+    while error is not None and not isinstance(error, InputError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _run(args: list[str]) -> int:

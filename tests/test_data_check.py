@@ -208,6 +208,7 @@ def test_stats_as_typed(root: Path, capsys: pytest.CaptureFixture[str], monkeypa
         (["check"], "--data is required"),
         (["check", "--data", "CamVd"], 'Unknown data "CamVd". Did you mean "CamVid"?'),
         (["check", "--data", "CamVid", "--data.rot", "x"], 'Unknown option "rot". Did you mean "root"?'),
+        (["check", "--data", "Folder", "--data.root", "/no/such"], "/no/such/classes.txt does not exist: write one"),
         (["check", "-c", "data/camvid", "--data.root", "/no/such"], "/no/such does not exist"),
     ],
 )

@@ -86,12 +86,12 @@ def test_split_lists(tmp_path: Path) -> None:
     for i in range(4):
         for kind, mode, ending in (("images", "RGB", "jpeg"), ("masks", "L", "png")):
             (tmp_path / kind).mkdir(exist_ok=True)
-            Image.new(mode, (4, 4)).save(tmp_path / kind / f"{i}.{ending}")
-    (tmp_path / "train.txt").write_text("0\n2.jpeg\n\n")
-    (tmp_path / "val.txt").write_text("3\n")
+            Image.new(mode, (4, 4)).save(tmp_path / kind / f"photo {i}.{ending}")
+    (tmp_path / "train.txt").write_text("photo 0\nphoto 2.jpeg\n\n")
+    (tmp_path / "val.txt").write_text("photo 3\n")
     module = Folder(tmp_path, classes=CLASSES, num_workers=0)
-    assert [pair.image.name for pair in module.pairs("train")] == ["0.jpeg", "2.jpeg"]
-    assert [pair.mask.name for pair in module.pairs("val") if pair.mask] == ["3.png"]
+    assert [pair.image.name for pair in module.pairs("train")] == ["photo 0.jpeg", "photo 2.jpeg"]
+    assert [pair.mask.name for pair in module.pairs("val") if pair.mask] == ["photo 3.png"]
     (tmp_path / "val.txt").write_text("33\n")
     with pytest.raises(InputError, match=r'split "val" have no mask, such as .*/images/33'):
         module.pairs("val")
@@ -118,6 +118,8 @@ def test_classes_from_a_file(tmp_path: Path) -> None:
         ({"label_map": {70000: 0}}, 'label_map key "70000": all keys must be numbers'),
         ({"palette": [(0, 0, 0)]}, "palette has 1 colours for 3 classes"),
         ({"classes": []}, "0 classes: give 1 to 255"),
+        ({"scale": (2.0, 0.5)}, "scale 2.0, 0.5: give the smallest and the largest ratio"),
+        ({"crop_size": (0, 8)}, "crop_size 0, 8: give height and width"),
     ],
 )
 def test_a_wrong_description_is_named(tmp_path: Path, options: dict[str, Any], words: str) -> None:

@@ -144,7 +144,7 @@ class FileDataModule(SegmentationDataModule):
         scale: tuple[float, float] = (0.5, 2.0),
         cat_max_ratio: float = 0.75,
         flip: bool = True,
-        photometric: float = 0.5,
+        photometric: float = 0.3,
         cache: bool = False,
         train_split: str = "train",
         val_split: str | None = None,
@@ -158,6 +158,11 @@ class FileDataModule(SegmentationDataModule):
         super().__init__(
             facts, batch_size=batch_size, val_batch_size=val_batch_size, num_workers=num_workers, seed=seed
         )
+        if not 0 < scale[0] <= scale[1]:
+            raise InputError(f"scale {scale[0]}, {scale[1]}: give the smallest and the largest ratio, above 0")
+        for name, size in (("crop_size", crop_size), ("image_size", image_size)):
+            if size and min(size) < 1:
+                raise InputError(f"{name} {size[0]}, {size[1]}: give height and width in pixels")
         self.root = Path(root).expanduser()
         self.image_size, self.cache = image_size, cache
         self.predict_folder = Path(predict_folder).expanduser() if predict_folder else None
@@ -295,19 +300,22 @@ def require(folder: Path, facts: DatasetFacts, what: str) -> Path:
 
 
 def read_list(path: Path) -> list[str]:
-    """Names in a split file, one a line; a line may hold more, such as the mask's path."""
-    return [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
+    """The lines of a split file that are not empty."""
+    return [line.strip() for line in path.read_text().splitlines() if line.strip()]
 
 
 def listed_files(
     data: FileDataModule, split_list: str, image: str, mask: str, split: str
 ) -> tuple[dict[str, Path], dict[str, Path]]:
-    """Images and masks of a dataset whose splits are lists of names; ``image`` and ``mask`` hold {} for the name."""
+    """Images and masks of a dataset whose splits are lists of names; ``image`` and ``mask`` hold {} for the name.
+
+    A line of the list may hold paths instead, of the image and then its mask.
+    """
     require(data.root, data.facts, f"the root of {data.facts.name}")
     path = data.root / split_list
     if not path.exists():
         known = sorted(other.stem for other in path.parent.glob("*.txt"))
         raise data.unknown_split(split, known) if known else InputError(f"{path} does not exist: the list of a split.")
-    keys = [Path(name).stem for name in read_list(path)]
+    keys = [Path(line.split()[0]).stem for line in read_list(path)]
     masks = {key: data.root / mask.format(key) for key in keys}
     return {key: data.root / image.format(key) for key in keys}, {k: path for k, path in masks.items() if path.exists()}

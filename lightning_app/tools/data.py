@@ -53,14 +53,7 @@ def _datamodule(args: list[str]) -> SegmentationDataModule:
     parser = _Parser(prog="contextzoo data")
     parser.add_argument("-c", "--config", action="config")
     parser.add_lightning_class_args(SegmentationDataModule, "data", subclass_mode=True, required=True)
-    config = parser.parse_args(args)
-    try:
-        data = parser.instantiate_classes(config).data
-    except ValueError as error:
-        cause: BaseException | None = error
-        while cause and not isinstance(cause, InputError):
-            cause = cause.__cause__ or cause.__context__
-        raise cause or error from None
+    data = parser.instantiate_classes(parser.parse_args(args)).data
     assert isinstance(data, SegmentationDataModule)
     return data
 
