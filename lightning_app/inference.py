@@ -95,6 +95,14 @@ def predict_classes(
             yield (rows, columns), _average((view.logits((rows, columns)) for view in views), protocol).argmax(1)
 
 
+def fitted(size: Size, protocol: Protocol) -> Size:
+    """Size of an image once it fills the protocol's box."""
+    if protocol.fit is None:
+        return size
+    ratio = min(protocol.fit[0] / max(size), protocol.fit[1] / min(size))
+    return int(size[0] * ratio + 0.5) or 1, int(size[1] * ratio + 0.5) or 1
+
+
 def sliding_window(
     model: Model,
     images: Tensor,
@@ -203,10 +211,7 @@ def _views(
     model: Model, images: Tensor, size: Size, protocol: Protocol, *, largest: float = float("inf")
 ) -> Iterator[_View]:
     """Every view of the protocol; those of windows are kept where together they have at most ``largest`` pixels."""
-    height, width = images.shape[-2:]
-    if protocol.fit:
-        ratio = min(protocol.fit[0] / max(height, width), protocol.fit[1] / min(height, width))
-        height, width = int(height * ratio + 0.5) or 1, int(width * ratio + 0.5) or 1
+    height, width = fitted((images.shape[-2], images.shape[-1]), protocol)
     shapes = [(round(height * scale) or 1, round(width * scale) or 1) for scale in protocol.scales]
     flips = (False, True)[: 1 + protocol.flip]
     pixels = len(flips) * sum(height * width for height, width in shapes)

@@ -1,0 +1,85 @@
+"""Class colours over a photograph, with a legend below it."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+Colours = Sequence[tuple[int, int, int]]
+
+OPACITY = 0.55  # of a class's colour; its outline is opaque
+STRIP = 512  # rows that are blended at a time
+MOST = 24  # classes in a legend
+PAPER, INK, FRAME = (255, 255, 255), (40, 40, 40), (150, 150, 150)
+
+
+def overlay(image: NDArray[np.uint8], ids: NDArray[np.uint8], names: Sequence[str], palette: Colours) -> Image.Image:
+    """The picture for people: colours over the image, and below it the classes that it holds, the largest first.
+
+    Shape: image (H, W, 3), ids (H, W) -> at least W wide and higher than H, the image in the upper left corner.
+    """
+    height, width = ids.shape
+    panel = np.asarray(legend(names, palette, class_shares(ids, len(names)), width))
+    canvas = np.full((height + panel.shape[0], panel.shape[1], 3), PAPER, dtype=np.uint8)
+    canvas[height:] = panel
+    blend(image, ids, palette, out=canvas[:height, :width])
+    return Image.fromarray(canvas)
+
+
+def blend(image: NDArray[np.uint8], ids: NDArray[np.uint8], palette: Colours, out: NDArray[np.uint8]) -> None:
+    """Write the image in its classes' colours to ``out``.
+
+    Shape: image (H, W, 3), ids (H, W), out (H, W, 3).
+    """
+    colours = np.zeros((256, 3), dtype=np.float32)
+    colours[: len(palette)] = palette
+    for top in range(0, len(ids), STRIP):
+        rows = slice(top, top + STRIP)
+        strength = np.where(_outlines(ids, rows), 1, OPACITY).astype(np.float32)[..., None]
+        out[rows] = (image[rows] * (1 - strength) + colours[ids[rows]] * strength).round()
+
+
+def class_shares(ids: NDArray[np.uint8], count: int) -> list[float]:
+    """Share of the pixels of each of ``count`` classes."""
+    pixels = sum((np.bincount(row, minlength=256) for row in ids), start=np.zeros(256, dtype=np.int64))
+    return [float(share) for share in pixels[:count] / ids.size]
+
+
+def percent(share: float) -> str:
+    """A share as people read it."""
+    return f"{100 * share:.0f} %" if share >= 0.0095 else f"{100 * share:.1f} %" if share >= 0.0005 else "< 0.1 %"
+
+
+def legend(names: Sequence[str], palette: Colours, shares: Sequence[float], width: int) -> Image.Image:
+    """A strip at least ``width`` wide that names the classes with a share above zero."""
+    size = min(max(width // 64, 12), 72)
+    font = ImageFont.load_default(size)
+    present = sorted((index for index, share in enumerate(shares) if share > 0), key=lambda index: -shares[index])
+    texts = [f"{names[index]}  {percent(shares[index])}" for index in present[:MOST]]
+    if len(present) > MOST:
+        texts.append(f"and {len(present) - MOST} more")
+    swatch, gap = round(1.1 * size), round(0.6 * size)
+    column = swatch + gap // 2 + max(round(font.getlength(text)) for text in texts) + 2 * gap
+    columns = min(max((width - gap) // column, 1), len(texts))
+    rows = -(-len(texts) // columns)
+    step = round(1.7 * size)
+    strip = Image.new("RGB", (max(width, gap + columns * column), rows * step + 2 * gap), PAPER)
+    draw = ImageDraw.Draw(strip)
+    for place, text in enumerate(texts):
+        left, top = gap + place // rows * column, gap + place % rows * step
+        middle = top + step // 2
+        if place < MOST:
+            box = (left, middle - swatch // 2, left + swatch, middle - swatch // 2 + swatch)
+            draw.rounded_rectangle(box, radius=size // 5, fill=palette[present[place]], outline=FRAME)
+        draw.text((left + swatch + gap // 2, middle), text, INK, font, anchor="lm")
+    return strip
+
+
+def _outlines(ids: NDArray[np.uint8], rows: slice) -> NDArray[np.bool_]:
+    """Pixels of these rows that differ from the one below or the one to the right."""
+    strip = ids[rows.start : rows.stop + 1]
+    edge = np.zeros(strip.shape, dtype=bool)
+    edge[:-1] |= strip[1:] != strip[:-1]
+    edge[:, :-1] |= strip[:, 1:] != strip[:, :-1]
+    return edge[: rows.stop - rows.start]
