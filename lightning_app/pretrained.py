@@ -28,6 +28,7 @@ from zoo import ZooEntry, ZooError, download, index
 
 HEADER: Final = "contextzoo"  # of a safetensors file's metadata: what describes the model, as JSON
 MODEL: Final = ("backbone", "head", "auxiliary", "auxiliary_weight", "channels_last")
+PLACES: Final = ("root", "predict_folder")  # arguments of a datamodule that hold for one machine
 SUFFIXES: Final = (".ckpt", ".safetensors", ".pth", ".pt")
 
 Description = dict[str, Any]  # name, model, classes, palette, protocol, data; published files add metrics and more
@@ -90,10 +91,13 @@ def _from_openmmlab(path: Path, entry: ZooEntry) -> Segmentor:
     config = index.upstream_config(entry)
     model = openmmlab.load_checkpoint(path, config)
     dataset = index.datasets()[entry.dataset]
+    name, *options = dataset.data.split()  # such as PascalContext --data.classes 60
+    arguments = {
+        option.removeprefix("--data."): value for option, value in zip(options[::2], options[1::2], strict=True)
+    }
+    data = {"class_path": name, "init_args": arguments}
     protocol = replace(openmmlab.protocol_of(config), fit=index.evaluation_size(entry))
-    model.info = ModelInfo(
-        entry.id, dataset.classes, palette_from_hex(" ".join(dataset.palette)), protocol, dataset.data
-    )
+    model.info = ModelInfo(entry.id, dataset.classes, palette_from_hex(" ".join(dataset.palette)), protocol, data)
     return _named(model, entry)
 
 
@@ -126,7 +130,7 @@ def read_checkpoint(path: Path, *, raw: bool = False) -> tuple[Description, dict
         raise InputError(f"{path} holds one set of weights only: the run averaged none")
     config, facts = content["config"], content["hyper_parameters"]
     data = config.get("data") or {}
-    arguments = {key: value for key, value in (data.get("init_args") or {}).items() if "root" not in key}
+    arguments = {key: value for key, value in (data.get("init_args") or {}).items() if key not in PLACES}
     protocol = dict(config["model"]["protocol"])
     if (size := arguments.get("image_size")) and not protocol.get("fit"):
         protocol |= {"fit": [max(size), min(size)], "antialias": True}  # as the datamodule resized them
@@ -183,7 +187,7 @@ def build(description: Description, tensors: Mapping[str, Tensor]) -> Segmentor:
         tuple(description["classes"]),
         tuple((red, green, blue) for red, green, blue in description["palette"]),
         Protocol(**protocol),
-        description["data"]["class_path"].rpartition(".")[2],
+        description["data"],
         measured.get("miou"),
         measured.get("source", ""),
     )

@@ -1,7 +1,7 @@
 """The whole network: photographs in, logits at their size out."""
 
-from dataclasses import dataclass
-
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import torch
@@ -23,7 +23,7 @@ class ModelInfo:
         classes: names in label order.
         palette: RGB of each class.
         protocol: how images are to be looked at.
-        data: the datamodule that they were trained with, as ``--data`` takes it; empty where it is not known.
+        data: the datamodule that they were trained with: its ``class_path`` and ``init_args``.
         miou: per cent, by that protocol; None where nobody measured it.
         miou_source: who measured it on what.
     """
@@ -32,7 +32,7 @@ class ModelInfo:
     classes: tuple[str, ...]
     palette: tuple[tuple[int, int, int], ...]
     protocol: Protocol
-    data: str = ""
+    data: Mapping[str, Any] = field(default_factory=dict)
     miou: float | None = None
     miou_source: str = ""
 

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
@@ -17,6 +18,7 @@ from lightning_app.heads.fcn import FCN
 from lightning_app.inference import Protocol, predict
 from lightning_app.losses import CrossEntropy, Presence, balanced_weights, build_loss, log_frequency_weights
 from lightning_app.metrics import Scores, SegmentationMetrics
+from lightning_app.pretrained import load, transfer
 from lightning_app.segmentor import Segmentor
 
 WEIGHTINGS = {"balanced": balanced_weights, "log_frequency": log_frequency_weights}
@@ -36,6 +38,8 @@ class SegmentationTask(LightningModule):
         ignore_index: label of pixels that do not count.
         class_names: for tables and figures.
         palette: RGB of each class, for pictures.
+        weights: where fit starts from, unless it resumes: an id of the zoo or a file; all layers that fit are loaded.
+        weights_force: start from them even where under half of the tensors fit.
         loss: weight of each loss: cross_entropy, ohem, dice, focal, jaccard, lovasz, tversky.
         class_weights: one number per class, or balanced / log_frequency by the training masks; for CE and OHEM.
         ohem_threshold: probability under which a pixel is hard; null keeps ohem_min_kept pixels whatever their loss.
@@ -65,6 +69,8 @@ class SegmentationTask(LightningModule):
         ignore_index: int = 255,
         class_names: list[str] | None = None,
         palette: list[tuple[int, int, int]] | None = None,
+        weights: str | None = None,
+        weights_force: bool = False,
         loss: dict[str, float] | None = None,
         class_weights: list[float] | Literal["balanced", "log_frequency"] | None = None,
         ohem_threshold: float | None = 0.7,
@@ -102,12 +108,12 @@ class SegmentationTask(LightningModule):
             self.segmentor.backbone.compile()
             self.segmentor.head.compile()
 
-        weights = torch.tensor(class_weights) if isinstance(class_weights, list) else None
+        per_class = torch.tensor(class_weights) if isinstance(class_weights, list) else None
         self.loss = build_loss(
             loss or {"cross_entropy": 1.0},
             num_classes=num_classes,
             ignore_index=ignore_index,
-            class_weights=torch.ones(num_classes) if isinstance(class_weights, str) else weights,
+            class_weights=torch.ones(num_classes) if isinstance(class_weights, str) else per_class,
             ohem_threshold=ohem_threshold,
             ohem_min_kept=ohem_min_kept,
         )
@@ -117,7 +123,11 @@ class SegmentationTask(LightningModule):
         self.scores: Scores | None = None
 
     def setup(self, stage: str) -> None:
-        """Weigh the classes by the training masks, where asked."""
+        """Load the weights to start from and weigh the classes by the training masks, where asked."""
+        weights, force = self.hparams["weights"], self.hparams["weights_force"]
+        if stage == "fit" and weights and not self.trainer.ckpt_path:
+            line = transfer(load(weights), self.segmentor, self.hparams["num_classes"], force=force)
+            rank_zero_only(print)(line)
         weighting = self.hparams["class_weights"]
         if stage == "fit" and isinstance(weighting, str):
             counts = torch.tensor(self.trainer.datamodule.class_statistics())  # type: ignore[attr-defined]
