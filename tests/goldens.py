@@ -426,7 +426,7 @@ PORTS: dict[str, Port] = {
             r"SpatialGate\.spatial\.bn": "spatial.1",
         },
     ),
-    "eca_layer": Port(lambda a: ECA(a["channel"], a["k_size"]), {"^conv": "gate.conv"}),
+    "eca_layer": Port(lambda a: ECA(a["channel"], a["k_size"]), {}),
     "emanet_emau": Port(
         lambda a: EMAUAndBases(a["c"], a["k"], a["stage_num"]),
         {"^mu$": "bases", r"conv1\.": "mid.", r"conv2\.0": "out.conv", r"conv2\.1": "out.bn"},
@@ -463,9 +463,7 @@ PORTS: dict[str, Port] = {
         ),
         {r"ocr\.": "", **OBJECT_CONTEXT},
     ),
-    "se_layer": Port(
-        lambda a: SE(a["channel"], a["reduction"], bias=False), {r"fc\.0": "gate.fc1", r"fc\.2": "gate.fc2"}
-    ),
+    "se_layer": Port(lambda a: SE(a["channel"], a["reduction"], bias=False), {r"fc\.0": "fc1", r"fc\.2": "fc2"}),
     "a2_double_attention": Port(
         lambda a: DoubleAttention(
             a["in_channels"], width=a["c_m"], descriptors=a["c_n"], expand=a["reconstruct"], residual=False

@@ -1,6 +1,7 @@
 """Efficient channel attention. arXiv:1910.03151."""
 
-from timm.layers import EcaModule
+import math
+
 from torch import Tensor, nn
 
 from lightning_app.registry import BLOCKS
@@ -15,13 +16,14 @@ class ECA(nn.Module):
     Args:
         kernel_size: odd; where not given, the paper's |log2(channels) / 2 + 1/2| rounded to an odd number, 3 or more.
 
-    Reference: timm's EcaModule.
+    Consulted: timm's EcaModule.
     """
 
     def __init__(self, channels: int, kernel_size: int | None = None) -> None:
         super().__init__()
-        self.gate = EcaModule(channels) if kernel_size is None else EcaModule(kernel_size=kernel_size)
+        size = kernel_size or max(int((math.log2(channels) + 1) / 2) // 2 * 2 + 1, 3)
+        self.conv = nn.Conv1d(1, 1, size, padding=size // 2, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        gated: Tensor = self.gate(x)
-        return gated
+        gate: Tensor = self.conv(x.mean((2, 3)).unsqueeze(1))
+        return x * gate.sigmoid().view(*x.shape[:2], 1, 1)

@@ -1,6 +1,5 @@
 """Squeeze and excitation. arXiv:1709.01507."""
 
-from timm.layers import SEModule
 from torch import Tensor, nn
 
 from lightning_app.registry import BLOCKS
@@ -16,13 +15,15 @@ class SE(nn.Module):
         reduction: ``channels`` over the width between W1 and W2.
         bias: give both a bias, as the original does; many ports leave it out.
 
-    Reference: timm's SEModule.
+    Consulted: timm's SEModule.
     """
 
     def __init__(self, channels: int, reduction: int = 16, *, bias: bool = True) -> None:
         super().__init__()
-        self.gate = SEModule(channels, rd_channels=max(channels // reduction, 1), bias=bias)
+        width = max(channels // reduction, 1)
+        self.fc1 = nn.Conv2d(channels, width, 1, bias=bias)
+        self.fc2 = nn.Conv2d(width, channels, 1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        gated: Tensor = self.gate(x)
-        return gated
+        gate: Tensor = self.fc2(self.fc1(x.mean((2, 3), keepdim=True)).relu())
+        return x * gate.sigmoid()
