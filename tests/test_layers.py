@@ -9,6 +9,7 @@ import pytest
 import torch
 from test_heads import build, build_head, image, levels
 from torch import Tensor, nn
+from torch.export import Dim, export
 from torch.nn import functional as F
 
 from lightning_app.blocks._layers import adaptive_avg_pool, conv_upsampled
@@ -53,6 +54,22 @@ def test_convolving_before_enlarging_equals_after(size: tuple[int, int], kernel:
     enlarged = [F.interpolate(x, size, mode="bilinear", align_corners=align_corners) for x in maps]
     expected = F.conv2d(torch.cat(enlarged, dim=1), weight, padding=kernel // 2)
     torch.testing.assert_close(conv_upsampled(maps, weight, size, align_corners), expected)
+
+
+class Sizes(nn.Module):
+    """What depends on H and W in the shared layers."""
+
+    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
+        return conv_upsampled([adaptive_avg_pool(x, 3)], weight, x.shape[2:])
+
+
+def test_an_exported_graph_takes_any_size() -> None:
+    weight = torch.randn(2, 3, 3, 3)
+    sizes = {0: Dim("batch", max=8), 2: Dim("height", min=4, max=512), 3: Dim("width", min=4, max=512)}
+    graph = export(Sizes(), (torch.randn(2, 3, 18, 30), weight), dynamic_shapes=(sizes, None)).module()
+    for shape in ((1, 3, 5, 64), (3, 3, 33, 21)):
+        x = torch.randn(shape)
+        torch.testing.assert_close(graph(x, weight), Sizes()(x, weight))
 
 
 def plain_forms(path: Path) -> list[type[nn.Module]]:

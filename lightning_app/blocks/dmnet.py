@@ -1,5 +1,8 @@
 """Dynamic convolution module. ICCV 2019, "Dynamic Multi-Scale Filters for Semantic Segmentation"."""
 
+from itertools import product
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -36,11 +39,23 @@ class DCM(nn.Module):
         self.fuse = ConvBNReLU(width, width) if fusion else None
 
     def forward(self, x: Tensor) -> Tensor:
-        filters = self.filter(adaptive_avg_pool(x, self.filter_size)).flatten(0, 1).unsqueeze(1)
+        filters = self.filter(adaptive_avg_pool(x, self.filter_size))
         x = self.reduce(x)
         after = (self.filter_size - 1) // 2
         before = self.filter_size - 1 - after
-        images = F.pad(x.flatten(0, 1), (before, after, before, after))
-        y = F.conv2d(images, filters, groups=len(filters)).view_as(x)
-        y = F.relu(self.norm(y))
+        padded = F.pad(x, (before, after, before, after))
+        y = F.relu(self.norm(_correlate(padded, filters)))
         return y if self.fuse is None else self.fuse(y)
+
+
+def _correlate(x: Tensor, filters: Tensor) -> Tensor:
+    """Every channel of every image with its own filter: (B, C, H + f - 1, W + f - 1), (B, C, f, f) -> (B, C, H, W)."""
+    if torch.compiler.is_exporting():  # a graph has no convolution whose groups follow the batch
+        height, width = (n - filters.shape[-1] + 1 for n in x.shape[-2:])
+        y = torch.zeros_like(x[..., :height, :width])
+        for i, j in product(range(filters.shape[-1]), repeat=2):
+            y = y + filters[..., i, j, None, None] * x[..., i : i + height, j : j + width]
+        return y
+    kernels = filters.flatten(0, 1).unsqueeze(1)
+    y = F.conv2d(x.flatten(0, 1), kernels, groups=len(kernels))
+    return y.view(*x.shape[:2], *y.shape[1:])
