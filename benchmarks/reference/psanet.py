@@ -1,4 +1,4 @@
-"""Point-wise spatial attention with one copy of the mask per position."""
+"""Point-wise spatial attention as the reference writes it, the whole mask predicted."""
 
 import torch
 from torch import Tensor
@@ -26,20 +26,9 @@ class PointwiseSpatialAttention(psanet.PointwiseSpatialAttention):
 
     def spread(self, mask: Tensor, height: int, width: int) -> Tensor:
         """(B, other, own): what each position predicts for each other one, 0 outside its mask."""
-        (rows, columns), batch = self.mask_size, mask.shape[0]
-        mask = mask.reshape(batch, rows, columns, height, width)
-        half_rows, half_columns = (rows - 1) // 2, (columns - 1) // 2
-        out = mask.new_zeros(batch, height, width, height, width)
-        for i in range(height):
-            top, bottom = max(0, i - half_rows), min(height, i - half_rows + rows)
-            for j in range(width):
-                left, right = max(0, j - half_columns), min(width, j - half_columns + columns)
-                seen = mask[
-                    :,
-                    top - i + half_rows : bottom - i + half_rows,
-                    left - j + half_columns : right - j + half_columns,
-                    i,
-                    j,
-                ]
-                out[:, top:bottom, left:right, i, j] = seen
-        return out.reshape(batch, height * width, height * width)
+        (rows, columns), n = self.mask_size, height * width
+        own = torch.cartesian_prod(torch.arange(height), torch.arange(width)).to(mask.device)
+        offset = own[:, None] - own + torch.tensor([(rows - 1) // 2, (columns - 1) // 2], device=mask.device)
+        inside = ((offset >= 0) & (offset < torch.tensor([rows, columns], device=mask.device))).all(-1)
+        index = (offset[..., 0] * columns + offset[..., 1]).where(inside, 0)
+        return mask.flatten(2).gather(1, index.expand(mask.shape[0], n, n)) * inside

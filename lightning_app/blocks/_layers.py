@@ -43,7 +43,7 @@ class ConvBNReLU(nn.Module):
         x = self.bn(x)
         if self.slope is None:
             return x
-        return F.relu(x) if self.slope == 0 else F.leaky_relu(x, self.slope)
+        return F.relu(x, inplace=True) if self.slope == 0 else F.leaky_relu(x, self.slope, inplace=True)
 
 
 class SeparableConvBNReLU(nn.Sequential):

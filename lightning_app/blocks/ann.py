@@ -103,7 +103,7 @@ class AsymmetricNonLocal(nn.Module):
         y = F.conv2d(high, of_high, conv.bias)
         for stage in self.stages:
             weights, values = stage(low, high)
-            y = torch.baddbmm(y.flatten(2), of_context.flatten(1) @ values, weights).view_as(y)
+            y.flatten(2).baddbmm_(of_context.flatten(1) @ values, weights)
         fused: Tensor = self.fuse.finish(y)
         return fused
 

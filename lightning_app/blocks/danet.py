@@ -29,7 +29,7 @@ class PositionAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = channels_last(x)
-        return x + self.gamma * attention(self.query(x), self.key(x), self.value(x), 1.0)
+        return torch.addcmul(x, self.gamma, attention(self.query(x), self.key(x), self.value(x), 1.0))
 
 
 @BLOCKS.register("cam", paper="arXiv:1809.02983", year=2019)
@@ -55,6 +55,5 @@ class ChannelAttention(nn.Module):
             x.device.type, enabled=False
         ):  # sums over all positions, raw in a softmax: half is too coarse
             wide = flat.to(torch.promote_types(x.dtype, torch.float32))
-            weights = (-wide @ wide.transpose(1, 2)).softmax(-1).to(x.dtype)
-        mixed: Tensor = (weights @ flat).view_as(x)
-        return x + self.gamma * mixed
+            weights = (wide @ wide.transpose(1, 2)).neg().softmax(-1).to(x.dtype)
+        return torch.addcmul(x, self.gamma, (weights @ flat).view_as(x))

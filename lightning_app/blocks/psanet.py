@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_app.blocks._attention import to_map, tokens
+from lightning_app.blocks._attention import channels_last, to_map, tokens
 from lightning_app.blocks._layers import ConvBNReLU, resize
 from lightning_app.errors import InputError
 from lightning_app.registry import BLOCKS
@@ -73,11 +73,10 @@ class PointwiseSpatialAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         size, align_corners = self._shrunken(x)
+        x = channels_last(x)
         branches = zip(self.directions, self.reduce, self.attention, strict=True)
-        y = torch.cat(
-            [self._aggregate(d, resize(reduce(x), size, align_corners), mask) for d, reduce, mask in branches], dim=1
-        )
-        out = self.proj(F.pad(y, (self.padding,) * 4))
+        y = [self._aggregate(d, resize(reduce(x), size, align_corners), attention) for d, reduce, attention in branches]
+        out = self.proj(F.pad(torch.cat(y, dim=1), (self.padding,) * 4))
         return resize(out, x.shape[-2:], align_corners)
 
     def _shrunken(self, x: Tensor) -> tuple[tuple[int, int], bool]:
@@ -89,11 +88,14 @@ class PointwiseSpatialAttention(nn.Module):
             return ((height - 1) // s + 1, (width - 1) // s + 1), True
         return (max(height // s, 1), max(width // s, 1)), False
 
-    def _aggregate(self, direction: str, f: Tensor, mask: nn.Module) -> Tensor:
-        weights = tokens(mask(f))  # (B, n, mask area): what each position predicts
+    def _aggregate(self, direction: str, f: Tensor, attention: nn.Module) -> Tensor:
+        """y of one direction."""
+        embed, predict = attention.children()
         if not self.compact:
-            weights = self._by_position(weights, f.shape[-2], f.shape[-1])
-        elif tuple(f.shape[-2:]) != self.mask_size:
+            weights = self._by_position(embed(f), predict.weight)
+        elif tuple(f.shape[-2:]) == self.mask_size:
+            weights = tokens(predict(embed(f)))
+        else:
             raise InputError(
                 f"A compact mask of {self.mask_size} cannot serve a map of {tuple(f.shape[-2:])}: "
                 "set mask_size to the map's size or compact to false."
@@ -104,16 +106,24 @@ class PointwiseSpatialAttention(nn.Module):
             weights = weights.softmax(-1).to(f.dtype)
         return to_map(weights @ tokens(f), f.shape[-2:]) / self.factor
 
-    def _by_position(self, own: Tensor, height: int, width: int) -> Tensor:
-        """From predictions per offset to predictions per position: (B, n, mask area) -> (B, n, n)."""
-        row = torch.arange(height, device=own.device)
-        column = torch.arange(width, device=own.device)
-        rows = row - row[:, None] + (self.mask_size[0] - 1) // 2  # [i, j]: row of the mask that i keeps for row j
-        columns = column - column[:, None] + (self.mask_size[1] - 1) // 2
-        index = rows[:, None, :, None] * self.mask_size[1] + columns[None, :, None, :]
-        inside = ((rows >= 0) & (rows < self.mask_size[0]))[:, None, :, None] & (
-            (columns >= 0) & (columns < self.mask_size[1])
-        )[None, :, None, :]
-        n = height * width
-        index = index.where(inside, 0).reshape(1, n, n).expand(own.shape[0], -1, -1)
-        return own.gather(2, index).masked_fill(~inside.reshape(1, n, n), 0)
+    def _by_position(self, embedded: Tensor, weight: Tensor) -> Tensor:
+        """What each position predicts for each other: (B, inner, h, w) -> (B, n, n), 0 for those outside its mask."""
+        height, width = embedded.shape[-2:]
+        rows, row, row_inside = _offsets(height, self.mask_size[0], weight.device)
+        columns, column, column_inside = _offsets(width, self.mask_size[1], weight.device)
+        reached = weight.reshape(*self.mask_size, *weight.shape[1:])[rows, columns]
+        own = tokens(torch.conv2d(embedded, reached.flatten(0, 1)))
+        index = row[:, None, :, None] * reached.shape[1] + column[None, :, None, :]
+        inside = row_inside[:, None, :, None] & column_inside[None, :, None, :]
+        shape = (1, height * width, height * width)
+        index = index.where(inside, 0).reshape(shape).expand(own.shape[0], -1, -1)
+        return own.gather(2, index).masked_fill(~inside.reshape(shape), 0)
+
+
+def _offsets(length: int, mask: int, device: torch.device) -> tuple[slice, Tensor, Tensor]:
+    """Along one side: the part of the mask that stays on the map; for positions i, j where in it j - i lies, and if."""
+    half = (mask - 1) // 2
+    start, stop = max(0, half - length + 1), min(mask, half + length)
+    position = torch.arange(length, device=device)
+    index = position - position[:, None] + half - start
+    return slice(start, stop), index, (index >= 0) & (index < stop - start)
