@@ -91,6 +91,7 @@ class PointwiseSpatialAttention(nn.Module):
     def _aggregate(self, direction: str, f: Tensor, attention: nn.Module) -> Tensor:
         """y of one direction."""
         embed, predict = attention.children()
+        assert isinstance(predict, nn.Conv2d)
         if not self.compact:
             weights = self._by_position(embed(f), predict.weight)
         elif tuple(f.shape[-2:]) == self.mask_size:
