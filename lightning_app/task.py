@@ -32,7 +32,7 @@ class SegmentationTask(LightningModule):
 
     Args:
         backbone: where features come from.
-        head: the context head; called with the levels' widths and the number of classes.
+        head: the context head, called with the levels' widths and the number of classes; null is FCN.
         auxiliary: a second head for an auxiliary loss; null for none.
         num_classes: comes from the data on the command line, as the next three do.
         ignore_index: label of pixels that do not count.
@@ -62,7 +62,7 @@ class SegmentationTask(LightningModule):
     def __init__(
         self,
         backbone: Backbone,
-        head: Callable[[list[int], int], ContextHead] = FCN,
+        head: Callable[[list[int], int], ContextHead] | None = None,
         auxiliary: Callable[[list[int], int], ContextHead] | None = None,
         *,
         num_classes: int = 2,
@@ -99,7 +99,7 @@ class SegmentationTask(LightningModule):
 
         self.segmentor = Segmentor(
             backbone,
-            head(backbone.channels, num_classes),
+            (head or FCN)(backbone.channels, num_classes),
             auxiliary(backbone.channels, num_classes) if auxiliary else None,
             auxiliary_weight=auxiliary_weight,
             channels_last=channels_last,

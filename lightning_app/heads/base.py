@@ -100,8 +100,7 @@ class BlockHead(ContextHead):
     x = CBR3(level); y = CBR3(block(x)); logits = classify(CBR3([level, y])), CBR3 a 3x3 convolution with BN and ReLU.
 
     Args:
-        block: the context operator, (B, block_channels, h, w) -> the same shape.
-        block_channels: width of the block, ``channels`` where not given.
+        block: the context operator, (B, channels, h, w) -> the same shape.
         level: index of the backbone level it reads.
         concat_input: fuse the result with the level; without, logits = classify(y).
     """
@@ -113,17 +112,15 @@ class BlockHead(ContextHead):
         block: nn.Module,
         *,
         channels: int = 512,
-        block_channels: int | None = None,
         level: int = -1,
         concat_input: bool = True,
         **options: Any,
     ) -> None:
         super().__init__(in_channels, num_classes, channels, **options)
         self.level = level
-        width = channels if block_channels is None else block_channels
-        self.reduce = ConvBNReLU(in_channels[level], width, 3)
+        self.reduce = ConvBNReLU(in_channels[level], channels, 3)
         self.block = block
-        self.project = ConvBNReLU(width, channels, 3)
+        self.project = ConvBNReLU(channels, channels, 3)
         self.fuse = ConvBNReLU(in_channels[level] + channels, channels, 3) if concat_input else None
 
     def context(self, features: Sequence[Tensor]) -> Tensor:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from lightning_app.blocks._layers import ConvBNReLU
 from lightning_app.blocks.emanet import EMAU
 from lightning_app.heads.base import BlockHead
 from lightning_app.registry import HEADS
@@ -44,8 +45,9 @@ class EMANet(BlockHead):
             num_classes,
             block,
             channels=channels,
-            block_channels=block_channels,
             level=level,
             concat_input=concat_input,
             **options,
         )
+        self.reduce = ConvBNReLU(in_channels[level], block_channels, 3)  # the block is wider than the classifier
+        self.project = ConvBNReLU(block_channels, channels, 3)
