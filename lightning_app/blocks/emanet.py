@@ -83,4 +83,5 @@ class EMAU(nn.Module):
         if self.training:
             self.follow(bases)
         rebuilt = (bases @ assignments).view_as(x)
-        return self.out(rebuilt.relu_()).add_(x).relu_()
+        y: Tensor = self.out(rebuilt.relu_())
+        return y.add_(x).relu_()
