@@ -3,11 +3,13 @@
 import difflib
 import math
 from abc import ABC, abstractmethod
+from functools import cache
 from typing import Any
 
 import timm
 import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.models.hrnet import HighResolutionNet
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -81,10 +83,8 @@ class TimmBackbone(Backbone):
         options: dict[str, Any] = {"output_stride": output_stride, "drop_path_rate": drop_path_rate}
         options = {key: value for key, value in options.items() if value is not None} | {"in_chans": in_channels}
         options["out_indices"] = _default_levels(name) if out_indices is None else out_indices
-        if output_stride is not None and not _can_stride(name, output_stride):
-            strides = [str(stride) for stride in OUTPUT_STRIDES if _can_stride(name, stride)]
-            can = f"it can have {', '.join(strides)}" if strides else "it has a fixed stride: leave output_stride null"
-            raise InputError(f"{name} cannot have output_stride {output_stride}; {can}")
+        if output_stride is not None:
+            _check_stride(name, output_stride)
         options |= {key: value for key, value in (changes or {}).items() if key in BUILT_IN}
         try:
             self.model = _create(name, pretrained=pretrained, **options)
@@ -104,7 +104,7 @@ class TimmBackbone(Backbone):
         self.nhwc = getattr(self.model, "output_fmt", None) == "NHWC"
         if context:
             self._insert(context, in_channels)
-        self.size_multiple = self._find_size_multiple(in_channels)
+        self.size_multiple = 1 if isinstance(self.model, HighResolutionNet) else self._find_size_multiple(in_channels)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         levels: list[Tensor] = self.model(images)
@@ -158,6 +158,14 @@ def _create(name: str, **options: Any) -> Any:
         return timm.create_model(name, features_only=True, dynamic_img_size=True, **options)
     except TypeError:
         return timm.create_model(name, features_only=True, **options)
+
+
+@cache
+def _check_stride(name: str, output_stride: int) -> None:
+    if not _can_stride(name, output_stride):
+        strides = [str(stride) for stride in OUTPUT_STRIDES if _can_stride(name, stride)]
+        can = f"it can have {', '.join(strides)}" if strides else "it has a fixed stride: leave output_stride null"
+        raise InputError(f"{name} cannot have output_stride {output_stride}; {can}")
 
 
 def _can_stride(name: str, output_stride: int) -> bool:

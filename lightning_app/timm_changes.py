@@ -67,7 +67,8 @@ def residual_blocks(stage: nn.Module) -> list[BasicBlock | Bottleneck]:
 class ExchangeUnit(nn.Module):
     """HRNet's branches, then each of them the sum of all: y_i = ReLU(sum_j f_ij(x_j)), at any image size.
 
-    f_ij enlarges to the size of x_i where j is coarser; timm's multiplies the size and so needs multiples of 32.
+    Where j is coarser, f_ij enlarges by 2^(j - i) and then, as the published weights are used, once more to the size of
+    x_i; timm stops at the first and so needs sizes that 32 divides.
 
     Shape: branches (B, C_i, h_i, w_i) -> the same.
     """
@@ -77,8 +78,8 @@ class ExchangeUnit(nn.Module):
         self.branches, self.fuse_layers = module.branches, module.fuse_layers
         self.upsample = upsample
         for fuse in self.fuse_layers.modules():
-            if isinstance(fuse, nn.Sequential) and isinstance(fuse[-1], nn.Upsample):
-                fuse[-1] = nn.Identity()
+            if isinstance(fuse, nn.Upsample):
+                fuse.mode = upsample
 
     def forward(self, branches: Sequence[Tensor]) -> list[Tensor]:
         branches = [branch(x) for branch, x in zip(self.branches, branches, strict=True)]

@@ -101,7 +101,7 @@ def test_logits_equal_the_reference(name: str) -> None:
 
 @torch.no_grad()
 def test_windows_of_a_whole_model_equal_the_reference_rule() -> None:
-    """Slide inference: every window by itself, its logits resized with align_corners, averaged where windows overlap."""
+    """Every window by itself, its logits resized with align_corners, averaged where windows overlap."""
     golden = Golden.load("upernet")
     row = {**golden.row, "test_cfg": {"mode": "slide", "crop_size": [65, 65], "stride": [43, 43]}}
     row["decode_head"] = {**row["decode_head"], "align_corners": True}
@@ -115,5 +115,10 @@ def test_windows_of_a_whole_model_equal_the_reference_rule() -> None:
             total[window] += torch.nn.functional.interpolate(logits, (65, 65), mode="bilinear", align_corners=True)
             count[window] += 1
     protocol = protocol_of(row)
-    assert (protocol.mode, protocol.crop, protocol.stride, protocol.align_corners) == ("slide", (65, 65), (43, 43), True)
+    assert (protocol.mode, protocol.crop, protocol.stride, protocol.align_corners) == (
+        "slide",
+        (65, 65),
+        (43, 43),
+        True,
+    )
     torch.testing.assert_close(predict(model, golden.images, (97, 129), protocol), total / count)

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_app.convert.openmmlab import build_head, rename
+from lightning_app.convert.openmmlab import build_head
+from lightning_app.convert.openmmlab_heads import rename_head
 from lightning_app.errors import InputError
 from lightning_app.heads.base import ContextHead
 from lightning_app.heads.ocrnet import OCRNet
@@ -72,7 +73,7 @@ def test_output_and_gradients(path: Path) -> None:
     parameters = {id(p): p for p in golden.head.parameters()}
     expected: dict[int, float] = {}
     for name, norm in golden.meta["param_grad_l2_float64"].items():
-        for ours in rename(golden.config, {name: torch.empty(0)}):
+        for ours in rename_head(golden.config, {name: torch.empty(0)}):
             key = id(golden.head.get_parameter(ours))
             expected[key] = expected.get(key, 0.0) if norm is None else max(expected.get(key, 0.0), norm)
     scale = max(expected.values())
@@ -88,7 +89,7 @@ def test_buffers_after_a_training_step(path: Path) -> None:
     golden.run()
     after = {key.removeprefix("sd_after64/"): value for key, value in golden.arrays.items() if "sd_after64/" in key}
     own = golden.head.state_dict()
-    for name, value in rename(golden.config, after).items():
+    for name, value in rename_head(golden.config, after).items():
         assert_equal(own[name].double(), value.double(), name)
 
 

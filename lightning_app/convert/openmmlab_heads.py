@@ -64,6 +64,11 @@ def attention_stages(query_scales: Sequence[int]) -> dict[str, Any]:
     return {"stages": len(query_scales)}
 
 
+def in_float32(temperature: float) -> dict[str, Any]:
+    """DNLHead divides by its temperature as a float32, whatever the precision of the model."""
+    return {"temperature": torch.tensor(temperature, dtype=torch.float32).item()}
+
+
 def unswapped(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """PSAHead exchanges collect and distribute where the mask is compact, unless it does both."""
     kind = config.get("psa_type", "bi-direction")
@@ -182,9 +187,10 @@ RULES: dict[str, HeadRule] = {
             "mode": "mode",
             "reduction": "reduction",
             "use_scale": "use_scale",
-            "temperature": "temperature",
+            "temperature": in_float32,
             "concat_input": "concat_input",
         },
+        fixed=in_float32(0.05),
         names=(
             (r"dnl_block\.(g|theta|phi|concat_project)\.conv\.", r"block.\1."),
             (r"dnl_block\.", "block."),

@@ -1,0 +1,185 @@
+"""Every published entry of the index converts: names and shapes of mmsegmentation 1.2.2, taken from models it built.
+
+``goldens/openmmlab_names.json.gz`` is written by ``scripts/compare_mmseg.py --names``.
+"""
+
+import gzip
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import zoo
+from lightning_app.backbone import TimmBackbone
+from lightning_app.convert import openmmlab
+from lightning_app.convert.openmmlab_backbones import new_backbone
+from lightning_app.errors import InputError
+from lightning_app.heads.semantic_fpn import SemanticFPN
+from lightning_app.segmentor import Segmentor
+from zoo.index import upstream_config
+
+ENTRIES = [entry for entry in zoo.list_entries() if entry.format == "openmmlab"]
+PARTS = ("backbone", "decode_head", "auxiliary_head")
+FOREIGN_TO_NAMES = (
+    "loss_decode",
+    "loss_se_decode",
+    "sampler",
+    "align_corners",
+    "init_cfg",
+    "dropout_ratio",
+    "norm_cfg",
+)
+
+
+@cache
+def published() -> dict[str, dict[str, list[int]]]:
+    """A part's config, without what its tensors do not depend on -> name and shape of each tensor."""
+    content = gzip.decompress((Path(__file__).parent / "goldens" / "openmmlab_names.json.gz").read_bytes())
+    parts: dict[str, dict[str, list[int]]] = json.loads(content)
+    return parts
+
+
+def part_key(config: Any) -> str:
+    """As in ``scripts/compare_mmseg.py``."""
+
+    def keep(table: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in table.items() if key not in FOREIGN_TO_NAMES}
+
+    return json.dumps(json.loads(json.dumps(config), object_hook=keep), sort_keys=True)
+
+
+def state_of(row: dict[str, Any]) -> dict[str, Tensor]:
+    """The published model's tensors, without values."""
+    return {
+        f"{part}.{name}": torch.empty(shape, device="meta")
+        for part in PARTS
+        if row[part]
+        for name, shape in published()[part_key(row[part])].items()
+    }
+
+
+@pytest.fixture
+def shared_backbones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A backbone that many entries have is built once."""
+    built: dict[str, TimmBackbone] = {}
+
+    def build(config: dict[str, Any]) -> TimmBackbone:
+        key = json.dumps(config)
+        if key not in built:
+            built[key] = new_backbone(config)
+        return built[key]
+
+    monkeypatch.setattr(openmmlab, "new_backbone", build)
+
+
+@pytest.mark.usefixtures("shared_backbones")
+def test_every_entry_converts() -> None:
+    assert len(ENTRIES) == 383
+    converted: dict[str, Segmentor] = {}
+    for entry in ENTRIES:
+        row = upstream_config(entry)
+        key = part_key({part: row[part] for part in PARTS})
+        if key not in converted:
+            with torch.device("meta"):
+                converted[key] = openmmlab.load_checkpoint(state_of(row), row)
+        protocol = openmmlab.protocol_of(row)
+        assert (protocol.crop, protocol.stride) == (entry.window, entry.stride)
+        assert protocol.align_corners == entry.align_corners
+    assert len(converted) > 100
+
+
+def row_of(id: str) -> dict[str, Any]:
+    return upstream_config(zoo.get(id))
+
+
+def test_the_constants_are_those_of_the_preprocessing() -> None:
+    row = row_of("fcn_r18b-d8_cityscapes-512x1024_80k")
+    row["preprocess"] |= {"mean": [51.0, 102.0, 127.5], "std": [25.5, 51.0, 255.0]}
+    with torch.device("meta"):
+        model = openmmlab.load_checkpoint(state_of(row), row)
+    model = model.to_empty(device="cpu").double()
+    assert model.mean.flatten().tolist() == [0.2, 0.4, 0.5]
+    assert model.std.flatten().tolist() == [0.1, 0.2, 1.0]
+    row["preprocess"]["bgr_to_rgb"] = False
+    with pytest.raises(InputError, match="bgr_to_rgb=False is not supported"):
+        openmmlab.new_segmentor(row)
+
+
+@pytest.mark.usefixtures("shared_backbones")
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"decode_head.conv_seg.bias": None}, "1 missing: head.classifier.bias"),
+        ({"decode_head.extra.weight": [1]}, "1 unknown: head.extra.weight"),
+        ({"teacher.weight": [1]}, "1 unknown: teacher.weight"),
+        ({"backbone.conv1.weight": [64, 4, 7, 7]}, r"1 of another shape: .*\[64, 4, 7, 7\] instead of \[64, 3, 7, 7\]"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_named(change: dict[str, list[int] | None], message: str) -> None:
+    row = row_of("fcn_r18b-d8_cityscapes-512x1024_80k")
+    state = state_of(row)
+    for name, shape in change.items():
+        state.pop(name, None)
+        if shape:
+            state[name] = torch.empty(shape, device="meta")
+    with torch.device("meta"), pytest.raises(InputError, match=f"do not fit the model: {message}"):
+        openmmlab.load_checkpoint(state, row)
+
+
+def test_an_auxiliary_head_that_the_config_lacks_is_unknown() -> None:
+    row = row_of("fcn_r18b-d8_cityscapes-512x1024_80k")
+    state = state_of(row)
+    with torch.device("meta"), pytest.raises(InputError, match="unknown: auxiliary_head"):
+        openmmlab.load_checkpoint(state, {**row, "auxiliary_head": None})
+
+
+RESNET = {"type": "ResNet", "depth": 18, "norm_cfg": {"type": "BN"}}
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"type": "ResNeSt"}, 'backbone "ResNeSt" has no counterpart'),
+        (RESNET | {"style": "caffe"}, "argument \"style\" \\('caffe'\\)"),
+        (RESNET | {"plugins": []}, 'argument "plugins"'),
+        (RESNET | {"strides": [2, 2, 2, 2]}, r"strides \[2, 2, 2, 2\]"),
+        (RESNET | {"norm_cfg": {"type": "GN"}}, "normalisation 'GN'"),
+        ({"type": "HRNet", "extra": {f"stage{i}": {"num_modules": 9} for i in range(1, 5)}}, "HRNet with these stages"),
+    ],
+)
+def test_a_backbone_without_counterpart_is_named(config: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        new_backbone(config)
+
+
+def test_semantic_fpn_brings_its_neck() -> None:
+    norm = {"type": "BN"}
+    levels = {"in_channels": [16] * 4, "in_index": [0, 1, 2, 3], "feature_strides": [4, 8, 16, 32]}
+    row = {
+        "backbone": RESNET,
+        "neck": {"type": "FPN", "in_channels": [64, 128, 256, 512], "out_channels": 16, "num_outs": 4},
+        "decode_head": {"type": "FPNHead", **levels, "channels": 8, "num_classes": 3, "norm_cfg": norm},
+    }
+
+    def unit(name: str, *shape: int) -> dict[str, Tensor]:
+        norms = {
+            f"{name}.bn.{each}": torch.rand(shape[0]) for each in ("weight", "bias", "running_mean", "running_var")
+        }
+        return {f"{name}.conv.weight": torch.rand(shape), f"{name}.bn.num_batches_tracked": torch.tensor(1), **norms}
+
+    state = {f"backbone.{name}": tensor for name, tensor in new_backbone(RESNET).model.state_dict().items()}
+    for i, width in enumerate((64, 128, 256, 512)):
+        for name, shape in ((f"lateral_convs.{i}", (16, width, 1, 1)), (f"fpn_convs.{i}", (16, 16, 3, 3))):
+            state |= {f"neck.{name}.conv.weight": torch.rand(shape), f"neck.{name}.conv.bias": torch.rand(16)}
+        for step in range(max(i, 1)):
+            state |= unit(f"decode_head.scale_heads.{i}.{2 * step}", 8, 8 if step else 16, 3, 3)
+    state |= {"decode_head.conv_seg.weight": torch.rand(3, 8, 1, 1), "decode_head.conv_seg.bias": torch.rand(3)}
+    model = openmmlab.load_checkpoint(state, row)
+    assert isinstance(model.head, SemanticFPN)
+    assert model.head.fpn is not None
+    assert torch.equal(model.head.fpn.laterals[1].bias, state["neck.lateral_convs.1.conv.bias"])
+    assert model(torch.rand(1, 3, 65, 33)).shape == (1, 3, 65, 33)
