@@ -6,7 +6,7 @@ import os
 import sys
 
 from lightning_app import __version__
-from lightning_app.errors import InputError
+from lightning_app.errors import InputError, input_error
 
 TRAINING = {
     "fit": "train a backbone with a context head",
@@ -40,17 +40,11 @@ def main(args: list[str] | None = None) -> int:
         print("Interrupted", file=sys.stderr)
         return 130
     except ValueError as error:  # an InputError is one; jsonargparse wraps a constructor's in one of its own
-        cause = _input_error(error)
+        cause = input_error(error)
         if debug or cause is None:
             raise
         print(cause, file=sys.stderr)
         return 2
-
-
-def _input_error(error: BaseException | None) -> InputError | None:
-    while error is not None and not isinstance(error, InputError):
-        error = error.__cause__ or error.__context__
-    return error
 
 
 def _run(args: list[str]) -> int:
@@ -70,6 +64,10 @@ def _run(args: list[str]) -> int:
         from lightning_app.training import train
 
         return train(verb, ["--help" if arg == "--help-all" else arg for arg in rest])
+    if [verb, *rest[:1]] == ["zoo", "publish"]:
+        from lightning_app.tools import publish
+
+        return publish.main(rest[1:])
     if verb in TOOLS:
         tool = importlib.import_module(TOOLS[verb][0])
         return int(tool.main([verb, *rest] if TOOLS[verb][0].endswith("listing") else rest))

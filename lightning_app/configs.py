@@ -28,5 +28,5 @@ def find(name: str) -> Path:
         return shipped
     stem = path.stem
     close = difflib.get_close_matches(name, names(), n=3) or [known for known in names() if known.endswith(f"/{stem}")]
-    hint = f" Did you mean {', '.join(close)}?" if close else f" Shipped ones: {', '.join(names())}"
+    hint = f" Did you mean {', '.join(close)}?" if close else " (contextzoo fit --help lists them)"
     raise InputError(f'No configuration "{name}": neither a file nor a shipped one.{hint}')

@@ -7,3 +7,10 @@ class InputError(ValueError):
     The message is one line that names the file or argument, the value and the fix; the command line prints it without a
     traceback and exits with status 2.
     """
+
+
+def input_error(error: BaseException | None) -> InputError | None:
+    """The InputError that ``error`` is or was raised from."""
+    while error is not None and not isinstance(error, InputError):
+        error = error.__cause__ or error.__context__
+    return error

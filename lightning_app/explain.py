@@ -19,22 +19,30 @@ def explain(message: str, options: list[str]) -> str:
         options: the options of the parser that says it.
     """
     text = " ".join(message.split())
+    known = [option.lstrip("-") for option in options if re.fullmatch(r"--[a-z_]+", option) and option != "--help"]
+    key = (re.search(r'(?:[Pp]arser key "|^--)([\w.]+?)(?:\.help)?(?:"|: )', text) or ["", ""])[1]
     if inner := re.search(r'Unknown option "[^"]+"\..*?\)', text):  # of a class, said again by each parser around it
         return inner[0]
+    if inner := re.search(r'- (\w+ cannot be ".*?"(?:: expected .+?(?= - Expected)|\..*?\(one of .*?\)))', text):
+        return f"{key}.{inner[1]}"
     if wrong := re.search(r"[Uu]nrecognized arguments: --?([\w.]+)", text):
         return f'Unknown option "--{wrong[1]}".{closest(f"--{wrong[1]}", options)} (--help-all lists them)'
+    if wrong := re.search(r"unrecognized arguments: (.+)", text):
+        return f'What is "{wrong[1]}"? Options begin with --'
+    if wrong := re.search(r"does not accept option '([\w.]+)'", text):
+        return f'Unknown option "{wrong[1]}".{closest(wrong[1], [option.lstrip("-") for option in options])}'
     if wrong := re.search(r"Option '(\w+)' is not accepted", text):
-        known = [option.lstrip("-") for option in options if re.fullmatch(r"--[a-z_]+", option) and option != "--help"]
         return f'Unknown option "{wrong[1]}".{closest(wrong[1], known)} (one of {", ".join(known)})'
-    key = (re.search(r'[Pp]arser key "([\w.]+)"', text) or ["", ""])[1]
+    if linked := re.search(r'(?:Linked "|--> )(model\.\w+)', text):
+        return f"{linked[1]} comes from the data: leave it out"
     if wrong := re.search(r"dot import path string: ([\w.]+)", text):
         noun = key.rpartition(".")[2]
-        names = _subclasses(CHOICES[noun]) if noun in CHOICES else []
-        listing = "contextzoo heads" if CHOICES.get(noun) is ContextHead else f"one of {', '.join(names)}"
+        if noun not in CHOICES:
+            return f'{key} cannot be "{wrong[1]}": no such class; give its full path, such as package.module.Class'
+        names = _subclasses(CHOICES[noun])
+        listing = "contextzoo heads" if CHOICES[noun] is ContextHead else f"one of {', '.join(names)}"
         return f'Unknown {noun} "{wrong[1]}".{closest(wrong[1], names)} ({listing})'
-    value = re.search(r"(?:Given value|Got value): (.*)", text)
-    if value and (nested := re.match(r"NestedArg\(key='([\w.]+)', val='?(.*?)'?\)$", value[1])):
-        return f'{key}.{nested[1]} cannot be "{nested[2]}" ({key}.help CLASS says what it can be)'
+    value = re.search(r"Given value: (.*)", text) or re.search(r"Got value: (.*)", text)
     if key and value:
         choices = [
             choice for group in re.findall(r"Literal\[([^]]*)\]", text) for choice in re.findall(r"'([^']*)'", group)
@@ -42,9 +50,8 @@ def explain(message: str, options: list[str]) -> str:
         if choices:
             unique = list(dict.fromkeys(choices))
             return f'{key} cannot be "{value[1]}".{closest(value[1], unique)} (one of {", ".join(unique)})'
-        kinds = list(dict.fromkeys(re.findall(r"Expected an? <class '(\w+)'>", text)))
-        if kinds:
-            return f'{key} cannot be "{value[1]}": expected {" or ".join(kinds).replace("NoneType", "null")}'
+        if kinds := re.search(r"Subtypes: \[(.*?)\] Errors", text) or re.search(r"Expected an? (<class '.*?'>)", text):
+            return f'{key} cannot be "{value[1]}": expected {_readable(kinds[1])}'
     if missing := re.search(r"arguments are required: (?:\w+\.)?([\w.]+)", text):
         return (
             f"--{missing[1]} is required{', such as --data CamVid --data.root FOLDER' if missing[1] == 'data' else ''}"
@@ -52,13 +59,23 @@ def explain(message: str, options: list[str]) -> str:
     return text
 
 
+def _readable(kinds: str) -> str:
+    """Types as a person writes them: ``int or null``."""
+    names = re.sub(r"<class '(?:[\w.]+\.)?(\w+)'>", r"\1", kinds).replace("NoneType", "null")
+    return " or ".join(re.split(r", (?![^\[]*\])", names))
+
+
 def closest(word: str, known: list[str]) -> str:
     """A suggestion where one of ``known`` is near."""
+    for name in known:
+        if name.endswith(f".{word.lstrip('-')}"):
+            return f' Did you mean "{name}"?'
     lower = {name.lower(): name for name in known}
     close = difflib.get_close_matches(word.lower(), lower, n=1, cutoff=0.5)
     return f' Did you mean "{lower[close[0]]}"?' if close else ""
 
 
 def _subclasses(base: type) -> list[str]:
-    below = [name for child in base.__subclasses__() for name in _subclasses(child)]
+    children: list[type] = base.__subclasses__()
+    below = [name for child in children for name in _subclasses(child)]
     return sorted({*below, *([] if isabstract(base) else [base.__name__])})

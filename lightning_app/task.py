@@ -99,8 +99,8 @@ class SegmentationTask(LightningModule):
 
         self.segmentor = Segmentor(
             backbone,
-            (head or FCN)(backbone.channels, num_classes),
-            auxiliary(backbone.channels, num_classes) if auxiliary else None,
+            _build(head or FCN, backbone, num_classes),
+            _build(auxiliary, backbone, num_classes) if auxiliary else None,
             auxiliary_weight=auxiliary_weight,
             channels_last=channels_last,
         )
@@ -124,12 +124,13 @@ class SegmentationTask(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Load the weights to start from and weigh the classes by the training masks, where asked."""
-        weights, force = self.hparams["weights"], self.hparams["weights_force"]
-        if stage == "fit" and weights and not self.trainer.ckpt_path:
-            line = transfer(load(weights), self.segmentor, self.hparams["num_classes"], force=force)
-            rank_zero_only(print)(line)
+        if stage != "fit":
+            return
+        if (weights := self.hparams["weights"]) and not self.trainer.ckpt_path:
+            h = self.hparams
+            rank_zero_only(print)(transfer(load(weights), self.segmentor, h["num_classes"], force=h["weights_force"]))
         weighting = self.hparams["class_weights"]
-        if stage == "fit" and isinstance(weighting, str):
+        if isinstance(weighting, str):
             counts = torch.tensor(self.trainer.datamodule.class_statistics())  # type: ignore[attr-defined]
             for loss in self.loss.losses.values():
                 if isinstance(loss, CrossEntropy) and loss.class_weights is not None:
@@ -243,6 +244,16 @@ class SegmentationTask(LightningModule):
                     group[rate] *= change
             for rates in ("base_lrs", "_last_lr"):
                 schedule[rates][index] *= change
+
+
+def _build(head: Callable[[list[int], int], ContextHead], backbone: Backbone, num_classes: int) -> ContextHead:
+    try:
+        return head(backbone.channels, num_classes)
+    except IndexError as error:
+        count = len(backbone.channels)
+        raise InputError(
+            f"A head asks for a level that is not among the backbone's {count}: 0 to {count - 1}"
+        ) from error
 
 
 def _is_object(value: object) -> bool:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import tempfile
 import time
 import warnings
@@ -14,17 +15,22 @@ import torch
 import yaml
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException  # type: ignore[attr-defined]
 
 from lightning_app import configs
 from lightning_app.callbacks import SaveConfig
 from lightning_app.data import SegmentationDataModule
-from lightning_app.errors import InputError
+from lightning_app.errors import InputError, input_error
 from lightning_app.explain import explain
+from lightning_app.inference import Protocol
 from lightning_app.patchify import Patchify  # noqa: F401
+from lightning_app.pretrained import load
 from lightning_app.registry import HEADS
+from lightning_app.segmentor import ModelInfo, Segmentor
 from lightning_app.task import SegmentationTask
 
 RUNS = Path("runs")
+BASE = configs.FOLDER / "base.yaml"
 FROM_DATA = ("num_classes", "ignore_index", "class_names", "palette")
 RUN_VARIABLE = "CONTEXTZOO_RUN"  # tells the other processes of a run, which read the same command line, its folder
 
@@ -35,6 +41,8 @@ def train(verb: str, args: list[str]) -> int:
     _quieten()
     torch.set_float32_matmul_precision("high")
     args = _with_config_paths(args)
+    if weights := _value(args, "--weights"):
+        return _evaluate(verb, weights, args)
     checkpoint = _find_checkpoint(_value(args, "--ckpt_path"), _value(args, "--run"))
     if checkpoint is None:
         _CLI(None, args=[verb, *args])
@@ -47,6 +55,69 @@ def train(verb: str, args: list[str]) -> int:
     return 0
 
 
+def _evaluate(verb: str, weights: str, args: list[str]) -> int:
+    """Run a subcommand with weights that say themselves what they are, and hold their figure against the known one."""
+    if verb == "fit":
+        raise InputError("fit starts from weights with --model.weights; --weights is for test, validate and predict")
+    if _value(args, "--ckpt_path"):
+        raise InputError("Give --weights or --ckpt_path, not both")
+    of_task = tuple(f"--model.{name}" for name in ("protocol", "channels_last", "compile"))
+    for arg in args:
+        if arg.startswith("--model") and not arg.startswith(of_task):
+            raise InputError(f"--weights brings its own model: leave out {arg.partition('=')[0]}")
+    model = load(weights)
+    assert model.info is not None
+    info = model.info
+    base = {key: part for key, part in yaml.safe_load(BASE.read_text()).items() if key != "model"}
+    with tempfile.TemporaryDirectory() as folder:
+        saved = Path(folder) / "base.yaml"
+        saved.write_text(yaml.safe_dump(base | ({"data": dict(info.data)} if info.data.get("class_path") else {})))
+        cli = _CLI(None, args=[verb, *args], model=_as_task(model, info), base=saved)
+    scores = cli.model.scores
+    if scores is not None and cli.trainer.is_global_zero:
+        known = "no figure is known" if info.miou is None else f"{info.miou:.2f} {info.miou_source}"
+        print(f"mIoU {100 * scores.miou:.2f} measured here; {known}")
+    return 0
+
+
+def _as_task(model: Segmentor, info: ModelInfo) -> type[SegmentationTask]:
+    """What the command line makes its model with: a task that evaluates by the weights' own protocol."""
+
+    class Pretrained(SegmentationTask):
+        def __init__(
+            self,
+            num_classes: int,
+            ignore_index: int,
+            class_names: list[str],
+            palette: list[tuple[int, int, int]],
+            protocol: Protocol = info.protocol,
+            channels_last: bool = False,
+            compile: bool = False,
+        ) -> None:
+            if num_classes != len(info.classes):
+                raise InputError(
+                    f"{info.name} knows {len(info.classes)} classes, the data has {num_classes}: "
+                    "give the data it was trained on"
+                )
+            if tuple(class_names) != info.classes:
+                rank_zero_only(print)(f"Compared by number: {info.name} calls its classes {', '.join(info.classes)}")
+            extra = model.auxiliary
+            super().__init__(
+                model.backbone,
+                lambda in_channels, num_classes: model.head,
+                None if extra is None else lambda in_channels, num_classes: extra,
+                num_classes=num_classes,
+                ignore_index=ignore_index,
+                class_names=list(info.classes),
+                palette=list(info.palette),
+                protocol=protocol,
+                channels_last=channels_last,
+                compile=compile,
+            )
+
+    return Pretrained
+
+
 def _quieten() -> None:
     """Leave out what Lightning says of itself; warnings that concern the run still show."""
     for name in ("lightning.pytorch", "lightning.fabric"):
@@ -56,6 +127,7 @@ def _quieten() -> None:
         ".*LeafSpec",
         ".*find the monitored key",
         ".*does not have many workers",
+        "Attribute 'backbone' is an instance of",
         ".*exists and is not empty",
     ):
         warnings.filterwarnings("ignore", message=text)
@@ -70,30 +142,65 @@ class _Checkpoint:
 
 
 class _Parser(LightningArgumentParser):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.allow_abbrev = False  # the beginning of an option is a misspelt option
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        raise InputError(explain(message, list(self._option_string_actions))) from ex
+        parser = self._subcommands_action.choices["fit"] if self._subcommands_action else self
+        raise InputError(explain(message, list(parser._option_string_actions))) from ex
 
 
 class _CLI(LightningCLI):
     """LightningCLI that fits :class:`SegmentationTask` to any of our datamodules, in a folder of the run's own."""
 
-    def __init__(self, checkpoint: _Checkpoint | None, args: list[str]) -> None:
+    def __init__(
+        self,
+        checkpoint: _Checkpoint | None,
+        args: list[str],
+        *,
+        model: type[SegmentationTask] = SegmentationTask,
+        base: Path = BASE,
+    ) -> None:
         self.checkpoint = checkpoint
-        defaults = {"default_config_files": [str(configs.FOLDER / "base.yaml")]}
-        super().__init__(
-            SegmentationTask,
-            SegmentationDataModule,
-            subclass_mode_data=True,
-            save_config_callback=SaveConfig,
-            parser_class=_Parser,
-            parser_kwargs=dict.fromkeys(("fit", "validate", "test", "predict"), defaults),
-            args=args,
-        )
+        defaults = {"default_config_files": [str(base)]}
+        try:
+            super().__init__(
+                model,
+                SegmentationDataModule,
+                subclass_mode_data=True,
+                save_config_callback=SaveConfig,
+                parser_class=_Parser,
+                parser_kwargs=dict.fromkeys(("fit", "validate", "test", "predict"), defaults),
+                args=args,
+                auto_configure_optimizers=False,
+            )
+        except MisconfigurationException as error:  # Lightning's own word for bad input
+            raise InputError(" ".join(str(error).split())) from error
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument(
+            "--weights", type=str | None, default=None, help="evaluate these: an id of the zoo, or a file"
+        )
         parser.add_argument("--run", type=str | None, default=None, help=f"name of the run's folder under {RUNS}/")
+        for action in parser._actions:
+            if action.dest in ("model.head.help", "model.auxiliary.help"):
+                # in_channels and num_classes, which the task gives
+                action.sub_add_kwargs["skip"] = {2}  # type: ignore[attr-defined]
         for fact in FROM_DATA:
             parser.link_arguments(f"data.{fact}", f"model.{fact}", apply_on="instantiate")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        try:
+            super().parse_arguments(parser, args)
+        except InputError as error:
+            raise InputError(_with_file(str(error), args)) from error
+
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except ValueError as error:  # of a constructor: torch's, Lightning's or ours
+            raise input_error(error) or InputError(" ".join(str(error).split())) from error
 
     def _parse_ckpt_path(self) -> None:
         """Lightning would let the checkpoint's arguments win over the command line here; ours are parsed before it."""
@@ -102,6 +209,12 @@ class _CLI(LightningCLI):
         config = self.config[self.subcommand]
         if "verbose" in config:
             config.verbose = False  # Lightning's table of every metric; ClassTable shows them readably
+        if "return_predictions" in config:
+            config.return_predictions = False  # PredictionWriter has them on disk
+        if self.subcommand != "fit" and self.checkpoint is None and not config.weights:
+            raise InputError(
+                f"{self.subcommand} with which weights? Give --ckpt_path best, a .ckpt file, or --weights ID"
+            )
         self._say_what_is_loaded(config)
         folder = self._run_folder(config)
         config.trainer.default_root_dir = str(folder)
@@ -114,6 +227,9 @@ class _CLI(LightningCLI):
                 logger.init_args.save_dir = str(folder)
 
     def after_instantiate_classes(self) -> None:
+        self.datamodule.setup(self.subcommand)  # bad data is found before anything is written
+        if self.subcommand == "fit":
+            self.datamodule.train_dataloader()
         network = self.model.segmentor
         count = sum(parameter.numel() for parameter in network.parameters()) / 1e6
         names = f"{type(network.head).__name__} on {getattr(network.backbone, 'name', type(network.backbone).__name__)}"
@@ -132,12 +248,17 @@ class _CLI(LightningCLI):
             return Path(os.environ[RUN_VARIABLE])
         resumed = self.checkpoint and _run_of(self.checkpoint.path)
         if config.run:
-            folder = RUNS / config.run
+            folder: Path = RUNS / config.run
         elif resumed:
             folder = resumed
         else:
-            head, data = (config[part].class_path.rpartition(".")[2].lower() for part in ("model.head", "data"))
-            folder = RUNS / f"{data}-{head}-{os.environ.get('SLURM_JOB_ID') or time.strftime('%Y%m%d-%H%M%S')}"
+            data = config.data.class_path.rpartition(".")[2]
+            if config.weights:
+                what = Path(config.weights).stem
+            else:
+                what = config.model.head.class_path.rpartition(".")[2] if config.model.head else "fcn"
+            when = os.environ.get("SLURM_JOB_ID") or time.strftime("%Y%m%d-%H%M%S")
+            folder = RUNS / f"{data}-{what}-{when}".lower()
         if self.subcommand == "fit" and folder != resumed and (folder / "checkpoints").exists():
             raise InputError(
                 f"{folder} holds a run already: resume it with --run {folder.name} --ckpt_path last, "
@@ -157,6 +278,19 @@ class _CLI(LightningCLI):
         verb = "Resuming" if self.subcommand == "fit" else "Loading"
         place = _run_of(self.checkpoint.path) or self.checkpoint.path
         rank_zero_only(print)(f"{verb} {place} at step {self.checkpoint.step}.{override}")
+
+
+def _with_file(message: str, args: list[str]) -> str:
+    """``message`` with the configuration file in front that holds the word it complains of, unless that was typed."""
+    options = zip(["", *args], args, strict=False)
+    files = [Path(arg) for option, arg in options if option in ("-c", "--config")]
+    word = (re.search(r'"(?:[\w.-]*\.)?([^"]+)"', message) or ["", ""])[1]
+    holds = re.compile(rf"(?<!\w){re.escape(word)}(?!\w)")
+    if word and not any(holds.search(arg) for arg in args):
+        for file in reversed(files):
+            if file.is_file() and holds.search(file.read_text()):
+                return f"{file}: {message}"
+    return message
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -199,10 +333,24 @@ def _with_config_paths(args: list[str]) -> list[str]:
     for position, arg in enumerate(args):
         option, equals, value = arg.partition("=")
         if arg in ("-c", "--config") and position + 1 < len(args):
-            paths[position + 1] = str(configs.find(args[position + 1]))
+            paths[position + 1] = str(_checked(configs.find(args[position + 1])))
         elif option == "--config" and equals:
-            paths[position] = f"--config={configs.find(value)}"
+            paths[position] = f"--config={_checked(configs.find(value))}"
     return paths
+
+
+def _checked(path: Path) -> Path:
+    """``path`` where it holds YAML with keys."""
+    try:
+        content = yaml.safe_load(path.read_text())
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise InputError(f"{path}, line {line}, is not YAML: {error.problem}") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path} is not text") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds no configuration: write keys and values, such as model: {{lr: 0.01}}")
+    return path
 
 
 def _find_checkpoint(name: str | None, run: str | None) -> _Checkpoint | None:

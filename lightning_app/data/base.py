@@ -90,6 +90,10 @@ class SegmentationDataModule(LightningDataModule, ABC):
         self, facts: DatasetFacts, *, batch_size: int = 8, val_batch_size: int = 1, num_workers: int = 2, seed: int = 0
     ) -> None:
         super().__init__()
+        sizes = {"batch_size": (batch_size, 1), "val_batch_size": (val_batch_size, 1), "num_workers": (num_workers, 0)}
+        for name, (value, least) in sizes.items():
+            if value < least:
+                raise InputError(f"data.{name} is {value}: give {least} or more")
         self.facts = facts
         self.num_classes = len(facts.classes)
         self.ignore_index = facts.ignore_index
