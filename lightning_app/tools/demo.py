@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from lightning_app import configs
 from lightning_app.data.context_probe import ContextProbe
 from lightning_app.errors import InputError
 from lightning_app.tables import print_table
@@ -17,7 +19,7 @@ from lightning_app.training import RUNS, train
 
 HEADS = ("FCN", "NonLocal")
 RECIPE = "recipes/context_probe"
-ENLARGE = 3
+ENLARGE = 4
 MARGIN = 12
 
 
@@ -61,11 +63,13 @@ def _fit_and_test(head: str) -> None:
 
 def _panel(path: Path, count: int = 3) -> Path:
     """One row per test image: input, truth, and what each head says."""
-    samples = [ContextProbe().dataset("test")[index] for index in range(count)]
+    data = ContextProbe(**yaml.safe_load(configs.find(RECIPE).read_text())["data"]["init_args"])
+    scenes = [data.dataset("test")[index] for index in range(20)]
+    samples = sorted(scenes, key=lambda scene: -len(scene["mask"].unique()))[:count]  # those that ask most
     images = torch.stack([sample["image"] for sample in samples])
     masks = torch.stack([sample["mask"] for sample in samples])
     columns = {"input": images.permute(0, 2, 3, 1).numpy()}
-    palette = np.array(ContextProbe().palette, dtype=np.uint8)
+    palette = np.array(data.palette, dtype=np.uint8)
     columns["truth"] = palette[masks.numpy()]
     for head in HEADS:
         task = SegmentationTask.load_from_checkpoint(_folder(head) / "checkpoints" / "last.ckpt", map_location="cpu")
