@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from lightning_app.errors import InputError
-from lightning_app.timm_changes import BUILT_IN, Changes, apply_changes, check_changes
+from lightning_app.timm_changes import BUILT_IN, apply_changes, check_changes
 from lightning_app.timm_context import insert_context
 
 OUTPUT_STRIDES = (8, 16, 32)
@@ -73,7 +73,7 @@ class TimmBackbone(Backbone):
         in_channels: int = 3,
         out_indices: list[int] | None = None,
         drop_path_rate: float | None = None,
-        changes: Changes | None = None,
+        changes: dict[str, Any] | None = None,
         context: dict[str, dict[str, Any]] | None = None,
     ) -> None:
         super().__init__()

@@ -72,7 +72,7 @@ def _resnet(config: Mapping[str, Any]) -> TimmBackbone:
     if depth < 50:
         changes["conv2_dilation"] = 1
     levels = [index + 1 for index in config.get("out_indices", (0, 1, 2, 3))]  # timm's level 0 is the stem
-    return TimmBackbone(name, output_stride, out_indices=levels, changes=changes)
+    return TimmBackbone(name, output_stride, out_indices=levels, changes={**changes})
 
 
 def _hrnet(config: Mapping[str, Any]) -> TimmBackbone:
