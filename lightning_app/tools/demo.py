@@ -13,8 +13,8 @@ from PIL import Image, ImageDraw, ImageFont
 from lightning_app import configs
 from lightning_app.data.context_probe import ContextProbe
 from lightning_app.errors import InputError
+from lightning_app.pretrained import load
 from lightning_app.tables import print_table
-from lightning_app.task import SegmentationTask
 from lightning_app.training import RUNS, train
 
 HEADS = ("FCN", "NonLocal")
@@ -64,17 +64,18 @@ def _fit_and_test(head: str) -> None:
 def _panel(path: Path, count: int = 3) -> Path:
     """One row per test image: input, truth, and what each head says."""
     data = ContextProbe(**yaml.safe_load(configs.find(RECIPE).read_text())["data"]["init_args"])
-    scenes = [data.dataset("test")[index] for index in range(20)]
-    samples = sorted(scenes, key=lambda scene: -len(scene["mask"].unique()))[:count]  # those that ask most
+    dataset = data.make_dataset("test")
+    scenes = [dataset[index] for index in range(20)]
+    samples = sorted(scenes, key=lambda scene: -len(torch.unique(scene["mask"])))[:count]  # those that ask most
     images = torch.stack([sample["image"] for sample in samples])
     masks = torch.stack([sample["mask"] for sample in samples])
     columns = {"input": images.permute(0, 2, 3, 1).numpy()}
     palette = np.array(data.palette, dtype=np.uint8)
     columns["truth"] = palette[masks.numpy()]
     for head in HEADS:
-        task = SegmentationTask.load_from_checkpoint(_folder(head) / "checkpoints" / "last.ckpt", map_location="cpu")
+        model = load(_folder(head) / "checkpoints" / "last.ckpt")
         with torch.no_grad():
-            columns[head] = palette[task.eval()(images / 255).argmax(1).numpy()]
+            columns[head] = palette[model(images / 255).argmax(1).numpy()]
     return _draw(columns, path)
 
 
