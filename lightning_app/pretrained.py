@@ -1,7 +1,9 @@
-"""Weights of the zoo, of a run or of a file -> a segmentor that knows its classes, colours and protocol."""
+"""Between zoo and models: weights -> a segmentor that knows its classes and protocol; one's own weights -> an entry."""
 
 import json
+import shutil
 import sys
+import tempfile
 from argparse import ArgumentError
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -22,13 +24,18 @@ from lightning_app.errors import InputError
 from lightning_app.explain import explain
 from lightning_app.heads.base import ContextHead
 from lightning_app.inference import Protocol
+from lightning_app.metrics import Scores
 from lightning_app.registry import HEADS
+from lightning_app.registry import Entry as HeadEntry
 from lightning_app.segmentor import ModelInfo, Segmentor
 from zoo import ZooEntry, ZooError, download, index
+from zoo.cache import CHECKOUT
+from zoo.entry import SHIPPED, Dataset
 
 HEADER: Final = "contextzoo"  # of a safetensors file's metadata: what describes the model, as JSON
 MODEL: Final = ("backbone", "head", "auxiliary", "auxiliary_weight", "channels_last")
 PLACES: Final = ("root", "predict_folder")  # arguments of a datamodule that hold for one machine
+SHIPS: Final = CHECKOUT / SHIPPED  # where weights of one's own come with the repository
 SUFFIXES: Final = (".ckpt", ".safetensors", ".pth", ".pt")
 
 Description = dict[str, Any]  # name, model, classes, palette, protocol, data; published files add metrics and more
@@ -141,10 +148,24 @@ def read_checkpoint(path: Path, *, raw: bool = False) -> tuple[Description, dict
         "palette": [list(colour) for colour in facts["palette"] or voc_palette(len(facts["class_names"]))],
         "protocol": protocol,
         "data": {"class_path": data.get("class_path", ""), "init_args": arguments},
+        "training": {"iterations": content["global_step"], **_recipe(config)},
     }
+    table = content.get("callbacks", {}).get("ClassTable")
+    if table and table["epoch"] == content["epoch"] + 1 and not raw:
+        source = f"validation after epoch {table['epoch']} of its own run"
+        description["metrics"] = {"miou": 100 * Scores(**table["scores"]).miou, "source": source, "stage": "val"}
     tensors = content["current_model_state" if raw else "state_dict"]
     prefix = "segmentor."
     return description, {name.removeprefix(prefix): each for name, each in tensors.items() if name.startswith(prefix)}
+
+
+def _recipe(config: Mapping[str, Any]) -> dict[str, Any]:
+    """How a run trained, as the zoo's index counts it."""
+    model, data, trainer = config["model"], (config.get("data") or {}).get("init_args") or {}, config["trainer"]
+    devices = trainer["devices"] if isinstance(trainer["devices"], int) else 1
+    batch = data.get("batch_size", 1) * max(devices, 1) * trainer["num_nodes"] * trainer["accumulate_grad_batches"]
+    crop = data.get("crop_size") or data.get("image_size")
+    return {"batch": batch, "crop": crop, "optimizer": model["optimizer"], "lr": model["lr"]}
 
 
 def read_published(path: Path) -> tuple[Description, dict[str, Tensor]]:
@@ -281,3 +302,31 @@ def _summary(names: Sequence[str]) -> str:
         f"{layer}.{{{','.join(parameters)}}}" if len(parameters) > 1 else f"{layer}.{parameters[0]}"
         for layer, parameters in layers.items()
     )
+
+
+def dataset_of(description: Description) -> Dataset | None:
+    """The dataset of the zoo that the described weights were trained on, by its datamodule and its classes."""
+    name = description["data"]["class_path"].rpartition(".")[2]
+    for dataset in index.datasets().values():
+        if dataset.data.split()[0] == name and dataset.classes == tuple(description["classes"]):
+            return dataset
+    return None
+
+
+def add_entry(id: str, head: HeadEntry, values: Mapping[str, Any], *, rehearse: bool = False) -> Path:
+    """Write an entry of own weights into the zoo's index; returns the file that it stands in.
+
+    Args:
+        rehearse: only find out whether it could be written.
+
+    Raises:
+        InputError: it would be wrong, or the id is taken; nothing is written.
+    """
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch) if rehearse else index.INDEX
+            if rehearse and (there := index.INDEX / f"{head.slug}.toml").is_file():
+                shutil.copy(there, folder)
+            return index.add(id, head.slug, head.cls.__name__, head.paper, values, folder)
+    except (OSError, ZooError) as error:
+        raise InputError(f"No entry {id}: {error}") from None

@@ -64,6 +64,8 @@ def _parser() -> _Parser:
     command(_remove, "Delete downloaded weights.").add_argument("id", nargs="+")
     command(_where, "Print where weights lie; exit status 1 where they are not here.").add_argument("id")
     command(_check, "Check the index itself.")
+    each = command(_publish, "Publish a checkpoint of your own (contextzoo zoo publish).")
+    each.add_argument("checkpoint", nargs="?")
     return parser
 
 
@@ -207,12 +209,16 @@ def _check(options: argparse.Namespace) -> int:
     return 0
 
 
+def _publish(options: argparse.Namespace) -> int:
+    raise ZooError("Publishing needs torch and the models: contextzoo zoo publish CKPT --id ID")
+
+
 def main(args: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     parser = _parser()
     try:
         options, unknown = parser.parse_known_args(args)
-        if unknown:
+        if unknown and options.command != "publish":
             flags = re.findall(r"--[a-z-]+", options.parser.format_usage())
             hint = index.suggest(unknown[0], flags)
             raise ZooError(f'Unknown argument "{unknown[0]}".{hint} ({options.parser.prog} --help)')

@@ -1,0 +1,308 @@
+"""``contextzoo zoo publish``: one's own checkpoint as a file that anyone can load, with its card and index entry."""
+
+import argparse
+import hashlib
+import importlib
+import json
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+import lightning_app
+from lightning_app.errors import InputError
+from lightning_app.pretrained import HEADER, SHIPS, Description, add_entry, build, dataset_of, load, read_checkpoint
+from lightning_app.registry import HEADS, Entry
+from lightning_app.segmentor import Segmentor
+
+OPTIMIZERS: Final = {"sgd": "SGD", "adamw": "AdamW"}
+HUB: Final = "hf://"
+CARD: Final = "README.md"
+
+
+def main(args: Sequence[str]) -> int:
+    """Publish one checkpoint: a folder, or a repository of the Hugging Face hub, with the weights and their card."""
+    options = _parse(args)
+    description, tensors = read_checkpoint(options.checkpoint, raw=options.raw)
+    description |= {
+        "name": options.id,
+        "metrics": _metrics(options, description),
+        "provenance": {"weights": "raw" if options.raw else "as evaluated", "contextzoo": lightning_app.__version__},
+    }
+    model = build(description, tensors)
+    head = _entry_of(model)
+    dataset = dataset_of(description)
+    terms = options.data_licence or (dataset and dataset.terms)
+    if not terms:
+        raise InputError(
+            f"The zoo does not know the dataset of {options.checkpoint}: give its terms with --data-licence and the "
+            "weights get no entry in the index, or add it to zoo/datasets.toml"
+        )
+    description["licences"] = {"code": options.code_licence, "weights": options.weights_licence, "training data": terms}
+    with _stage(options) as stage:
+        weights = stage / f"{options.id}.safetensors"
+        save_file(_tensors(model, half=options.half), weights, {"format": "pt", HEADER: json.dumps(description)})
+        load(weights)
+        (stage / CARD).write_text(_card(options, description, model, head))
+        values: dict[str, Any] = {}
+        if dataset:
+            values = _values(options, description, model, weights) | {"dataset": dataset.slug}
+            add_entry(options.id, head, values, rehearse=True)
+        place = _push(options, stage) if options.to.startswith(HUB) else _move(options, stage)
+    print(f"{options.id}: {place}")
+    if dataset:
+        print(f"Entry in {add_entry(options.id, head, values)}: contextzoo zoo show {options.id}")
+    else:
+        print("No entry in the index: the zoo does not know its dataset")
+    return 0
+
+
+def _metrics(options: argparse.Namespace, description: Description) -> dict[str, Any]:
+    """The figure to publish: what was given, what was measured with this checkpoint, or what its run saw."""
+    if options.miou is not None:
+        return {"miou": options.miou, "source": options.miou_source, "stage": "val"}
+    run = options.checkpoint.parent.parent
+    for stage, command in (("test", "test"), ("val", "validate")):
+        path = run / f"{command}.json"
+        if options.raw or not path.is_file():
+            continue
+        content = json.loads(path.read_text())
+        if content["checkpoint"] and Path(content["checkpoint"]).resolve() == options.checkpoint.resolve():
+            when = date.fromtimestamp(path.stat().st_mtime)
+            source = f"contextzoo {command} --ckpt_path {options.checkpoint.name}, {when}{_commit()}"
+            return {"miou": 100 * content["mIoU"], "source": source, "stage": stage}
+    measured: dict[str, Any] | None = description.get("metrics")
+    if measured is None:
+        raise InputError(
+            f"No figure is known of {options.checkpoint}: measure it with contextzoo test --ckpt_path, or give "
+            "--miou and --miou-source"
+        )
+    return measured | {"source": f"{measured['source']}{_commit()}"}
+
+
+def _commit() -> str:
+    """The commit of the repository that this runs in, as the end of a source."""
+    command = ["git", "-C", str(SHIPS.parent), "rev-parse", "--short", "HEAD"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return f", commit {found}"
+
+
+def _entry_of(model: Segmentor) -> Entry:
+    for entry in HEADS.values():
+        if entry.cls is type(model.head):
+            return entry
+    raise InputError(f"{type(model.head).__name__} is not registered as a head (contextzoo heads)")
+
+
+def _tensors(model: Segmentor, *, half: bool) -> dict[str, Tensor]:
+    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    if not half:
+        return tensors
+    halves = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    for name, tensor in halves.items():
+        if not tensor.isfinite().all():
+            raise InputError(f"{name} has values beyond half precision's 65504: publish without --half")
+    return halves
+
+
+def _values(options: argparse.Namespace, description: Description, model: Segmentor, weights: Path) -> dict[str, Any]:
+    """The index entry's fields, but for the dataset."""
+    parts, protocol, training = description["model"], description["protocol"], description["training"]
+    slide = protocol["mode"] == "slide"
+    crop = options.crop or training["crop"]
+    if not crop:
+        raise InputError("It was trained on whole images: say with --crop H W how large they are")
+    changes = (parts["backbone"].get("init_args") or {}).get("changes")
+
+    def call(part: dict[str, Any]) -> dict[str, Any]:
+        arguments = {key: value for key, value in (part.get("init_args") or {}).items() if value is not None}
+        return {"type": part["class_path"].rpartition(".")[2], **arguments}
+
+    return {
+        "backbone": {
+            "name": _backbone_name(description),
+            "output_stride": max(model.backbone.reductions),
+            **({"changes": changes} if changes else {}),
+        },
+        "decode_head": call(parts["head"]),
+        "auxiliary_head": call(parts["auxiliary"]) if parts.get("auxiliary") else None,
+        "split": options.split or _split(description),
+        "crop": list(crop),
+        "align_corners": protocol["align_corners"],
+        "window": list(protocol["crop"]) if slide else None,
+        "stride": list(protocol["stride"] or [round(side * 2 / 3) for side in protocol["crop"]]) if slide else None,
+        "miou": round(description["metrics"]["miou"], 2),
+        "miou_source": description["metrics"]["source"],
+        "iterations": training["iterations"],
+        "batch": training["batch"],
+        "optimizer": OPTIMIZERS[training["optimizer"]],
+        "lr": training["lr"],
+        "url": _url(options),
+        "size": weights.stat().st_size,
+        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "format": "safetensors",
+        "code_licence": options.code_licence,
+        "weights_licence": options.weights_licence,
+    }
+
+
+def _backbone_name(description: Description) -> str:
+    part = description["model"]["backbone"]
+    return str((part.get("init_args") or {}).get("name") or part["class_path"])
+
+
+def _split(description: Description) -> str:
+    """The split that the figure is of: the run's own choice, else the dataset's usual one."""
+    key = f"{description['metrics']['stage']}_split"
+    chosen = description["data"]["init_args"].get(key)
+    module = importlib.import_module(description["data"]["class_path"].rpartition(".")[0])
+    return str(chosen or getattr(module.FACTS, key))
+
+
+def _folder(options: argparse.Namespace) -> Path:
+    folder: Path = Path(options.to).expanduser() / options.id
+    return folder
+
+
+def _url(options: argparse.Namespace) -> str:
+    file = f"{options.id}.safetensors"
+    if options.to.startswith(HUB):
+        return f"{options.to.rstrip('/')}/{file}"
+    path = _folder(options).resolve() / file
+    return path.relative_to(SHIPS.parent).as_posix() if path.is_relative_to(SHIPS) else path.as_uri()
+
+
+@contextmanager
+def _stage(options: argparse.Namespace) -> Iterator[Path]:
+    """An empty folder on the right disk, which is gone afterwards."""
+    if options.to.startswith(HUB):
+        parent = None
+    else:
+        if _folder(options).exists():
+            raise InputError(f"{_folder(options)} is there already: give another --id or --to")
+        parent = _folder(options).parent
+        parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=parent, prefix=f".{options.id}.") as folder:
+        yield Path(folder)
+
+
+def _move(options: argparse.Namespace, stage: Path) -> Path:
+    folder = _folder(options)
+    files = list(stage.iterdir())
+    complete = stage / options.id
+    complete.mkdir()
+    for file in files:
+        file.rename(complete / file.name)
+    complete.rename(folder)
+    return folder
+
+
+def _push(options: argparse.Namespace, stage: Path) -> str:
+    """Upload the folder in one commit; returns its address."""
+    repository = options.to.removeprefix(HUB).strip("/")
+    try:
+        from huggingface_hub import HfApi
+    except ImportError:
+        raise InputError("Pushing needs huggingface_hub: pip install contextzoo[hub]") from None
+    try:
+        api = HfApi()
+        api.create_repo(repository, exist_ok=True)
+        api.upload_folder(repo_id=repository, folder_path=stage, commit_message=f"Add {options.id}")
+    except Exception as error:  # its HTTP library's errors come through as well
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise InputError(
+            f"Cannot push to {options.to} ({reason}): log in with hf auth login, or look at the name"
+        ) from None
+    return f"https://huggingface.co/{repository}"
+
+
+def _card(options: argparse.Namespace, description: Description, model: Segmentor, head: Entry) -> str:
+    """The model card, with the fields that the Hugging Face hub reads on top."""
+    metrics, training, licences = description["metrics"], description["training"], description["licences"]
+    count = sum(each.numel() for each in model.parameters()) / 1e6
+    optimizer = f"{OPTIMIZERS[training['optimizer']]}, lr {training['lr']:g}"
+    facts = {
+        "head": f"{head.cls.__name__} ({head.paper})",
+        "backbone": f"{_backbone_name(description)}, output stride {max(model.backbone.reductions)}",
+        "mIoU": f"{metrics['miou']:.2f} ({metrics['source']})",
+        "protocol": ", ".join(f"{key} {value}" for key, value in description["protocol"].items() if value),
+        "trained": f"{training['iterations']} steps of {training['batch']} images, {optimizer}",
+        "parameters": f"{count:.1f} M, {'half' if options.half else 'single'} precision",
+        "licence of the code": licences["code"],
+        "licence of the weights": licences["weights"],
+        "terms of the training data": licences["training data"],
+    }
+    table = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
+    classes = ", ".join(description["classes"])
+    return f"""---
+license: {options.weights_licence.lower()}
+library_name: contextzoo
+pipeline_tag: image-segmentation
+---
+
+# {options.id}
+
+{head.summary}
+
+```
+contextzoo segment photo.jpg --weights {options.id}
+```
+
+```python
+from lightning_app.pretrained import load
+
+model = load("{options.id}")  # or the path of {options.id}.safetensors
+logits = model(images)  # RGB in 0..1, (B, 3, H, W) -> (B, {len(description["classes"])}, H, W)
+```
+
+| | |
+| --- | --- |
+{table}
+
+Classes: {classes}.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message} ({self.prog} --help)")
+
+
+def _parse(args: Sequence[str]) -> argparse.Namespace:
+    parser = _Parser(
+        prog="contextzoo zoo publish",
+        description="Write a checkpoint as DIR/ID/ID.safetensors with its card, README.md, and enter it in the index.",
+        epilog="example: contextzoo zoo publish runs/NAME/checkpoints/best.ckpt --id ccnet_resnet18_camvid-360x480_1k",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("checkpoint", type=Path, metavar="CKPT", help="of contextzoo fit; EMA weights where the run kept them")
+    add("--id", required=True, help="HEAD_BACKBONE_DATASET-CROP_SCHEDULE in lower case")
+    add("--to", default=str(SHIPS), metavar="DIR|hf://USER/REPO", help=f"default: {SHIPS.name}, to ship with the code")
+    add("--raw", action="store_true", help="the weights as trained, where the run also averaged them (EMA)")
+    add("--half", action="store_true", help="store in half precision; they load in single precision")
+    add("--miou", type=float, metavar="PERCENT", help="default: as measured with this checkpoint")
+    add("--miou-source", metavar="TEXT", help="how and when it was measured; goes with --miou")
+    add("--split", help="that the figure is of; default: the run's, else the dataset's usual one")
+    add("--crop", nargs=2, type=int, metavar=("H", "W"), help="of training; default: as the data says")
+    add("--code-licence", default="Apache-2.0", metavar="ID", help="default: Apache-2.0, as this project's")
+    add("--weights-licence", default="Apache-2.0", metavar="ID", help="default: Apache-2.0")
+    add("--data-licence", metavar="TEXT", help="terms of the training data; default: as the zoo knows them")
+    options = parser.parse_args(args)
+    if not re.fullmatch(r"[a-z0-9_-]+", options.id):
+        parser.error(f"--id {options.id!r}: lower-case letters, digits, - and _")
+    if (options.miou is None) != (options.miou_source is None):
+        parser.error("--miou and --miou-source go together")
+    if options.raw and options.miou is None:
+        parser.error("a run measures its averaged weights: give the raw ones' --miou and --miou-source")
+    return options
