@@ -43,14 +43,14 @@ class InterlacedAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         (height, width), (h, w) = x.shape[-2:], self.cell
-        pad_h, pad_w = -height % h, -width % w
-        top, left = pad_h // 2, pad_w // 2
-        x = F.pad(x, (left, pad_w - left, top, pad_h - top))
-        size = (height + pad_h, width + pad_w)
+        size = ((height + h - 1) // h * h, (width + w - 1) // w * w)
+        down, right = size[0] - height, size[1] - width
+        top, left = down // 2, right // 2
+        x = F.pad(x, (left, right - left, top, down - top))
         x = self.far_out(self.far(to_cells(x, self.cell, across=True)))
         x = to_cells(from_cells(x, size, self.cell, across=True), self.cell)
         x = from_cells(self.near_out(self.near(x)), size, self.cell)
-        return x[..., top : top + height, left : left + width]
+        return F.pad(x, (-left, left - right, -top, top - down))
 
 
 @BLOCKS.register("isanet", paper="arXiv:1907.12273", year=2019)
