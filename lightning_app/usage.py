@@ -76,7 +76,8 @@ def _arguments(file: Path, cls: str) -> list[tuple[str, str]]:
 def _default(node: ast.expr | None) -> str:
     if not isinstance(node, ast.Constant) or node.value is None:
         return ""
-    return f" [{str(node.value).lower() if isinstance(node.value, bool) else node.value}]"
+    text = str(node.value)
+    return f" [{text.lower() if isinstance(node.value, bool) else text}]"
 
 
 def _row(name: str, text: str, width: int = 100) -> list[str]:
