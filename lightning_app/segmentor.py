@@ -72,11 +72,11 @@ class Segmentor(nn.Module):
         self.register_buffer("mean", torch.tensor(backbone.mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(backbone.std).view(-1, 1, 1), persistent=False)
         if channels_last:
-            self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.to(memory_format=torch.channels_last)
 
     def _apply(self, *args: Any, **kwargs: Any) -> Self:
         """After a change of dtype or device the constants are written anew: a cast float32 keeps its rounding."""
-        super()._apply(*args, **kwargs)
+        super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
         for name, values in (("mean", self.backbone.mean), ("std", self.backbone.std)):
             like = getattr(self, name)
             setattr(self, name, torch.tensor(values, dtype=like.dtype, device=like.device).view(-1, 1, 1))

@@ -83,7 +83,9 @@ def build_mmseg(models: Any, row: dict[str, Any]) -> nn.Module:
         config["num_stages"] = len(row["decode_head"])
     config["backbone"] = {key: value for key, value in config["backbone"].items() if key != "init_cfg"}
     config = json.loads(json.dumps(config).replace("SyncBN", "BN"))
-    model: nn.Module = models.build(copy.deepcopy({"type": row["segmentor"], "train_cfg": {}, **config}))
+    from mmengine.config import ConfigDict
+
+    model: nn.Module = models.build(ConfigDict(type=row["segmentor"], train_cfg={}, **config))
     return model.eval()
 
 
@@ -104,10 +106,11 @@ def randomise(model: nn.Module) -> None:
 
 
 @torch.no_grad()
-def compare(models: Any, id: str, slide: bool) -> dict[str, float]:
+def compare(models: Any, id: str) -> dict[str, float]:
     """Largest deviations, relative to the standard deviation of the logits."""
     row = upstream_config(zoo.get(id))
-    if slide and row["test_cfg"]["mode"] == "slide":
+    slide = row["test_cfg"]["mode"] == "slide"
+    if slide:  # windows that the small image holds several of
         row["test_cfg"] |= {"crop_size": [65, 81], "stride": [43, 50]}
     theirs = build_mmseg(models, row)
     randomise(theirs)
@@ -121,7 +124,7 @@ def compare(models: Any, id: str, slide: bool) -> dict[str, float]:
     whole = theirs.encode_decode(normalised, copy.deepcopy(meta))
     images = normalised * std + mean
     found = {"whole": (ours(images) - whole).abs().max() / whole.std()}
-    if slide and row["test_cfg"]["mode"] == "slide":
+    if slide:
         windows = theirs.slide_inference(normalised, meta)
         found["slide"] = (predict(ours, images, SIZE, protocol_of(row)) - windows).abs().max() / whole.std()
     if ours.auxiliary is not None:
@@ -174,7 +177,7 @@ def main() -> None:
             seen.add(key)
             ids.append(entry.id)
     for id in ids:
-        print(id, " ".join(f"{key} {value:.1e}" for key, value in compare(models, id, slide=True).items()), flush=True)
+        print(id, " ".join(f"{key} {value:.1e}" for key, value in compare(models, id).items()), flush=True)
 
 
 if __name__ == "__main__":

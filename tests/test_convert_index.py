@@ -20,7 +20,7 @@ from lightning_app.convert.openmmlab_backbones import new_backbone
 from lightning_app.errors import InputError
 from lightning_app.heads.semantic_fpn import SemanticFPN
 from lightning_app.segmentor import Segmentor
-from zoo.index import upstream_config
+from zoo.index import backbones, upstream_config
 
 ENTRIES = [entry for entry in zoo.list_entries() if entry.format == "openmmlab"]
 PARTS = ("backbone", "decode_head", "auxiliary_head")
@@ -92,6 +92,16 @@ def test_every_entry_converts() -> None:
     assert len(converted) > 100
 
 
+@pytest.mark.parametrize("slug", backbones())
+def test_the_index_says_in_timms_words_what_upstream_says_in_its_own(slug: str) -> None:
+    known = backbones()[slug]
+    stride = None if known.upstream["type"] == "HRNet" else known.output_stride
+    row = next(upstream_config(entry) for entry in ENTRIES if entry.backbone.slug == slug)
+    with torch.device("meta"):
+        ours = TimmBackbone(known.name, stride, changes=dict(known.changes))
+        assert str(ours.model) == str(new_backbone(row["backbone"]).model)
+
+
 def row_of(id: str) -> dict[str, Any]:
     return upstream_config(zoo.get(id))
 
@@ -128,6 +138,14 @@ def test_tensors_that_do_not_fit_are_named(change: dict[str, list[int] | None], 
             state[name] = torch.empty(shape, device="meta")
     with torch.device("meta"), pytest.raises(InputError, match=f"do not fit the model: {message}"):
         openmmlab.load_checkpoint(state, row)
+
+
+@pytest.mark.usefixtures("shared_backbones")
+def test_step_counters_may_be_missing() -> None:
+    row = row_of("fcn_r18b-d8_cityscapes-512x1024_80k")
+    state = {name: tensor for name, tensor in state_of(row).items() if not name.endswith("num_batches_tracked")}
+    with torch.device("meta"):
+        assert openmmlab.load_checkpoint(state, row).training is False
 
 
 def test_an_auxiliary_head_that_the_config_lacks_is_unknown() -> None:

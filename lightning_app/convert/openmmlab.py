@@ -100,8 +100,12 @@ def build_head(config: Config, state_dict: Mapping[str, Tensor]) -> ContextHead:
 
 
 def load_strictly(module: nn.Module, state_dict: Mapping[str, Tensor], *, what: str) -> None:
-    """Load every tensor, or none and say in one line which do not fit."""
+    """Load every tensor, or none and say in one line which do not fit.
+
+    Batch norms' step counters may be missing, as from files of old releases.
+    """
     own = module.state_dict()
+    state_dict = {name: own[name] for name in own if name.endswith("num_batches_tracked")} | dict(state_dict)
     faults = {
         "missing": [name for name in own if name not in state_dict],
         "unknown": [name for name in state_dict if name not in own],
