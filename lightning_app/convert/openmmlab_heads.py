@@ -64,9 +64,15 @@ def attention_stages(query_scales: Sequence[int]) -> dict[str, Any]:
     return {"stages": len(query_scales)}
 
 
-def in_float32(temperature: float) -> dict[str, Any]:
-    """DNLHead divides by its temperature as a float32, whatever the precision of the model."""
-    return {"temperature": torch.tensor(temperature, dtype=torch.float32).item()}
+def scaled_in_float32(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """DNLHead divides by temperature and sqrt(inner width) as float32 numbers, whatever the model's precision."""
+    temperature = torch.tensor(config.get("temperature", 0.05), dtype=torch.float32, device="cpu").item()
+    if config.get("use_scale", True):
+        inner = torch.tensor(
+            max(config["channels"] // config.get("reduction", 2), 1), dtype=torch.float64, device="cpu"
+        )
+        temperature *= (inner.float() ** 0.5 / inner**0.5).item()
+    return {**config, "temperature": temperature}
 
 
 def unswapped(config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -187,10 +193,10 @@ RULES: dict[str, HeadRule] = {
             "mode": "mode",
             "reduction": "reduction",
             "use_scale": "use_scale",
-            "temperature": in_float32,
+            "temperature": "temperature",
             "concat_input": "concat_input",
         },
-        fixed=in_float32(0.05),
+        prepare=scaled_in_float32,
         names=(
             (r"dnl_block\.(g|theta|phi|concat_project)\.conv\.", r"block.\1."),
             (r"dnl_block\.", "block."),
