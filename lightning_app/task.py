@@ -228,16 +228,28 @@ class SegmentationTask(LightningModule):
         return LambdaLR(optimizer, factor)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Let learning rates and weight decay given now win over those in the checkpoint's optimiser and schedule."""
+        """Let learning rates, weight decay and length given now win over the checkpoint's optimiser and schedule.
+
+        Raises:
+            InputError: what is given now makes other groups of parameters, or another optimiser.
+        """
         if not checkpoint.get("optimizer_states"):
             return
+        before = checkpoint["hyper_parameters"]
+        for fixed in ("optimizer", "decay_norms", "schedule"):
+            if before[fixed] != self.hparams[fixed]:
+                raise InputError(
+                    f"model.{fixed} {before[fixed]} -> {self.hparams[fixed]}: a resumed run keeps it; "
+                    "start a new one from the weights with --model.weights"
+                )
         now = {group["name"]: group for group in self._optimizer().param_groups}
         (saved,) = checkpoint["optimizer_states"]
         (schedule,) = checkpoint["lr_schedulers"]
-        before = checkpoint["hyper_parameters"]
+        for length in ("total_steps", "_schedule_phases"):  # of onecycle; without them it keeps those of now
+            schedule.pop(length, None)
         for index, group in enumerate(saved["param_groups"]):
             peak_before = before["lr"] * (before["backbone_lr"] if group["name"].startswith("backbone") else 1)
-            change = now[group["name"]]["lr"] / peak_before
+            change = now[group["name"]]["lr"] / peak_before if peak_before else 1.0
             group["weight_decay"] = now[group["name"]]["weight_decay"]
             for rate in ("lr", "initial_lr", "max_lr", "min_lr"):
                 if rate in group:

@@ -43,7 +43,7 @@ def train(verb: str, args: list[str]) -> int:
     args = _with_config_paths(args)
     if weights := _value(args, "--weights"):
         return _evaluate(verb, weights, args)
-    checkpoint = _find_checkpoint(_value(args, "--ckpt_path"), _value(args, "--run"))
+    checkpoint = _find_checkpoint(verb, _value(args, "--ckpt_path"), _value(args, "--run"))
     if checkpoint is None:
         _CLI(None, args=[verb, *args])
         return 0
@@ -129,6 +129,7 @@ def _quieten() -> None:
         ".*does not have many workers",
         "Attribute 'backbone' is an instance of",
         ".*exists and is not empty",
+        "The dirpath has changed",
     ):
         warnings.filterwarnings("ignore", message=text)
 
@@ -217,13 +218,19 @@ class _CLI(LightningCLI):
             )
         self._say_what_is_loaded(config)
         folder = self._run_folder(config)
+        before = config.trainer.default_root_dir  # of the run whose configuration this one starts from
         config.trainer.default_root_dir = str(folder)
+        callbacks: list[Any] = []
         for callback in config.trainer.callbacks or []:
-            if callback.class_path.endswith("ModelCheckpoint") and callback.init_args.dirpath is None:
+            saves = callback.class_path.endswith("ModelCheckpoint")
+            if saves and callback.init_args.dirpath in (None, f"{before}/checkpoints"):
                 callback.init_args.dirpath = str(folder / "checkpoints")
+            if callback not in callbacks:  # given by a run's configuration, and again by a -c
+                callbacks.append(callback)
+        config.trainer.callbacks = callbacks
         loggers = config.trainer.logger
         for logger in loggers if isinstance(loggers, list) else [loggers]:
-            if hasattr(logger, "init_args") and logger.init_args.get("save_dir") in (None, "."):
+            if hasattr(logger, "init_args") and logger.init_args.get("save_dir") in (None, ".", before):
                 logger.init_args.save_dir = str(folder)
 
     def after_instantiate_classes(self) -> None:
@@ -270,10 +277,11 @@ class _CLI(LightningCLI):
     def _say_what_is_loaded(self, config: Any) -> None:
         if self.checkpoint is None:
             return
-        before = _flat(self.checkpoint.config["model"])
-        now = _flat(config.model.as_dict())
-        changes = [f"model.{key} {old} -> {now[key]}" for key, old in before.items() if key in now and now[key] != old]
-        changes += [f"model.{key} -> {new}" for key, new in now.items() if key not in before and new is not None]
+        parts = [part for part in ("model", "data", "trainer") if part in self.checkpoint.config]
+        before = _flat({part: self.checkpoint.config[part] for part in parts})
+        now = _flat({part: config[part].as_dict() for part in parts})
+        changes = [f"{key} {old} -> {now[key]}" for key, old in before.items() if key in now and now[key] != old]
+        changes += [f"{key} -> {new}" for key, new in now.items() if key not in before and new is not None]
         override = f" You override: {', '.join(changes)}." if changes else ""
         verb = "Resuming" if self.subcommand == "fit" else "Loading"
         place = _run_of(self.checkpoint.path) or self.checkpoint.path
@@ -302,8 +310,8 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
             flat |= _flat(value, name)
         elif key == "class_path":
             flat[prefix] = str(value).rpartition(".")[2]
-        elif key not in FROM_DATA:
-            flat[name] = list(value) if isinstance(value, tuple) else value
+        elif key not in (*FROM_DATA, "callbacks", "logger", "default_root_dir"):
+            flat[name] = list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
     return flat
 
 
@@ -353,7 +361,7 @@ def _checked(path: Path) -> Path:
     return path
 
 
-def _find_checkpoint(name: str | None, run: str | None) -> _Checkpoint | None:
+def _find_checkpoint(verb: str, name: str | None, run: str | None) -> _Checkpoint | None:
     """The checkpoint that ``--ckpt_path`` means: a file, or the last or best one of a run (the newest by default)."""
     if name is None or name == "null":
         return None
@@ -373,7 +381,8 @@ def _find_checkpoint(name: str | None, run: str | None) -> _Checkpoint | None:
         raise InputError(f"--ckpt_path {name} is not a checkpoint of this program ({type(error).__name__})") from error
     if "config" not in content:
         raise InputError(f"--ckpt_path {name} does not say how to rebuild its model: contextzoo fit did not write it")
-    config = {part: content["config"][part] for part in ("model", "data")}
+    parts = ("model", "data", "trainer", "seed_everything") if verb == "fit" else ("model", "data")
+    config = {part: content["config"][part] for part in parts}
     return _Checkpoint(path, int(content["global_step"]), content["hyper_parameters"]["num_classes"], config)
 
 
