@@ -17,7 +17,7 @@ def ask(stage: ann.AsymmetricAttention, x: Tensor) -> Tensor:
     query = stage.query(x).flatten(2)
     key = sample(stage.query(x), stage.scales, stage.pool)
     weights = ((query.mT @ key) * key.shape[1] ** -0.5).softmax(-1)
-    return stage.out((weights @ value.mT).mT.reshape(x.shape[0], value.shape[1], *x.shape[2:]))
+    return stage.out((weights @ value.mT).mT.contiguous().view(x.shape[0], value.shape[1], *x.shape[2:]))
 
 
 class APNB(ann.APNB):

@@ -27,5 +27,6 @@ class NonLocalBlock(nonlocal_net.NonLocalBlock):
             if self.mode == "dot_product":
                 weights = weights / n
             else:
-                weights = (weights * (self.scale if self.mode == "embedded_gaussian" else 1)).softmax(-1)
+                weights *= self.scale if self.mode == "embedded_gaussian" else 1
+                weights = weights.softmax(-1)
         return (weights @ g.mT).mT.reshape(x.shape[0], g.shape[1], *x.shape[2:])
