@@ -51,7 +51,10 @@ def train(verb: str, args: list[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         saved = Path(folder) / "checkpoint.yaml"
         saved.write_text(yaml.safe_dump(checkpoint.config))
-        _CLI(checkpoint, args=[verb, "-c", str(saved), *args])
+        try:
+            _CLI(checkpoint, args=[verb, "-c", str(saved), *args])
+        except InputError as error:
+            raise InputError(str(error).replace(str(saved), str(checkpoint.path))) from error
     return 0
 
 
