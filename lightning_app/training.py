@@ -133,6 +133,7 @@ def _quieten() -> None:
         "Attribute 'backbone' is an instance of",
         ".*exists and is not empty",
         "The dirpath has changed",
+        ".*callbacks used to create the checkpoint need",
     ):
         warnings.filterwarnings("ignore", message=text)
 
