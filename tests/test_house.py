@@ -1,0 +1,94 @@
+"""The house: imports only go down its floors, and it stands without the repository around it."""
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FLOORS = (  # a room imports from its own and from those of the floors below
+    {"errors", "files", "tables", "zoo"},
+    {"registry", "configs", "losses", "metrics", "inference", "timm_changes"},
+    {"blocks", "data", "timm_context", "overlay", "usage"},
+    {"heads", "backbone", "callbacks"},
+    {"segmentor", "patchify", "explain"},
+    {"convert"},
+    {"pretrained"},
+    {"task"},
+    {"training"},
+    {"tools"},
+    {"cli"},
+    {"__main__"},
+)
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+FILES = {
+    path: "zoo" if path.is_relative_to(ROOT / "zoo") else path.relative_to(ROOT / "lightning_app").parts[0]
+    for package in ("zoo", "lightning_app")
+    for path in (ROOT / package).rglob("*.py")
+}
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Every module that a file imports, at its head or later; ``from package import name`` is package.name."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def rooms(path: Path) -> Iterator[str]:
+    """The rooms of ours that a file imports from."""
+    for name in imported(path):
+        package, _, rest = name.partition(".")
+        if package == "zoo":
+            yield "zoo"
+        elif package == "lightning_app" and rest not in ("", "__version__"):
+            yield rest.partition(".")[0]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_imports_go_down(path: Path) -> None:
+    room = FILES[path].removesuffix(".py")
+    if room == "__init__":
+        assert not list(rooms(path))
+        return
+    for other in rooms(path):
+        assert other == room or FLOOR[other] < FLOOR[room], f"{room} imports {other}"
+
+
+def test_who_may_import_what() -> None:
+    for path, room in FILES.items():
+        packages = {name.partition(".")[0] for name in imported(path)}
+        assert "wandb" not in packages or room == "callbacks", path
+        assert room != "zoo" or not packages & {"torch", "lightning", "lightning_app"}, path
+        assert room != "blocks" or not packages & {"timm", "torchvision", "lightning"}, path
+        assert "zoo" not in packages or room in ("zoo", "pretrained.py", "tools"), path
+
+
+@pytest.mark.slow
+def test_a_wheel_works_in_an_empty_folder(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path / "dist"), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    install = [sys.executable, "-m", "pip", "install", "--no-deps", "--target", str(tmp_path / "installed"), str(wheel)]
+    subprocess.run(install, check=True, capture_output=True)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "installed")}
+
+    def contextzoo(command: str) -> str:
+        arguments = [sys.executable, "-m", "lightning_app", *command.split()]
+        done = subprocess.run(arguments, cwd=empty, env=environment, check=True, capture_output=True, text=True)
+        return done.stdout
+
+    where = [sys.executable, "-c", "import lightning_app; print(lightning_app.__file__)"]
+    found = subprocess.run(where, cwd=empty, env=environment, check=True, capture_output=True, text=True).stdout
+    assert Path(found).is_relative_to(tmp_path / "installed")
+    assert "name: resnet10t" in contextzoo("fit -c recipes/camvid_cpu --print_config")
+    assert "recipes/" in contextzoo("fit --help")
+    assert "ccnet" in contextzoo("zoo list")
