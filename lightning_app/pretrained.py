@@ -21,7 +21,6 @@ from lightning_app.backbone import Backbone
 from lightning_app.convert import openmmlab
 from lightning_app.data.facts import palette_from_hex, voc_palette
 from lightning_app.errors import InputError
-from lightning_app.explain import explain
 from lightning_app.heads.base import ContextHead
 from lightning_app.inference import Protocol
 from lightning_app.metrics import Scores
@@ -218,7 +217,7 @@ def build(description: Description, tensors: Mapping[str, Tensor]) -> Segmentor:
 def new_segmentor(config: Mapping[str, Any], num_classes: int, name: str) -> Segmentor:
     """A segmentor from its parts in the words of the command line, freshly initialised.
 
-    A file may come from anywhere, so nothing but subclasses of :class:`Backbone` and :class:`ContextHead` is ever made.
+    A file may come from anywhere, so it can name no more than the backbones and heads that are imported already.
 
     Raises:
         InputError: an unknown part or argument.
@@ -228,7 +227,8 @@ def new_segmentor(config: Mapping[str, Any], num_classes: int, name: str) -> Seg
     parser.add_argument("--backbone", type=Backbone)
     parser.add_argument("--head", type=Callable[[list[int], int], ContextHead])
     parser.add_argument("--auxiliary", type=Callable[[list[int], int], ContextHead] | None)
-    parts = {part: _part(config.get(part), name) for part in ("backbone", "head", "auxiliary")}
+    kinds: dict[str, type] = {"backbone": Backbone, "head": ContextHead, "auxiliary": ContextHead}
+    parts = {part: _part(config.get(part), kind, name) for part, kind in kinds.items()}
     try:
         made = parser.instantiate(parser.parse_object(parts))
         backbone: Backbone = made.backbone
@@ -240,19 +240,27 @@ def new_segmentor(config: Mapping[str, Any], num_classes: int, name: str) -> Seg
             channels_last=config.get("channels_last", False),
         )
     except (ArgumentError, AttributeError, TypeError, ValueError) as error:
-        raise InputError(f"{name}: its model cannot be built: {explain(str(error), [])}") from error
+        raise InputError(f"{name}: its model cannot be built: {' '.join(str(error).split())}") from error
 
 
-def _part(spec: Any, name: str) -> dict[str, Any] | None:
+def _part(spec: Any, kind: type, name: str) -> dict[str, Any] | None:
     """Class and plain arguments of one part."""
     if spec is None:
         return None
+    if not isinstance(spec, Mapping) or spec.get("class_path") not in _subclasses(kind):
+        raise InputError(f"{name}: its model cannot be built: {spec} is no {kind.__name__}")
     arguments = spec.get("init_args") or {}
     if "class_path" in json.dumps(arguments):
-        raise InputError(f"{name}: its model cannot be built: {spec} holds a class inside another")
+        raise InputError(f"{name}: its model cannot be built: {spec} holds another class")
     if "pretrained" in arguments:
         arguments = arguments | {"pretrained": False}  # all weights are in the file
     return {"class_path": spec["class_path"], "init_args": arguments}
+
+
+def _subclasses(kind: type) -> set[str]:
+    """Import paths of all classes below ``kind``."""
+    children: list[type] = kind.__subclasses__()
+    return {f"{child.__module__}.{child.__qualname__}" for child in children}.union(*map(_subclasses, children))
 
 
 def transfer(source: Segmentor, target: Segmentor, num_classes: int, *, force: bool = False) -> str:
@@ -265,9 +273,11 @@ def transfer(source: Segmentor, target: Segmentor, num_classes: int, *, force: b
     """
     given, wanted = source.state_dict(), target.state_dict()
     fitting = {name: tensor for name, tensor in given.items() if name in wanted and wanted[name].shape == tensor.shape}
-    counted = [name for name in wanted if not name.endswith("num_batches_tracked")]
+    counted, present = (
+        [name for name in names if not name.endswith("num_batches_tracked")] for names in (wanted, given)
+    )
     new = [name for name in counted if name not in fitting]
-    unused = [name for name in given if name not in wanted]
+    unused = [name for name in present if name not in wanted]
     assert source.info is not None
     share = f"{len(counted) - len(new)}/{len(counted)} tensors"
     if 2 * len(new) > len(counted) and not force:
@@ -302,6 +312,11 @@ def _summary(names: Sequence[str]) -> str:
         f"{layer}.{{{','.join(parameters)}}}" if len(parameters) > 1 else f"{layer}.{parameters[0]}"
         for layer, parameters in layers.items()
     )
+
+
+def is_known(id: str) -> bool:
+    """Whether the zoo has weights of that id."""
+    return any(entry.id == id for entry in zoo.list_entries())
 
 
 def dataset_of(description: Description) -> Dataset | None:

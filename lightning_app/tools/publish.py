@@ -2,10 +2,10 @@
 
 import argparse
 import hashlib
-import importlib
 import json
 import re
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,8 +17,19 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import lightning_app
+from lightning_app import data
 from lightning_app.errors import InputError
-from lightning_app.pretrained import HEADER, SHIPS, Description, add_entry, build, dataset_of, load, read_checkpoint
+from lightning_app.pretrained import (
+    HEADER,
+    SHIPS,
+    Description,
+    add_entry,
+    build,
+    dataset_of,
+    is_known,
+    load,
+    read_checkpoint,
+)
 from lightning_app.registry import HEADS, Entry
 from lightning_app.segmentor import Segmentor
 
@@ -30,6 +41,8 @@ CARD: Final = "README.md"
 def main(args: Sequence[str]) -> int:
     """Publish one checkpoint: a folder, or a repository of the Hugging Face hub, with the weights and their card."""
     options = _parse(args)
+    if is_known(options.id):
+        raise InputError(f"{options.id} is taken: give another --id")
     description, tensors = read_checkpoint(options.checkpoint, raw=options.raw)
     description |= {
         "name": options.id,
@@ -165,8 +178,8 @@ def _split(description: Description) -> str:
     """The split that the figure is of: the run's own choice, else the dataset's usual one."""
     key = f"{description['metrics']['stage']}_split"
     chosen = description["data"]["init_args"].get(key)
-    module = importlib.import_module(description["data"]["class_path"].rpartition(".")[0])
-    return str(chosen or getattr(module.FACTS, key))
+    datamodule = getattr(data, description["data"]["class_path"].rpartition(".")[2])
+    return str(chosen or getattr(sys.modules[datamodule.__module__].FACTS, key))
 
 
 def _folder(options: argparse.Namespace) -> Path:
@@ -213,7 +226,7 @@ def _push(options: argparse.Namespace, stage: Path) -> str:
     try:
         from huggingface_hub import HfApi
     except ImportError:
-        raise InputError("Pushing needs huggingface_hub: pip install contextzoo[hub]") from None
+        raise InputError("Pushing needs huggingface_hub: pip install 'contextzoo[hub]'") from None
     try:
         api = HfApi()
         api.create_repo(repository, exist_ok=True)

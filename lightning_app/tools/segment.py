@@ -84,20 +84,27 @@ class Segmenter:
         Raises:
             MemoryError: half the window is too much as well.
         """
+        ids = self._attempt(image, advance)
+        if ids is None and not self.halved:
+            self.halved = True
+            crop = self.protocol((image.shape[0], image.shape[1])).crop
+            assert crop is not None
+            print(f"Out of memory: going on in windows of {crop[0]}x{crop[1]}", file=sys.stderr)
+            ids = self._attempt(image, advance)
+        if ids is None:
+            raise MemoryError
+        return ids
+
+    def _attempt(self, image: NDArray[np.uint8], advance: Advance) -> Ids | None:
+        """Class numbers; None where memory runs out."""
         try:
             return self._classes(image, advance)
         except (MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
-            if self.halved:
-                raise MemoryError from None
-        self.halved = True  # outside of the handler, which would keep what the failed attempt held
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        crop = self.protocol((image.shape[0], image.shape[1])).crop
-        assert crop is not None
-        print(f"Out of memory: going on in windows of {crop[0]}x{crop[1]}", file=sys.stderr)
-        return self._classes(image, advance)
+        return None
 
     def protocol(self, size: Size) -> Protocol:
         """How an image of this size is looked at."""
@@ -196,7 +203,8 @@ def _segment_video(segmenter: Segmenter, source: Path, target: Path, advance: Ad
                 ids = segmenter(image, lambda share: None)
                 shares, count = shares + class_shares(ids, len(info.classes)), count + 1
                 blend(image, ids, info.palette, out=image)
-                out.height, out.width = height, width
+                if count == 1:
+                    out.height, out.width = height, width
                 coloured.mux(out.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
                 advance(1 / max(stream.frames, count))
             coloured.mux(out.encode(None))
@@ -220,7 +228,7 @@ def _write_json(
         "width": size[1],
         **more,
         "weights": info.name,
-        "protocol": asdict(segmenter.protocol(size)),
+        "protocol": {key: value for key, value in asdict(segmenter.protocol(size)).items() if value},
         "classes": {name: share for name, share in ranked if share},
     }
     with replacing(_named(target, ".json")) as path:
@@ -257,7 +265,7 @@ def _sources(inputs: Sequence[str], out: Path) -> dict[Path, Path]:
         try:
             import av  # noqa: F401
         except ImportError:
-            raise InputError("Videos need PyAV: pip install contextzoo[video]") from None
+            raise InputError("Videos need PyAV: pip install 'contextzoo[video]'") from None
     return found
 
 

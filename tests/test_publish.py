@@ -1,0 +1,227 @@
+"""Publishing a run's checkpoint: the file, its card, its index entry; and nothing where something is wrong."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from weights import fit_camvid
+
+import zoo
+from lightning_app.cli import main
+from lightning_app.pretrained import HEADER, load
+from zoo import index
+
+ROOT = Path(__file__).parents[1]
+ID = "fcn_test_resnet_camvid-24x32_1ep"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The best checkpoint of a run with averaged weights."""
+    folder = tmp_path_factory.mktemp("run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        yield fit_camvid(folder, "--trainer.callbacks+=lightning.pytorch.callbacks.EMAWeightAveraging")
+
+
+@pytest.fixture(autouse=True)
+def own_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the index to write to, and an empty working folder."""
+    folder = tmp_path / "index"
+    shutil.copytree(index.INDEX, folder)
+    monkeypatch.setattr(index, "INDEX", folder)
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def publish(run: Path, typed: str = "", id: str = ID, to: str = "out") -> int:
+    return main(["zoo", "publish", str(run), "--id", id, "--to", to, *typed.split()])
+
+
+def header(path: Path) -> dict[str, Any]:
+    with safe_open(path, framework="pt") as file:
+        description: dict[str, Any] = json.loads(file.metadata()[HEADER])
+        return description
+
+
+def images() -> torch.Tensor:
+    return torch.rand(1, 3, 40, 56, generator=torch.Generator().manual_seed(0))
+
+
+def test_file_card_and_entry(run: Path, own_index: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert publish(run) == 0
+    out = capsys.readouterr().out
+    assert out.splitlines() == [f"{ID}: out/{ID}", f"Entry in {own_index}/fcn.toml: contextzoo zoo show {ID}"]
+    folder = Path("out") / ID
+    assert {path.name for path in folder.iterdir()} == {f"{ID}.safetensors", "README.md"}
+    assert [path.name for path in Path("out").iterdir()] == [ID]
+
+    model, trained = load(folder / f"{ID}.safetensors"), load(run)
+    assert torch.equal(model(images()), trained(images()))
+    described = header(folder / f"{ID}.safetensors")
+    assert described["classes"] == list(zoo.index.datasets()["camvid"].classes)
+    assert described["licences"]["training data"] == zoo.index.datasets()["camvid"].terms
+    assert "root" not in described["data"]["init_args"]
+    assert str(run.parents[3]) not in json.dumps(described)  # no path of this machine
+
+    entry = zoo.get(ID)
+    assert entry.url == (folder / f"{ID}.safetensors").resolve().as_uri()
+    assert (entry.dataset, entry.split, entry.crop, entry.iterations, entry.batch) == ("camvid", "val", (24, 32), 2, 2)
+    assert (entry.decode_head["type"], entry.decode_head["channels"]) == ("FCN", 8)  # type: ignore[call-overload]
+    assert (entry.backbone.name, entry.backbone.output_stride, entry.optimizer) == ("test_resnet", 16, "SGD")
+    assert trained.info is not None
+    assert entry.miou == round(trained.info.miou or 0, 2)
+    assert entry.miou_source.startswith("validation after epoch 1 of its own run")
+    assert load(ID).info == model.info.__class__(  # type: ignore[union-attr]
+        **{**vars(model.info), "miou": entry.miou, "miou_source": f"{entry.miou_source}, val"}
+    )
+
+    card = (folder / "README.md").read_text()
+    assert card.startswith("---\nlicense: apache-2.0\n")
+    for text in (f"--weights {ID}", entry.code_licence, entry.weights_licence, entry.data_licence, f"{entry.miou:.2f}"):
+        assert text in card
+    assert "pavement" in card
+
+
+def test_it_loads_in_a_bare_process(run: Path) -> None:
+    assert publish(run) == 0
+    file = Path("out") / ID / f"{ID}.safetensors"
+    code = f"""
+import torch
+from lightning_app.pretrained import load
+model = load({str(file)!r})
+images = torch.rand(1, 3, 40, 56, generator=torch.Generator().manual_seed(0))
+print(model.info.classes[3], model(images).double().sum().item())
+"""
+    environment = {"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"], "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    name, total = done.stdout.split()
+    assert name == "road"
+    assert float(total) == pytest.approx(load(run)(images()).double().sum().item(), rel=1e-4)
+
+
+def test_raw_weights_in_half_precision(run: Path) -> None:
+    assert publish(run, "--raw --half --miou 12.3 --miou-source by-hand") == 0
+    file = Path("out") / ID / f"{ID}.safetensors"
+    content = torch.load(run, weights_only=True)
+    raw = content["current_model_state"]["segmentor.head.classifier.weight"]
+    with safe_open(file, framework="pt") as opened:
+        assert torch.equal(opened.get_tensor("head.classifier.weight"), raw.half())
+    assert torch.equal(load(file).head.classifier.weight, raw.half().float())
+    assert zoo.get(ID).miou == 12.3
+    assert "half precision" in (file.parent / "README.md").read_text()
+
+
+def test_the_figure_measured_with_the_checkpoint_goes_first(run: Path) -> None:
+    results = run.parents[1] / "test.json"
+    results.write_text(json.dumps({"checkpoint": str(run), "mIoU": 0.4321}))
+    try:
+        assert publish(run) == 0
+    finally:
+        results.unlink()
+    entry = zoo.get(ID)
+    assert (entry.miou, entry.split) == (43.21, "test")
+    assert entry.miou_source.startswith("contextzoo test --ckpt_path best.ckpt, 20")
+
+
+@pytest.mark.parametrize(
+    ("id", "typed", "message"),
+    [
+        ("ccnet_test_resnet_camvid-24x32_1ep", "", 'must start with "fcn_"'),
+        ("fcn_r50-d8_cityscapes-512x1024_40k", "", "is taken"),
+        ("../fcn_x_y", "", "lower-case letters"),
+        (ID, "--miou 50", "--miou and --miou-source go together"),
+        (ID, "--miou 500 --miou-source x", "per cent, 0 to 100"),
+        (ID, "--raw", "give the raw ones' --miou"),
+        (ID, "--code-licence", "--code-licence"),
+    ],
+)
+def test_what_is_wrong_leaves_nothing(
+    run: Path, own_index: Path, id: str, typed: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path.name: path.read_bytes() for path in own_index.iterdir()}
+    assert publish(run, typed, id) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not Path("out").exists() or not list(Path("out").iterdir())
+    assert {path.name: path.read_bytes() for path in own_index.iterdir()} == before
+
+
+def test_a_folder_that_is_there_is_left_alone(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (Path("out") / ID).mkdir(parents=True)
+    assert publish(run) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert list((Path("out") / ID).iterdir()) == []
+
+
+def test_values_beyond_half_precision_are_named(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content = torch.load(run, weights_only=True)
+    content["state_dict"]["segmentor.head.classifier.bias"][0] = 1e5
+    torch.save(content, tmp_path / "large.ckpt")
+    assert publish(tmp_path / "large.ckpt", "--half") == 2
+    assert "head.classifier.bias has values beyond half precision's 65504" in capsys.readouterr().err
+    assert not Path("out", ID).exists()
+
+
+def test_data_that_the_zoo_does_not_know(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content = torch.load(run, weights_only=True)
+    content["hyper_parameters"]["class_names"][0] = "heaven"
+    torch.save(content, tmp_path / "own.ckpt")
+    assert publish(tmp_path / "own.ckpt") == 2
+    assert "--data-licence" in capsys.readouterr().err
+    assert publish(tmp_path / "own.ckpt", "--data-licence CC0-1.0") == 0
+    assert "No entry in the index" in capsys.readouterr().out
+    assert "CC0-1.0" in (Path("out") / ID / "README.md").read_text()
+    assert load(Path("out") / ID / f"{ID}.safetensors").info.classes[0] == "heaven"  # type: ignore[union-attr]
+
+
+def test_pushing_to_the_hub(run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    hub = pytest.importorskip("huggingface_hub")
+    pushed: dict[str, bytes] = {}
+
+    class Api:
+        def create_repo(self, repo_id: str, *, exist_ok: bool) -> None:
+            assert (repo_id, exist_ok) == ("someone/models", True)
+
+        def upload_folder(self, *, repo_id: str, folder_path: Path, commit_message: str) -> None:
+            pushed.update({path.name: path.read_bytes() for path in folder_path.iterdir()})
+
+    monkeypatch.setattr(hub, "HfApi", Api)
+    assert publish(run, to="hf://someone/models") == 0
+    assert "https://huggingface.co/someone/models" in capsys.readouterr().out
+    assert pushed.keys() == {f"{ID}.safetensors", "README.md"}
+    entry = zoo.get(ID)
+    assert entry.url == f"hf://someone/models/{ID}.safetensors"
+    assert entry.size == len(pushed[f"{ID}.safetensors"])
+
+
+def test_a_push_that_fails_enters_nothing(
+    run: Path, own_index: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("huggingface_hub")
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    before = (own_index / "fcn.toml").read_bytes()
+    assert publish(run, to="hf://someone/models") == 2
+    error = capsys.readouterr().err
+    assert "Cannot push to hf://someone/models" in error
+    assert error.count("\n") == 1
+    assert (own_index / "fcn.toml").read_bytes() == before
+
+
+def test_the_zoo_alone_sends_to_the_right_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "zoo", "publish", "best.ckpt", "--id", ID], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 2
+    assert "contextzoo zoo publish CKPT --id ID" in done.stderr
