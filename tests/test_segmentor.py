@@ -12,6 +12,8 @@ from lightning_app.heads.encnet import EncNet
 from lightning_app.heads.fcn import FCN
 from lightning_app.segmentor import Segmentor
 
+TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2])
+
 
 class Pixels(Backbone):
     """Levels are the normalised image, and what lies in blocks of 8 x 8 of it."""
@@ -99,6 +101,7 @@ def test_compiling_keeps_the_names_of_the_weights() -> None:
     assert list(compiled.state_dict()) == names
 
 
+@pytest.mark.skipif(TORCH < (2, 13), reason="the export of torch 2.11 ties free sides to odd or even ones")
 @torch.no_grad()
 def test_an_exported_graph_holds_at_other_sizes() -> None:
     model = tiny()
