@@ -29,7 +29,7 @@ class PositionAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = channels_last(x)
-        return torch.addcmul(x, self.gamma, attention(self.query(x), self.key(x), self.value(x), 1.0))
+        return torch.addcmul(x, attention(self.query(x), self.key(x), self.value(x), 1.0), self.gamma)
 
 
 @BLOCKS.register("cam", paper="arXiv:1809.02983", year=2019)
@@ -56,4 +56,4 @@ class ChannelAttention(nn.Module):
         ):  # sums over all positions, raw in a softmax: half is too coarse
             wide = flat.to(torch.promote_types(x.dtype, torch.float32))
             weights = (wide @ wide.transpose(1, 2)).neg().softmax(-1).to(x.dtype)
-        return torch.addcmul(x, self.gamma, (weights @ flat).view_as(x))
+        return torch.addcmul(x, (weights @ flat).view_as(x), self.gamma)
