@@ -75,7 +75,7 @@ def list_entries(
     commercial: bool = False,
     local: bool = False,
 ) -> list[ZooEntry]:
-    """Entries that meet every condition given, in the order of the index.
+    """Entries that meet every condition given, in the order of the index. Upper case in names does not matter.
 
     Args:
         head: slug of the head.
@@ -88,6 +88,7 @@ def list_entries(
     Raises:
         ZooError: unknown name, or an index file is wrong.
     """
+    head, dataset, backbone = (name and name.lower() for name in (head, dataset, backbone))
     _known("head", head, heads())
     _known("dataset", dataset, datasets())
     entries = [entry for stem in ([head] if head else heads()) for entry in read(INDEX / f"{stem}.toml")]
