@@ -51,20 +51,27 @@ def load(weights: str | Path, *, device: str | torch.device = "cpu") -> Segmento
     Raises:
         InputError: no such id or file, or a file that does not say how to build its model.
     """
+    path, entry = _find(weights)
+    return _load_file(path, entry).to(device).eval()
+
+
+def find(weights: str | Path) -> Path:
+    """The file of the weights, fetched and verified where they are an id.
+
+    Raises:
+        InputError: no such id or file.
+    """
+    return _find(weights)[0]
+
+
+def _find(weights: str | Path) -> tuple[Path, ZooEntry | None]:
     path = Path(weights)
     if path.suffix in SUFFIXES:
         if not path.is_file():
             raise InputError(f"{path}: no such file")
-        entry = None
-    else:
-        path, entry = _fetch(str(weights))
-    model = _load_file(path, entry)
-    return model.to(device).eval()
-
-
-def _fetch(id: str) -> tuple[Path, ZooEntry]:
+        return path, None
     try:
-        entry = zoo.get(id)
+        entry = zoo.get(str(weights))
         return download.fetch(entry, say=lambda line: print(line, file=sys.stderr)), entry
     except ZooError as error:
         raise InputError(str(error)) from None

@@ -121,20 +121,25 @@ class SegmentationTask(LightningModule):
         self.val_metrics = SegmentationMetrics(num_classes, ignore_index)
         self.test_metrics = SegmentationMetrics(num_classes, ignore_index)
         self.scores: Scores | None = None
+        self.restored = False  # from a checkpoint
 
     def setup(self, stage: str) -> None:
-        """Load the weights to start from and weigh the classes by the training masks, where asked."""
+        """Weigh the classes by the training masks, where asked."""
         if stage != "fit":
             return
-        if (weights := self.hparams["weights"]) and not self.trainer.ckpt_path:
-            h = self.hparams
-            rank_zero_only(print)(transfer(load(weights), self.segmentor, h["num_classes"], force=h["weights_force"]))
         weighting = self.hparams["class_weights"]
         if isinstance(weighting, str):
             counts = torch.tensor(self.trainer.datamodule.class_statistics())  # type: ignore[attr-defined]
             for loss in self.loss.losses.values():
                 if isinstance(loss, CrossEntropy) and loss.class_weights is not None:
                     loss.class_weights.copy_(WEIGHTINGS[weighting](counts))
+
+    def on_fit_start(self) -> None:
+        """Load the weights to start from, unless a checkpoint has been loaded."""
+        h = self.hparams
+        if h["weights"] and not self.restored:
+            source = load(h["weights"], device=self.device)
+            rank_zero_only(print)(transfer(source, self.segmentor, h["num_classes"], force=h["weights_force"]))
 
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.segmentor(images)
@@ -233,6 +238,7 @@ class SegmentationTask(LightningModule):
         Raises:
             InputError: what is given now makes other groups of parameters, or another optimiser.
         """
+        self.restored = True
         if not checkpoint.get("optimizer_states"):
             return
         before = checkpoint["hyper_parameters"]

@@ -24,7 +24,7 @@ from lightning_app.errors import InputError, input_error
 from lightning_app.explain import explain
 from lightning_app.inference import Protocol
 from lightning_app.patchify import Patchify  # noqa: F401
-from lightning_app.pretrained import load
+from lightning_app.pretrained import find, load
 from lightning_app.registry import HEADS
 from lightning_app.segmentor import ModelInfo, Segmentor
 from lightning_app.task import SegmentationTask
@@ -220,6 +220,8 @@ class _CLI(LightningCLI):
             raise InputError(
                 f"{self.subcommand} with which weights? Give --ckpt_path best, a .ckpt file, or --weights ID"
             )
+        if self.subcommand == "fit" and self.checkpoint is None and config.model.weights:
+            find(config.model.weights)  # or say so before anything is written
         self._say_what_is_loaded(config)
         folder = self._run_folder(config)
         before = config.trainer.default_root_dir  # of the run whose configuration this one starts from
