@@ -40,6 +40,8 @@ def usage(verb: str, what: str) -> str:
     lines += ["", "Run"]
     lines += _row("--run NAME", "the run's folder is runs/NAME; made from data, head and time where not given")
     lines += _row("--ckpt_path", "a .ckpt file, last or best: of the run that --run names, or of the newest")
+    if verb != "fit":
+        lines += _row("--weights", "instead: an id of the zoo or a file, evaluated by its own protocol")
     lines += ["", "Model: --model.head CLASS (contextzoo heads; --model.head.help CLASS), and --model.X"]
     for name, text in _arguments(PACKAGE / "task.py", "SegmentationTask"):
         lines += _row(name, text)
