@@ -200,7 +200,7 @@ def test_probe_command_stores_draws_and_resumes(tmp_path: Path, capsys: pytest.C
     assert main(command) == 0
     first = capsys.readouterr().out
     assert "[1/1] fcn near seed 0: 0." in first
-    assert "chance 0.25" in first
+    assert "chance is 0.25" in first
     lines = (tmp_path / "results.jsonl").read_text().splitlines()
     (entry,) = [json.loads(line) for line in lines]
     assert (entry["head"], entry["mode"], entry["seed"], entry["steps"]) == ("fcn", "near", 0, 2)
