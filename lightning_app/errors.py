@@ -9,6 +9,12 @@ class InputError(ValueError):
     """
 
 
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise an InputError unless ``value`` is one of ``choices``: types alone do not stop a misspelt word."""
+    if value not in choices:
+        raise InputError(f'{name} cannot be "{value}" (one of {", ".join(choices)})')
+
+
 def input_error(error: BaseException | None) -> InputError | None:
     """The InputError that ``error`` is or was raised from."""
     while error is not None and not isinstance(error, InputError):

@@ -11,6 +11,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from lightning_app.errors import InputError
 from lightning_app.heads.base import ContextHead, Outputs
 from lightning_app.registry import BLOCKS, HEADS, Entry
 
@@ -193,3 +194,19 @@ def test_block_is_close_in_bfloat16(entry: Entry) -> None:
         y = block(x).float()
     assert y.isfinite().all()
     assert (y - exact).norm() < 0.1 * exact.norm()
+
+
+@pytest.mark.parametrize(
+    ("slug", "arguments"),
+    [
+        ("polarized", {"form": "sequential"}),
+        ("polarized", {"mode": "official"}),
+        ("gcnet", {"pooling": "max"}),
+        ("gcnet", {"fusion": ["sum"]}),
+        ("latentgnn", {"mode": "both"}),
+        ("cbam", {"pools": ["mean"]}),
+    ],
+)
+def test_a_misspelt_word_is_refused(slug: str, arguments: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="one of"):
+        BLOCKS[slug].cls(16, **arguments)

@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from lightning_app.errors import check_choice
 from lightning_app.registry import BLOCKS
 
 Pool = Literal["avg", "max", "lp", "lse"]
@@ -45,6 +46,8 @@ class CBAM(nn.Module):
         kernel_size: int = 7,
     ) -> None:
         super().__init__()
+        for pool in pools:
+            check_choice("pools", pool, ("avg", "max", "lp", "lse"))
         hidden = max(channels // reduction, 1)
         self.pools = tuple(pools)
         self.mlp = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, channels))

@@ -5,6 +5,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from lightning_app.errors import check_choice
 from lightning_app.registry import BLOCKS
 
 
@@ -34,6 +35,9 @@ class GlobalContext(nn.Module):
         fusion: Sequence[Literal["add", "mul"]] = ("add",),
     ) -> None:
         super().__init__()
+        check_choice("pooling", pooling, ("att", "avg"))
+        for way in fusion:
+            check_choice("fusion", way, ("add", "mul"))
         hidden = max(int(channels * ratio), 1)
         self.mask = nn.Conv2d(channels, 1, 1) if pooling == "att" else None
         self.add = _transform(channels, hidden) if "add" in fusion else None

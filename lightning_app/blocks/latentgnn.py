@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_app.blocks._layers import ConvBNReLU
+from lightning_app.errors import check_choice
 from lightning_app.registry import BLOCKS
 
 
@@ -78,6 +79,7 @@ class LatentGraph(nn.Module):
         residual: bool = True,
     ) -> None:
         super().__init__()
+        check_choice("mode", mode, ("symmetric", "asymmetric"))
         self.residual = residual
         width = channels // stride
         self.down = ConvBNReLU(channels, width, slope=None)

@@ -4,6 +4,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from lightning_app.errors import check_choice
 from lightning_app.registry import BLOCKS
 
 
@@ -43,6 +44,8 @@ class PolarizedSelfAttention(nn.Module):
         form: Literal["official", "paper"] = "official",
     ) -> None:
         super().__init__()
+        check_choice("mode", mode, ("parallel", "sequential"))
+        check_choice("form", form, ("official", "paper"))
         self.mode, self.form = mode, form
         half = channels // 2
         bias = form == "paper"
