@@ -156,6 +156,13 @@ def test_bad_input_is_one_line(typed: str, message: str, capsys: pytest.CaptureF
     assert not Path("segmented").exists()
 
 
+def test_a_folder_that_cannot_be_written_to(capsys: pytest.CaptureFixture[str]) -> None:
+    photo("photo.png")
+    Path("file").write_text("")
+    assert run("photo.png --out file") == 2
+    assert capsys.readouterr().err.startswith("file")
+
+
 def out_of_memory_above(monkeypatch: pytest.MonkeyPatch, pixels: int) -> None:
     """Let the model fail as the allocator does where a window has more pixels."""
     forward = segment.Segmentor.forward

@@ -33,10 +33,9 @@ from lightning_app.segmentor import Segmentor
 VIDEOS: Final = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm"})
 PRECISIONS: Final = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 SCALES: Final = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)  # of --tta, those of the field's multi-scale figures
-WHOLE: Final = (
-    2048 * 1024
-)  # pixels up to which an image is seen at once, where the protocol has neither box nor windows
-WINDOW: Final = (1024, 1024)  # for larger ones
+WHOLE: Final = 2048 * 1024  # pixels: larger images are seen in windows where the protocol has neither box nor windows
+WINDOW: Final = (1024, 1024)
+JPEG_SIDE: Final = 65_500  # pixels that the format can hold
 LOGITS: Final = 2**30  # bytes of logits that are held at once
 
 Ids = NDArray[np.uint8]
@@ -60,6 +59,8 @@ def main(args: Sequence[str]) -> int:
             except MemoryError:
                 skipped += 1
                 print(f"{source}: out of memory again. Give a smaller --window.", file=sys.stderr)
+            except OSError as error:  # of writing; what cannot be read is a BadFile
+                raise InputError(f"{error.filename or options.out}: {error.strerror or error}") from None
     if skipped:
         print(f"{len(sources) - skipped} of {len(sources)} segmented, {skipped} skipped", file=sys.stderr)
     return int(skipped > 0)
@@ -174,8 +175,10 @@ def _segment_image(segmenter: Segmenter, source: Path, target: Path, advance: Ad
     )  # makes it a palette image whose pixels stay class numbers
     with replacing(_named(target, ".png")) as path:
         mask.save(path, "PNG")
+    picture = overlay(image, ids, info.classes, info.palette)
+    picture.thumbnail((JPEG_SIDE, JPEG_SIDE))
     with replacing(_named(target, "_overlay.jpg")) as path:
-        overlay(image, ids, info.classes, info.palette).save(path, "JPEG", quality=90)
+        picture.save(path, "JPEG", quality=90)
     shares = class_shares(ids, len(info.classes))
     _write_json(segmenter, source, target, (ids.shape[0], ids.shape[1]), shares)
     return _line(segmenter, source, _named(target, ".png"), shares)
