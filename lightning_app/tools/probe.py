@@ -122,7 +122,7 @@ def network(slug: str) -> Segmentor:
         for name, parameter in inspect.signature(cls).parameters.items()
         if name.endswith("channels") and isinstance(parameter.default, int)
     }
-    backbone = Patchify(CHANNELS, CELL)
+    backbone = Patchify(CHANNELS, CELL, depth=1)  # the head's own first layer is the next
     head = cls(backbone.channels, 1 + LAYOUT.textures, **widths | OPTIONS.get(slug, {}))
     assert isinstance(head, ContextHead)
     pointwise(head)
