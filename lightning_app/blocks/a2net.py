@@ -1,5 +1,6 @@
 """Double attention: gather a few global descriptors, give every position the ones it asks for."""
 
+import torch
 from torch import Tensor, nn
 
 from lightning_app.errors import InputError
@@ -53,13 +54,12 @@ class DoubleAttention(nn.Module):
         self.expand = nn.Conv2d(width, channels, 1) if expand else None
 
     def forward(self, x: Tensor) -> Tensor:
+        flat = x.flatten(2)
         attention = self.gather(x).flatten(2).softmax(-1)
-        # The maps sum to one, so the bias of A survives the weighted sum unchanged.
-        descriptors = self.feature((x.flatten(2) @ attention.transpose(1, 2)).unsqueeze(-1)).squeeze(-1)
+        # Attention sums to one over positions, distribution over descriptors: the biases of A and W pass through both.
+        descriptors = self.feature((flat @ attention.transpose(1, 2)).unsqueeze(-1))
         if self.expand is not None:
-            descriptors = self.expand.weight.flatten(1) @ descriptors
-        out: Tensor = descriptors @ self.distribute(x).flatten(2).softmax(1)
-        out = out.view(*out.shape[:2], *x.shape[2:])
-        if self.expand is not None and self.expand.bias is not None:
-            out = out + self.expand.bias.view(-1, 1, 1)
-        return x + out if self.residual else out
+            descriptors = self.expand(descriptors)
+        descriptors, distribution = descriptors.squeeze(-1), self.distribute(x).flatten(2).softmax(1)
+        out: Tensor = torch.baddbmm(flat, descriptors, distribution) if self.residual else descriptors @ distribution
+        return out.unflatten(2, x.shape[2:])

@@ -56,4 +56,4 @@ class ChannelAttention(nn.Module):
         ):  # sums over all positions, raw in a softmax: half is too coarse
             wide = flat.to(torch.promote_types(x.dtype, torch.float32))
             weights = (wide @ wide.transpose(1, 2)).neg().softmax(-1).to(x.dtype)
-        return torch.addcmul(x, (weights @ flat).view_as(x), self.gamma)
+        return torch.baddbmm(flat, self.gamma * weights, flat).view_as(x)

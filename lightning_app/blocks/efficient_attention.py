@@ -1,5 +1,6 @@
 """Efficient attention: a fixed number of global maps instead of all pairs of positions."""
 
+import torch
 from torch import Tensor, nn
 
 from lightning_app.errors import InputError
@@ -63,5 +64,4 @@ class EfficientSelfAttention(nn.Module):
         mix = (reproject @ context.transpose(2, 3)).transpose(1, 2).flatten(2)
         if self.reproject.bias is not None:
             mix = mix + self.reproject.bias.view(-1, 1) / heads
-        out: Tensor = mix @ query
-        return x + out.view_as(x)
+        return torch.baddbmm(x.flatten(2), mix, query).view_as(x)

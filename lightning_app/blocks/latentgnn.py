@@ -1,6 +1,7 @@
 """LatentGNN: messages between all positions by way of a small latent graph."""
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import Literal
 
 import torch
@@ -92,6 +93,6 @@ class LatentGraph(nn.Module):
         visible = F.normalize(self.down(x), dim=1)
         back = visible if self.down_back is None else F.normalize(self.down_back(x), dim=1)
         weights = self.up.conv.weight.flatten(1).chunk(len(self.kernels), dim=1)
-        y = sum(kernel(visible, back, weight) for kernel, weight in zip(self.kernels, weights, strict=True))
+        y = reduce(torch.add, (k(visible, back, weight) for k, weight in zip(self.kernels, weights, strict=True)))
         out: Tensor = self.up.bn(y.view_as(x))
-        return out if self.gamma is None else x + self.gamma * out
+        return out if self.gamma is None else torch.addcmul(x, out, self.gamma)

@@ -106,4 +106,4 @@ class SymbolicReasoning(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         nodes = self.nodes(x)
         message: Tensor = self.leave(nodes).transpose(1, 2) @ self.back(nodes, x)
-        return x + message.view_as(x).relu()
+        return x + message.relu_().view_as(x)
