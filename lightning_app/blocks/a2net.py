@@ -62,4 +62,4 @@ class DoubleAttention(nn.Module):
             descriptors = self.expand(descriptors)
         descriptors, distribution = descriptors.squeeze(-1), self.distribute(x).flatten(2).softmax(1)
         out: Tensor = torch.baddbmm(flat, descriptors, distribution) if self.residual else descriptors @ distribution
-        return out.unflatten(2, x.shape[2:])
+        return out.view(*out.shape[:2], *x.shape[2:])
