@@ -137,7 +137,7 @@ def main(args: list[str]) -> int:
     _show(rows, options)
     if options.json:
         settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()}
-        settings |= {"machine": _machine(options.device), "torch": torch.__version__}
+        settings |= {"machine": device_name(options.device), "torch": torch.__version__}
         options.json.write_text(json.dumps({"settings": settings, "rows": [asdict(row) for row in rows]}, indent=1))
     if options.csv:
         with options.csv.open("w", newline="") as file:
@@ -279,7 +279,7 @@ def _measure(subject: Subject, size: tuple[int, int], options: argparse.Namespac
                 height=size[0],
                 width=size[1],
                 parameters=sum(parameter.numel() for parameter in case.module.parameters()),
-                gflop=_gflop(case),
+                gflop=gflop(case.module, *case.inputs),
                 forward_ms=statistics.median(forward[i]),
                 forward_spread_ms=_spread(forward[i]),
                 both_ms=statistics.median(both[i]),
@@ -345,10 +345,10 @@ def exponent(positions: Sequence[float], costs: Sequence[float]) -> float:
     return statistics.linear_regression([math.log(n) for n in positions], [math.log(cost) for cost in costs]).slope
 
 
-def _gflop(case: Case) -> float:
+def gflop(module: nn.Module, *inputs: Any) -> float:
     """Of the forward pass, counted on the CPU: kernels of our own on CUDA are not known to the counter."""
-    module = copy.deepcopy(case.module).cpu().requires_grad_(False)
-    inputs = [[x.detach().cpu() for x in i] if isinstance(i, list) else i.detach().cpu() for i in case.inputs]
+    module = copy.deepcopy(module).cpu().requires_grad_(False)
+    inputs = tuple([x.detach().cpu() for x in i] if isinstance(i, list) else i.detach().cpu() for i in inputs)
     with FlopCounterMode(display=False) as counter:
         module(*inputs)
     total: int = counter.get_total_flops()
@@ -372,7 +372,8 @@ def _synchronize() -> None:
         torch.cuda.synchronize()
 
 
-def _machine(device: str) -> str:
+def device_name(device: str) -> str:
+    """What the GPU, or the CPU, is called."""
     if device == "cuda":
         return torch.cuda.get_device_name()
     cpuinfo = Path("/proc/cpuinfo")
@@ -383,7 +384,7 @@ def _machine(device: str) -> str:
 def _show(rows: list[Row], options: argparse.Namespace) -> None:
     console = Console() if sys.stdout.isatty() else Console(width=200)
     width = f"{options.channels or 512} channels" if options.kind == "blocks" else f"levels {options.in_channels}"
-    machine = _machine(options.device) + (f", threads: {options.threads}" if options.device == "cpu" else "")
+    machine = device_name(options.device) + (f", threads: {options.threads}" if options.device == "cpu" else "")
     notes = [
         f"{machine}, torch {torch.__version__}.",
         f"{'CPU time' if _cpu_time(options) else 'Times'}: median of {options.repeats} ± half the interquartile range.",
@@ -468,7 +469,7 @@ def _plot(rows: list[Row], options: argparse.Namespace) -> None:
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7, labelspacing=0.3, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     figure.suptitle(
-        f"{options.kind}, batch {options.batch}, {options.precision}, {_machine(options.device)}", fontsize=10
+        f"{options.kind}, batch {options.batch}, {options.precision}, {device_name(options.device)}", fontsize=10
     )
     figure.savefig(options.plot, dpi=120)
 

@@ -1,0 +1,377 @@
+"""``contextzoo sweep``: one recipe trained with many heads, and a table of what came of it.
+
+Every training is one ``contextzoo fit`` in a process of its own, so that one crash costs one training and memory is
+measured for each. What came of it lies in its run's folder as ``result.json``; nothing else is shared, so that the same
+command goes on after an interruption, and machines with a common disk can each take a part.
+"""
+
+import argparse
+import fcntl
+import importlib.util
+import json
+import multiprocessing
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from resource import struct_rusage
+from statistics import mean
+from threading import Lock
+from typing import IO, Any, NoReturn
+
+import yaml
+
+from lightning_app import configs
+from lightning_app.errors import InputError
+from lightning_app.files import replacing
+from lightning_app.tools import sweep_report
+
+RUNS = Path("runs")  # where fit --run puts a run
+GIVEN_HERE = ("--run", "--ckpt_path", "--model.head", "--seed_everything")
+LAUNCHER = re.compile(r"SLURM_|TORCHELASTIC_|MASTER_|((LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE))$")
+
+
+@dataclass(frozen=True)
+class Training:
+    """One head with one seed, and its run's folder."""
+
+    head: str
+    seed: int
+    folder: Path
+
+    @property
+    def log(self) -> Path:
+        return self.folder.with_name(f"{self.folder.name}.log")
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint from which an interrupted training goes on."""
+        return self.folder / "checkpoints" / "last.ckpt"
+
+    def result(self) -> dict[str, Any] | None:
+        """What was recorded: a result, or a failure with its ``error``; None before the training's end."""
+        return sweep_report.read(self.folder) if (self.folder / sweep_report.RESULT).is_file() else None
+
+
+def main(args: list[str]) -> int:
+    """Run the command; 1 where a training failed."""
+    options, words = _parse(args)
+    if options.report is None:
+        sweep = _Sweep(options, words)
+        mine = sweep.part()
+        sweep.run(mine)
+        failed = any("error" in (training.result() or {}) for training in mine)
+        if not any(training.result() for training in mine):
+            return 0
+    else:
+        failed = False
+    folders = options.report or [options.out]
+    sweep_report.write(folders, options.to)
+    # torchrun ends all other processes as soon as one reports a failure
+    return int(failed and "TORCHELASTIC_RUN_ID" not in os.environ)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message} (contextzoo sweep --help)")
+
+
+def _parse(args: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    parser = _Parser(
+        prog="contextzoo sweep",
+        usage="contextzoo sweep RECIPE [options] [further words of contextzoo fit]\n"
+        "       contextzoo sweep --report FOLDER ... [--to FILE.md]",
+        description="Train one recipe with many heads, and compare them. The same command goes on where it was "
+        "interrupted, skips what is finished and tries again what failed. Under torchrun or as a SLURM array each "
+        "process takes a part.",
+        epilog="example: contextzoo sweep recipes/camvid_cpu --heads fcn ccnet --jobs 2 --budget 2h --data.root DIR",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("recipe", nargs="?", metavar="RECIPE", help="as in contextzoo fit -c RECIPE; comes first")
+    add("--heads", nargs="+", default=["all"], metavar="SLUG", help="contextzoo heads lists them; default all")
+    add("--seeds", type=int, default=3, metavar="N", help="trainings of each head; default 3")
+    add("--budget", type=_seconds, metavar="TIME", help="100m or 2h: start no training that would not end within it")
+    add("--jobs", type=int, default=1, metavar="N", help="trainings side by side, which share the cores; default 1")
+    add("--out", type=Path, metavar="DIR", help="runs, logs and report; default runs/sweep/RECIPE")
+    add(
+        "--report",
+        nargs="*",
+        type=Path,
+        metavar="FOLDER",
+        help="train nothing: report what is in these folders of sweeps, or in RECIPE's",
+    )
+    add("--to", type=Path, metavar="FILE.md", help="one page of all that is reported, its pictures beside it")
+    options, words = parser.parse_known_args(args)
+    for name in ("seeds", "jobs"):
+        if getattr(options, name) < 1:
+            raise InputError(f"--{name} is {getattr(options, name)}: give a positive number")
+    if options.recipe is None and not options.report:
+        parser.error("which recipe? It comes first, as in contextzoo sweep recipes/camvid_cpu --data.root DIR")
+    if options.report is not None and words:
+        parser.error(f"--report trains nothing: leave out {' '.join(words)}")
+    for word in words:
+        if word.partition("=")[0] in GIVEN_HERE:
+            raise InputError(f"{word}: the sweep gives it to each training; leave it out")
+    if options.recipe is not None:
+        options.out = options.out or RUNS / "sweep" / configs.find(options.recipe).stem
+    if options.to and options.to.suffix != ".md":
+        raise InputError(f"--to {options.to}: give the name of a Markdown file, such as docs/results.md")
+    if importlib.util.find_spec("matplotlib") is None:
+        raise InputError("sweep draws with matplotlib: pip install 'contextzoo[plot]'")
+    return options, words
+
+
+def _seconds(text: str) -> float:
+    number = re.fullmatch(r"(\d+(?:\.\d+)?)([mh])", text)
+    if number is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 100m or 2h")
+    return float(number[1]) * {"m": 60, "h": 3600}[number[2]]
+
+
+def _classes(slugs: Sequence[str]) -> dict[str, str]:
+    """Slug -> class of the heads that were named. From their configurations: their code would load torch in here."""
+    known = [name.removeprefix("head/") for name in configs.names() if name.startswith("head/")]
+    if "all" in slugs:
+        slugs = known
+    for slug in slugs:
+        if slug not in known:
+            from lightning_app.registry import HEADS
+
+            HEADS[slug]  # says what might be meant
+    parts = {slug: yaml.safe_load(configs.find(f"head/{slug}").read_text()) for slug in slugs}
+    return {slug: part["model"]["head"]["class_path"] for slug, part in parts.items()}
+
+
+class _Sweep:
+    """Trainings side by side, within a budget."""
+
+    def __init__(self, options: argparse.Namespace, words: Sequence[str]) -> None:
+        self.options, self.words = options, list(words)
+        self.classes = _classes(options.heads)
+        self.threads = max(1, _cores() // (options.jobs * int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
+        self.commit = _commit()
+        self.started = time.monotonic()
+        self.seconds: list[float] = []  # of whole trainings
+        self.refusals: set[str] = set()
+        self.processes: set[subprocess.Popen[bytes]] = set()
+        self.stopped = False
+        self.lock = Lock()
+
+    def part(self) -> list[Training]:
+        """This process's part of all trainings: heads by turns, the first seed of all of them first."""
+        trainings = [
+            Training(head, seed, self.options.out / f"{head}-{seed}")
+            for seed in range(self.options.seeds)
+            for head in self.classes
+        ]
+        first, step = _place(os.environ)
+        return trainings[first::step]
+
+    def run(self, trainings: Sequence[Training]) -> None:
+        """Train what is not finished."""
+        self.todo = deque(training for training in trainings if not self._is_finished(training))
+        self.total = len(self.todo)
+        if not self.todo:
+            return
+        print(f"{self.total} of {len(trainings)} trainings to do, threads each: {self.threads}", flush=True)
+        self.options.out.mkdir(parents=True, exist_ok=True)
+        before = signal.signal(signal.SIGTERM, _interrupt)
+        spawn = multiprocessing.get_context("spawn")
+        with (
+            ProcessPoolExecutor(1, spawn, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as self.measuring,
+            ThreadPoolExecutor(self.options.jobs) as pool,
+        ):
+            try:
+                for future in [pool.submit(self._work) for _ in range(self.options.jobs)]:
+                    future.result()
+            finally:
+                self._stop()
+                signal.signal(signal.SIGTERM, before)
+        if self.todo:
+            print(f"The budget ends here, trainings left: {len(self.todo)}. The same command goes on with them.")
+
+    def _is_finished(self, training: Training) -> bool:
+        result = training.result()
+        if result is None or "error" in result:
+            return False
+        if (result["recipe"], sweep_report.portable(result["words"])) != (
+            self.options.recipe,
+            sweep_report.portable(self.words),
+        ):
+            raise InputError(f"{training.folder} holds {result['command']}, which is another sweep: give another --out")
+        if not result["resumed"]:
+            self.seconds.append(60 * result["minutes"])
+        return True
+
+    def _stop(self) -> None:
+        with self.lock:
+            self.stopped = True
+            for process in self.processes:
+                process.terminate()
+
+    def _work(self) -> None:
+        """Train one after another while there is something to do and time for it."""
+        try:
+            while True:
+                with self.lock:
+                    if self.stopped or not self.todo or not self._is_time():
+                        return
+                    training = self.todo.popleft()
+                    number = self.total - len(self.todo)
+                if said := self._train(training):
+                    print(f"[{number}/{self.total}] {training.head} seed {training.seed}: {said}", flush=True)
+        except BaseException:
+            self._stop()
+            raise
+
+    def _is_time(self) -> bool:
+        budget = self.options.budget
+        return not (budget and self.seconds) or time.monotonic() - self.started + mean(self.seconds) <= budget
+
+    def _train(self, training: Training) -> str:
+        """Train and record what came of it; returns it in a line, empty where all is being stopped."""
+        with training.log.open("ab") as log:
+            try:
+                fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fit inherits it, should this process die before it
+            except BlockingIOError:
+                return f"another process trains it ({training.log} is locked)"
+            before = training.result()
+            interrupted = before is None or before.get("status", 1) <= 0  # killed, or its result could not be read
+            resumed = interrupted and training.last.is_file()
+            if not resumed:
+                shutil.rmtree(training.folder, ignore_errors=True)
+                log.truncate(0)
+            command = self._command(training)
+            record = {
+                "head": training.head,
+                "seed": training.seed,
+                "recipe": self.options.recipe,
+                "words": self.words,
+                "command": shlex.join(["contextzoo", *command]),
+                "commit": self.commit,
+                "date": datetime.now().astimezone().isoformat(timespec="seconds"),
+                "threads": self.threads,
+                "resumed": resumed,
+            }
+            if resumed:  # the checkpoint holds everything else
+                command = ["fit", *command[-2:], "--ckpt_path", str(training.last)]
+            started = time.monotonic()
+            ended = self._call(command, log)
+            minutes = (time.monotonic() - started) / 60
+            if ended is None:
+                return ""
+            status, usage = ended
+            refused = status == 2 and not training.folder.exists()  # bad input, found before anything was written
+            try:
+                if status:
+                    raise InputError(_reason(status, training.log))
+                measured = self.measuring.submit(_measure, training.folder).result()
+            except Exception as error:  # whatever it is, the other trainings go on
+                message = " ".join(str(error).split())
+                record |= {"error": message, "status": status, "log": str(training.log)}
+                said = f"failed: {message} ({training.log})"
+            else:
+                refused, message = False, ""
+                self.seconds += [] if resumed else [60 * minutes]
+                unit = 1 if sys.platform == "darwin" else 2**10
+                record |= measured | {
+                    "minutes": minutes,
+                    "cpu_minutes": (usage.ru_utime + usage.ru_stime) / 60,
+                    "peak_memory_mb": usage.ru_maxrss * unit / 2**20,
+                }
+                said = f"mIoU {100 * measured['mIoU']:.1f} in {minutes:.1f} min"
+            with replacing(training.folder / sweep_report.RESULT) as path:
+                path.write_text(json.dumps(record, indent=1))
+        if refused and not self.seconds:
+            if message in self.refusals:  # of two heads: it is not the head's fault, and the others would say it too
+                raise InputError(message)
+            self.refusals.add(message)
+        return said
+
+    def _command(self, training: Training) -> list[str]:
+        """What one would type for this training."""
+        run = training.folder.relative_to(RUNS) if training.folder.is_relative_to(RUNS) else training.folder.absolute()
+        head = ["--model.head", self.classes[training.head], "--seed_everything", str(training.seed)]
+        return ["fit", "-c", self.options.recipe, *head, *self.words, "--run", str(run)]
+
+    def _call(self, command: Sequence[str], log: IO[bytes]) -> tuple[int, struct_rusage] | None:
+        """Exit status and resources of a command of ours; None where all is being stopped."""
+        with self.lock:
+            if self.stopped:
+                return None
+            process = subprocess.Popen(
+                [sys.executable, "-m", "lightning_app", *command],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=_environment(self.threads),
+            )
+            self.processes.add(process)
+        _, status, usage = os.wait4(process.pid, 0)
+        with self.lock:
+            process.returncode = os.waitstatus_to_exitcode(status)
+            self.processes.remove(process)
+            return None if self.stopped else (process.returncode, usage)
+
+
+def _measure(run: Path) -> dict[str, Any]:
+    from lightning_app.tools.sweep_result import measure  # torch, which is to stay out of the process that trains
+
+    return measure(run)
+
+
+def _reason(status: int, log: Path) -> str:
+    """Why a training ended, in one line."""
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    said = lines[-1].strip() if lines else f"exit status {status}"
+    return said if status > 0 else f"killed by {signal.Signals(-status).name}; it said last: {said}"
+
+
+def _environment(threads: int) -> dict[str, str]:
+    """Of a training: alone, whatever has launched this process, and on this process's GPU."""
+    environment = {name: value for name, value in os.environ.items() if not LAUNCHER.match(name)}
+    if "LOCAL_RANK" in os.environ:
+        local = int(os.environ["LOCAL_RANK"])
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        environment["CUDA_VISIBLE_DEVICES"] = visible.split(",")[local] if visible else str(local)
+    return environment | {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
+
+
+def _place(environment: Mapping[str, str]) -> tuple[int, int]:
+    """Number of this process among all that share the trainings, and how many these are."""
+    first, step = int(environment.get("RANK", 0)), int(environment.get("WORLD_SIZE", 1))
+    if "SLURM_ARRAY_TASK_ID" in environment:
+        task, least, stride, count = (
+            int(environment.get(f"SLURM_ARRAY_TASK_{name}", default))
+            for name, default in (("ID", 0), ("MIN", 0), ("STEP", 1), ("COUNT", 1))
+        )
+        first, step = first + (task - least) // stride * step, step * count
+    return first, step
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def _commit() -> str | None:
+    """Of the checkout that this runs from, with a plus sign where files differ from it."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--exclude=*", "--dirty=+"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt

@@ -1,0 +1,258 @@
+"""What the trainings of ``contextzoo sweep`` came to: a table on the screen, as files, and as a picture."""
+
+import csv
+import json
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import mean, median, stdev
+from typing import Any
+
+from lightning_app.errors import InputError
+from lightning_app.files import replacing
+from lightning_app.tables import print_table
+
+RESULT = "result.json"
+PLAIN = "fcn"  # the head without context, which the others are held against
+
+Result = dict[str, Any]  # of a training
+Box = tuple[float, float, float, float]  # left, bottom, right, top
+
+
+def read(run: Path) -> Result:
+    """What a run's ``result.json`` holds.
+
+    Raises:
+        InputError: it is not of a sweep.
+    """
+    path = run / RESULT
+    try:
+        result: Result = json.loads(path.read_text())
+        if not {"head", "seed", "recipe", "words"} <= result.keys():
+            raise ValueError("head, seed, recipe or words missing")
+    except (AttributeError, ValueError) as error:
+        raise InputError(f"{path} holds no result of a sweep ({error}): remove it and train anew") from error
+    return result
+
+
+def portable(words: Sequence[str]) -> list[str]:
+    """``words`` without the place of the data, which differs between machines."""
+    kept, replace = [], False
+    for word in words:
+        option, equals, _ = word.partition("=")
+        kept.append("DIR" if replace else "--data.root=DIR" if option == "--data.root" and equals else word)
+        replace = word == "--data.root"
+    return kept
+
+
+def summarise(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """A row per head, the best first: mean and sample deviation of mIoU over seeds, as shares, and the cost.
+
+    ``minus_fcn``: difference of the means; ``images_per_s``: median over seeds; ``memory_mb``: the largest, of the
+    process, or of the GPU where it trained on one.
+    """
+    heads: dict[str, list[Result]] = {}
+    for result in results:
+        heads.setdefault(result["head"], []).append(result)
+    plain = mean(result["mIoU"] for result in heads[PLAIN]) if PLAIN in heads else None
+    rows = []
+    for head, mine in heads.items():
+        scores = [result["mIoU"] for result in mine]
+        best = max(mine, key=lambda result: result["mIoU"])
+        speeds = [result["images_per_s"] for result in mine if result["images_per_s"] is not None]
+        rows.append(
+            {
+                "head": head,
+                "seeds": len(mine),
+                "mIoU": mean(scores),
+                "deviation": stdev(scores) if len(scores) > 1 else None,
+                "best_mIoU": best["mIoU"],
+                "best_seed": best["seed"],
+                "minus_fcn": None if plain is None else mean(scores) - plain,
+                "parameters": best["parameters"],
+                "head_parameters": best["head_parameters"],
+                "gflop": best["gflop"],
+                "images_per_s": median(speeds) if speeds else None,
+                "memory_mb": max(result["device_memory_mb"] or result["peak_memory_mb"] for result in mine),
+            }
+        )
+    return sorted(rows, key=lambda row: row["mIoU"], reverse=True)
+
+
+COLUMNS = ("mIoU", "best (seed)", "to FCN", "parameters", "of the head", "GFLOP", "images/s", "memory")
+
+
+def cells(row: Mapping[str, Any]) -> list[str]:
+    """A row of :func:`summarise` as people read it: per cent, millions, MB."""
+    deviation = "" if row["deviation"] is None else f" ± {100 * row['deviation']:.1f}"
+    return [
+        row["head"],
+        f"{100 * row['mIoU']:.1f}{deviation}",
+        f"{100 * row['best_mIoU']:.1f} ({row['best_seed']})",
+        "" if row["minus_fcn"] is None or row["head"] == PLAIN else f"{100 * row['minus_fcn']:+.1f}",
+        f"{row['parameters'] / 1e6:.2f} M",
+        f"{row['head_parameters'] / 1e6:.2f} M",
+        f"{row['gflop']:.2f}",
+        "" if row["images_per_s"] is None else f"{row['images_per_s']:.1f}",
+        f"{row['memory_mb']:.0f} MB",
+    ]
+
+
+def write(folders: Sequence[Path], page: Path | None) -> None:
+    """Print the table of each sweep and write its files; with ``page``, one page of all of them too."""
+    sections = []
+    for folder, results in [(folder, _results(folder)) for folder in folders]:
+        done = [result for result in results if "error" not in result]
+        failures = [result for result in results if "error" in result]
+        rows = summarise(done)
+        title = Path(results[0]["recipe"]).stem
+        if rows:
+            print(f"\n{title}: {_about(done)}")
+            print_table(("head", *COLUMNS), map(cells, rows), right=COLUMNS)
+        for failure in failures:
+            print(_said(failure))
+        with replacing(folder / "results.csv") as path, path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]) if rows else [])
+            writer.writeheader()
+            writer.writerows(rows)
+        with replacing(folder / "results.json") as path:
+            path.write_text(json.dumps({"heads": rows, "trainings": done, "failures": failures}, indent=1))
+        with replacing(folder / "results.md") as path:
+            path.write_text(_section(rows, results, folder / "results.png"))
+        if page:
+            sections.append(_section(rows, results, page.with_name(f"{page.stem}-{title}.png")))
+        print(f"Wrote {folder}/results.md, with .csv, .json and .png beside it")
+    if page:
+        with replacing(page) as path:
+            path.write_text("# Heads compared\n\n" + "\n".join(sections))
+        print(f"Wrote {page}")
+
+
+def _results(folder: Path) -> list[Result]:
+    """Of all trainings whose runs lie in a folder."""
+    results = [read(path.parent) for path in sorted(folder.glob(f"*/{RESULT}"))]
+    if not results:
+        raise InputError(f"{folder} holds no results: give the folder of a sweep, such as runs/sweep/camvid_cpu")
+    return results
+
+
+def _about(done: Sequence[Result]) -> str:
+    """Where and when the trainings ran, and on what code."""
+    machines = sorted({f"{result['device']}, threads: {result['threads']}" for result in done})
+    commits = sorted({result["commit"] for result in done if result["commit"]})
+    days = sorted({result["date"][:10] for result in done})
+    parts = [f"{len(done)} trainings on {' and '.join(machines)}", " to ".join(dict.fromkeys((days[0], days[-1])))]
+    return ", ".join(parts + ([f"commit {' '.join(commits)}"] if commits else [])) + "."
+
+
+def _said(failure: Result) -> str:
+    return f"{failure['head']} seed {failure['seed']} failed: {failure['error']} ({failure['log']})"
+
+
+def _section(rows: Sequence[Mapping[str, Any]], results: Sequence[Result], picture: Path) -> str:
+    """A sweep in Markdown; draws its picture."""
+    first = results[0]
+    title = Path(first["recipe"]).stem
+    seeds = 1 + max(result["seed"] for result in results)
+    command = shlex.join(["contextzoo", "sweep", first["recipe"], "--seeds", str(seeds), *portable(first["words"])])
+    lines = [f"## {title}", "", f"`{command}`", ""]
+    if rows:
+        done = [result for result in results if "error" not in result]
+        height, width = done[0]["image_size"]
+        _draw(rows, title, picture)
+        lines += [
+            f"{_about(done)} mIoU of the best epoch on the validation split in per cent: mean ± sample deviation over "
+            f"seeds. Parameters of the whole network; GFLOP of its forward pass on {height} x {width}, 2 per "
+            "multiply-add; images/s in training, the median; memory at its peak, of the process, or of the GPU.",
+            "",
+            f"| {' | '.join(('head', 'seeds', *COLUMNS))} |",
+            f"|---|{'---:|' * (1 + len(COLUMNS))}",
+        ]
+        for row in rows:
+            head, *figures = cells(row)
+            lines.append(f"| {' | '.join((head, str(row['seeds']), *figures))} |")
+        lines += ["", f"![mIoU against GFLOP and parameters]({picture.name})", ""]
+    failures = [f"- {_said(result)}" for result in results if "error" in result]
+    return "\n".join(lines + (["Failed:", "", *failures, ""] if failures else []))
+
+
+def _draw(rows: Sequence[Mapping[str, Any]], title: str, picture: Path) -> None:
+    """mIoU against GFLOP and against parameters, a named point per head."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(15, 8), sharey=True, layout="constrained")
+    scores = [100 * row["mIoU"] for row in rows]
+    spread = [100 * (row["deviation"] or 0) for row in rows]
+    for axis, (label, costs) in zip(
+        axes,
+        {
+            "GFLOP of the network, forward": [row["gflop"] for row in rows],
+            "parameters of the network, million": [row["parameters"] / 1e6 for row in rows],
+        }.items(),
+        strict=True,
+    ):
+        axis.errorbar(costs, scores, spread, fmt="o", markersize=4, color="tab:blue", ecolor="lightsteelblue")
+        axis.set_xlabel(label)
+        axis.grid(alpha=0.3)
+        axis.margins(0.12)
+        if max(costs) > 4 * min(costs):
+            axis.set_xscale("log")
+    axes[0].set_ylabel("validation mIoU, per cent: mean and deviation over seeds")
+    figure.suptitle(title)
+    figure.canvas.draw()  # settles where points are
+    for axis, key in zip(axes, ("gflop", "parameters"), strict=True):
+        factor = 1e6 if key == "parameters" else 1
+        _label(axis, [(row["head"], row[key] / factor, 100 * row["mIoU"]) for row in rows])
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(picture) as path:
+        figure.savefig(path, dpi=110, format="png")
+    plt.close(figure)
+
+
+def _label(axis: Any, points: Sequence[tuple[str, float, float]]) -> None:
+    """Write each point's name near it, clear of the points and of the other names, with a line where it is far."""
+    size, dpi = 8, axis.figure.dpi
+    places = axis.transData.transform([(x, y) for _, x, y in points])
+    taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in places]
+    height = 1.25 * size * dpi / 72
+    frame = axis.bbox
+    for (name, x, y), (px, py) in zip(points, places, strict=True):
+        width = 0.62 * size * dpi / 72 * len(name)
+
+        def box(dx: float, dy: float, px: float = px, py: float = py, width: float = width) -> Box:
+            left = px + dx if dx >= 0 else px + dx - width
+            return left, py + dy - height / 2, left + width, py + dy + height / 2
+
+        def overlap(each: Box) -> float:
+            """Area shared with what is there, and outside the frame."""
+            shared = sum(
+                max(0.0, min(each[2], other[2]) - max(each[0], other[0]))
+                * max(0.0, min(each[3], other[3]) - max(each[1], other[1]))
+                for other in taken
+            )
+            outside: float = max(0.0, frame.x0 - each[0]) + max(0.0, each[2] - frame.x1)
+            outside += max(0.0, frame.y0 - each[1]) + max(0.0, each[3] - frame.y1)
+            return float(shared + height * outside)
+
+        offsets = [(side * (6 + abs(step) * 4), step * height / 2) for step in _steps(16) for side in (1, -1)]
+        dx, dy = min(offsets, key=lambda offset: (round(overlap(box(*offset))), math.hypot(*offset)))
+        taken.append(box(dx, dy))
+        axis.annotate(
+            name,
+            (x, y),
+            xytext=(dx * 72 / dpi, dy * 72 / dpi),
+            textcoords="offset points",
+            fontsize=size,
+            ha="left" if dx >= 0 else "right",
+            va="center",
+            arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": "grey"} if abs(dy) > height / 2 else None,
+        )
+
+
+def _steps(count: int) -> list[int]:
+    """0, 1, -1, 2, -2, ..."""
+    return [0] + [sign * step for step in range(1, count + 1) for sign in (1, -1)]

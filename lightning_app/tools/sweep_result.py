@@ -1,0 +1,75 @@
+"""What a finished training of ``contextzoo sweep`` came to, read from its run's folder."""
+
+import csv
+import importlib
+import statistics
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lightning_app.callbacks.table import scores_as_dict
+from lightning_app.errors import InputError
+from lightning_app.metrics import Scores
+from lightning_app.patchify import Patchify  # noqa: F401
+from lightning_app.pretrained import load
+from lightning_app.tools.bench import device_name, gflop
+
+BEST = Path("checkpoints", "best.ckpt")
+
+
+def measure(run: Path) -> dict[str, Any]:
+    """Scores of the best epoch, cost of the network, and speed of the training.
+
+    ``mIoU`` and the like are shares between 0 and 1; ``gflop`` is of the forward pass of one training image, 2 per
+    multiply-add; ``images_per_s`` is the median of what the run logged.
+
+    Raises:
+        InputError: the training ended before its first validation.
+    """
+    torch.set_num_threads(1)
+    path = run / BEST
+    if not path.is_file():
+        raise InputError(f"{path} is not there: the training ended before its first validation. Train longer.")
+    content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    best = content["callbacks"]["ClassTable"]
+    scores = scores_as_dict(Scores(**best["scores"]), content["hyper_parameters"]["class_names"])
+    del scores["confusion"]
+    model = load(path)
+    height, width = _image_size(content["config"]["data"])
+    accelerator = content["config"]["trainer"]["accelerator"]
+    cuda = accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available())
+    speeds = _logged(run, "train/images_per_s")
+    return {
+        **scores,
+        "epoch": best["epoch"],
+        "steps": torch.load(path.with_name("last.ckpt"), weights_only=True, mmap=True)["global_step"],
+        "checkpoint": BEST.as_posix(),
+        "head_parameters": sum(parameter.numel() for parameter in model.head.parameters()),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "image_size": [height, width],
+        "gflop": gflop(model, torch.rand(1, 3, height, width)),
+        "images_per_s": statistics.median(speeds) if speeds else None,
+        "device": device_name("cuda" if cuda else "cpu"),
+        "device_memory_mb": max(_logged(run, "train/peak_memory_mb"), default=None) if cuda else None,
+    }
+
+
+def _image_size(data: dict[str, Any]) -> tuple[int, int]:
+    """Height and width of a training image."""
+    arguments = data.get("init_args") or {}
+    if size := arguments.get("crop_size") or arguments.get("image_size"):
+        return size[0], size[1]
+    module, _, name = data["class_path"].rpartition(".")
+    datamodule = getattr(importlib.import_module(module), name)(**arguments)
+    height, width = datamodule.dataset("train")[0]["image"].shape[-2:]
+    return height, width
+
+
+def _logged(run: Path, column: str) -> list[float]:
+    """All that the run wrote under ``column`` with the CSV logger, those parts included that it resumed."""
+    values: list[float] = []
+    for path in run.glob("csv/version_*/metrics.csv"):
+        with path.open() as file:
+            values += [float(row[column]) for row in csv.DictReader(file) if row.get(column)]
+    return values
