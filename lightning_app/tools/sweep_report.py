@@ -2,7 +2,6 @@
 
 import csv
 import json
-import math
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,6 @@ RESULT = "result.json"
 PLAIN = "fcn"  # the head without context, which the others are held against
 
 Result = dict[str, Any]  # of a training
-Box = tuple[float, float, float, float]  # left, bottom, right, top
 
 
 def read(run: Path) -> Result:
@@ -93,7 +91,7 @@ def cells(row: Mapping[str, Any]) -> list[str]:
         "" if row["minus_fcn"] is None or row["head"] == PLAIN else f"{100 * row['minus_fcn']:+.1f}",
         f"{row['parameters'] / 1e6:.2f} M",
         f"{row['head_parameters'] / 1e6:.2f} M",
-        f"{row['gflop']:.2f}",
+        f"{row['gflop']:.3g}",
         "" if row["images_per_s"] is None else f"{row['images_per_s']:.1f}",
         f"{row['memory_mb']:.0f} MB",
     ]
@@ -183,76 +181,67 @@ def _draw(rows: Sequence[Mapping[str, Any]], title: str, picture: Path) -> None:
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib import ticker
 
-    figure, axes = plt.subplots(1, 2, figsize=(15, 8), sharey=True, layout="constrained")
     scores = [100 * row["mIoU"] for row in rows]
     spread = [100 * (row["deviation"] or 0) for row in rows]
-    for axis, (label, costs) in zip(
-        axes,
-        {
-            "GFLOP of the network, forward": [row["gflop"] for row in rows],
-            "parameters of the network, million": [row["parameters"] / 1e6 for row in rows],
-        }.items(),
-        strict=True,
-    ):
+    panels = {
+        "GFLOP of the network, forward": [row["gflop"] for row in rows],
+        "parameters of the network, million": [row["parameters"] / 1e6 for row in rows],
+    }
+    figure, axes = plt.subplots(1, 2, figsize=(15, 8), sharey=True, layout="constrained")
+    for axis, (label, costs) in zip(axes, panels.items(), strict=True):
         axis.errorbar(costs, scores, spread, fmt="o", markersize=4, color="tab:blue", ecolor="lightsteelblue")
-        axis.set_xlabel(label)
+        axis.set(xlabel=label, xscale="log")
+        axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 3, 4, 6)))
+        axis.xaxis.set_major_formatter("{x:.3g}")
+        axis.xaxis.set_minor_locator(ticker.NullLocator())
+        for row, score in zip(rows, scores, strict=True):
+            if row["head"] == PLAIN:
+                axis.axhline(score, linestyle=":", color="tab:blue", linewidth=1)
         axis.grid(alpha=0.3)
-        axis.margins(0.12)
-        if max(costs) > 4 * min(costs):
-            axis.set_xscale("log")
+        axis.margins(0.1)
     axes[0].set_ylabel("validation mIoU, per cent: mean and deviation over seeds")
     figure.suptitle(title)
-    figure.canvas.draw()  # settles where points are
-    for axis, key in zip(axes, ("gflop", "parameters"), strict=True):
-        factor = 1e6 if key == "parameters" else 1
-        _label(axis, [(row["head"], row[key] / factor, 100 * row["mIoU"]) for row in rows])
-    picture.parent.mkdir(parents=True, exist_ok=True)
+    figure.canvas.draw()  # the layout settles, and with it where the points are
+    for axis, costs in zip(axes, panels.values(), strict=True):
+        _name(axis, [row["head"] for row in rows], list(zip(costs, scores, strict=True)))
     with replacing(picture) as path:
         figure.savefig(path, dpi=110, format="png")
     plt.close(figure)
 
 
-def _label(axis: Any, points: Sequence[tuple[str, float, float]]) -> None:
-    """Write each point's name near it, clear of the points and of the other names, with a line where it is far."""
-    size, dpi = 8, axis.figure.dpi
-    places = axis.transData.transform([(x, y) for _, x, y in points])
-    taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in places]
-    height = 1.25 * size * dpi / 72
-    frame = axis.bbox
-    for (name, x, y), (px, py) in zip(points, places, strict=True):
-        width = 0.62 * size * dpi / 72 * len(name)
+def _name(axis: Any, names: Sequence[str], points: Sequence[tuple[float, float]]) -> None:
+    """Write a name beside each point, on the free place nearest to it, with a line where that is not beside it."""
+    from matplotlib.transforms import Bbox
 
-        def box(dx: float, dy: float, px: float = px, py: float = py, width: float = width) -> Box:
-            left = px + dx if dx >= 0 else px + dx - width
-            return left, py + dy - height / 2, left + width, py + dy + height / 2
-
-        def overlap(each: Box) -> float:
-            """Area shared with what is there, and outside the frame."""
-            shared = sum(
-                max(0.0, min(each[2], other[2]) - max(each[0], other[0]))
-                * max(0.0, min(each[3], other[3]) - max(each[1], other[1]))
-                for other in taken
-            )
-            outside: float = max(0.0, frame.x0 - each[0]) + max(0.0, each[2] - frame.x1)
-            outside += max(0.0, frame.y0 - each[1]) + max(0.0, each[3] - frame.y1)
-            return float(shared + height * outside)
-
-        offsets = [(side * (6 + abs(step) * 4), step * height / 2) for step in _steps(16) for side in (1, -1)]
-        dx, dy = min(offsets, key=lambda offset: (round(overlap(box(*offset))), math.hypot(*offset)))
-        taken.append(box(dx, dy))
+    pixel = axis.figure.dpi / 72
+    line = {"arrowstyle": "-", "linewidth": 0.4, "color": "grey", "shrinkA": 0, "shrinkB": 0}
+    height, letter, gap = 10 * pixel, 4.8 * pixel, 5 * pixel  # of text of 8 points
+    places = axis.transData.transform(points)
+    taken = [Bbox.from_bounds(x - gap / 2, y - gap / 2, gap, gap) for x, y in places]
+    steps = sorted(range(-30, 31), key=abs)
+    offsets = [(side * (gap + abs(step)), step * height / 2) for step in steps for side in (1, -1)]
+    for name, point, (x, y) in zip(names, points, places, strict=True):
+        width = letter * len(name)
+        boxes = {
+            (dx, dy): Bbox.from_bounds(x + dx - (width if dx < 0 else 0), y + dy - height / 2, width, height)
+            for dx, dy in offsets
+        }
+        free = (
+            offset
+            for offset, box in boxes.items()
+            if not box.count_overlaps(taken) and axis.bbox.x0 < box.x0 and box.x1 < axis.bbox.x1
+        )
+        dx, dy = next(free, offsets[0])
+        taken.append(boxes[dx, dy])
         axis.annotate(
             name,
-            (x, y),
-            xytext=(dx * 72 / dpi, dy * 72 / dpi),
+            point,
+            xytext=(dx / pixel, dy / pixel),
             textcoords="offset points",
-            fontsize=size,
-            ha="left" if dx >= 0 else "right",
+            fontsize=8,
+            ha="left" if dx > 0 else "right",
             va="center",
-            arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": "grey"} if abs(dy) > height / 2 else None,
+            arrowprops={**line, "relpos": (0 if dx > 0 else 1, 0.5)} if dy else None,
         )
-
-
-def _steps(count: int) -> list[int]:
-    """0, 1, -1, 2, -2, ..."""
-    return [0] + [sign * step for step in range(1, count + 1) for sign in (1, -1)]
