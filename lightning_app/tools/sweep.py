@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -67,18 +67,16 @@ def main(args: list[str]) -> int:
     """Run the command; 1 where a training failed."""
     options, words = _parse(args)
     if options.report is None:
-        sweep = _Sweep(options, words)
-        mine = sweep.part()
-        sweep.run(mine)
-        failed = any("error" in (training.result() or {}) for training in mine)
-        if not any(training.result() for training in mine):
-            return 0
-    else:
-        failed = False
-    folders = options.report or [options.out]
-    sweep_report.write(folders, options.to)
-    # torchrun ends all other processes as soon as one reports a failure
-    return int(failed and "TORCHELASTIC_RUN_ID" not in os.environ)
+        classes = _classes(options.heads)
+        mine = plan(classes, options.seeds, options.out, os.environ)
+        _Sweep(options, words, classes).run(mine)
+        results = [training.result() or {} for training in mine]
+        if any(results):
+            sweep_report.write([options.out], options.to)
+        # torchrun ends all other processes as soon as one reports a failure
+        return int(any("error" in result for result in results) and "TORCHELASTIC_RUN_ID" not in os.environ)
+    sweep_report.write(options.report or [options.out], options.to)
+    return 0
 
 
 class _Parser(argparse.ArgumentParser):
@@ -153,12 +151,24 @@ def _classes(slugs: Sequence[str]) -> dict[str, str]:
     return {slug: part["model"]["head"]["class_path"] for slug, part in parts.items()}
 
 
+def plan(heads: Iterable[str], seeds: int, out: Path, environment: Mapping[str, str]) -> list[Training]:
+    """What this process trains: every n-th training by torchrun's or SLURM's variables; all heads' first seed first."""
+    trainings = [Training(head, seed, out / f"{head}-{seed}") for seed in range(seeds) for head in heads]
+    first, step = int(environment.get("RANK", 0)), int(environment.get("WORLD_SIZE", 1))
+    if "SLURM_ARRAY_TASK_ID" in environment:
+        task, least, stride, count = (
+            int(environment.get(f"SLURM_ARRAY_TASK_{name}", default))
+            for name, default in (("ID", 0), ("MIN", 0), ("STEP", 1), ("COUNT", 1))
+        )
+        first, step = first + (task - least) // stride * step, step * count
+    return trainings[first::step]
+
+
 class _Sweep:
     """Trainings side by side, within a budget."""
 
-    def __init__(self, options: argparse.Namespace, words: Sequence[str]) -> None:
-        self.options, self.words = options, list(words)
-        self.classes = _classes(options.heads)
+    def __init__(self, options: argparse.Namespace, words: list[str], classes: Mapping[str, str]) -> None:
+        self.options, self.words, self.classes = options, words, classes
         self.threads = max(1, _cores() // (options.jobs * int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
         self.commit = _commit()
         self.started = time.monotonic()
@@ -167,16 +177,6 @@ class _Sweep:
         self.processes: set[subprocess.Popen[bytes]] = set()
         self.stopped = False
         self.lock = Lock()
-
-    def part(self) -> list[Training]:
-        """This process's part of all trainings: heads by turns, the first seed of all of them first."""
-        trainings = [
-            Training(head, seed, self.options.out / f"{head}-{seed}")
-            for seed in range(self.options.seeds)
-            for head in self.classes
-        ]
-        first, step = _place(os.environ)
-        return trainings[first::step]
 
     def run(self, trainings: Sequence[Training]) -> None:
         """Train what is not finished."""
@@ -246,29 +246,34 @@ class _Sweep:
                 fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fit inherits it, should this process die before it
             except BlockingIOError:
                 return f"another process trains it ({training.log} is locked)"
-            before = training.result()
-            interrupted = before is None or before.get("status", 1) <= 0  # killed, or its result could not be read
-            resumed = interrupted and training.last.is_file()
-            if not resumed:
+            known = training.result()
+            if known and "error" not in known:
+                return "another process has trained it"
+            command = self._command(training)
+            typed = shlex.join(["contextzoo", *command])
+            interrupted = known is None or known["status"] <= 0  # killed, or what came of it could not be read
+            resumed = interrupted and training.last.is_file() and typed == _lines(training.log)[0]
+            if resumed:  # the checkpoint holds everything else
+                command = ["fit", *command[-2:], "--ckpt_path", str(training.last)]
+            else:
                 shutil.rmtree(training.folder, ignore_errors=True)
                 log.truncate(0)
-            command = self._command(training)
+                log.write(f"{typed}\n".encode())
+                log.flush()
             record = {
                 "head": training.head,
                 "seed": training.seed,
                 "recipe": self.options.recipe,
                 "words": self.words,
-                "command": shlex.join(["contextzoo", *command]),
+                "command": typed,
                 "commit": self.commit,
                 "date": datetime.now().astimezone().isoformat(timespec="seconds"),
                 "threads": self.threads,
                 "resumed": resumed,
             }
-            if resumed:  # the checkpoint holds everything else
-                command = ["fit", *command[-2:], "--ckpt_path", str(training.last)]
             started = time.monotonic()
             ended = self._call(command, log)
-            minutes = (time.monotonic() - started) / 60
+            seconds = time.monotonic() - started
             if ended is None:
                 return ""
             status, usage = ended
@@ -282,15 +287,9 @@ class _Sweep:
                 record |= {"error": message, "status": status, "log": str(training.log)}
                 said = f"failed: {message} ({training.log})"
             else:
-                refused, message = False, ""
-                self.seconds += [] if resumed else [60 * minutes]
-                unit = 1 if sys.platform == "darwin" else 2**10
-                record |= measured | {
-                    "minutes": minutes,
-                    "cpu_minutes": (usage.ru_utime + usage.ru_stime) / 60,
-                    "peak_memory_mb": usage.ru_maxrss * unit / 2**20,
-                }
-                said = f"mIoU {100 * measured['mIoU']:.1f} in {minutes:.1f} min"
+                self.seconds += [] if resumed else [seconds]
+                record |= measured | _resources(seconds, usage)
+                said = f"mIoU {100 * measured['mIoU']:.1f} in {seconds / 60:.1f} min"
             with replacing(training.folder / sweep_report.RESULT) as path:
                 path.write_text(json.dumps(record, indent=1))
         if refused and not self.seconds:
@@ -333,9 +332,22 @@ def _measure(run: Path) -> dict[str, Any]:
 
 def _reason(status: int, log: Path) -> str:
     """Why a training ended, in one line."""
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    said = lines[-1].strip() if lines else f"exit status {status}"
-    return said if status > 0 else f"killed by {signal.Signals(-status).name}; it said last: {said}"
+    said = _lines(log)[-1]
+    return said if status > 0 else f"killed by {signal.Signals(-status).name}, after: {said}"
+
+
+def _lines(log: Path) -> list[str]:
+    """All that are not blank; the first is the command."""
+    return [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+
+
+def _resources(seconds: float, usage: struct_rusage) -> dict[str, float]:
+    unit = 1 if sys.platform == "darwin" else 2**10
+    return {
+        "minutes": seconds / 60,
+        "cpu_minutes": (usage.ru_utime + usage.ru_stime) / 60,
+        "peak_memory_mb": usage.ru_maxrss * unit / 2**20,
+    }
 
 
 def _environment(threads: int) -> dict[str, str]:
@@ -346,18 +358,6 @@ def _environment(threads: int) -> dict[str, str]:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         environment["CUDA_VISIBLE_DEVICES"] = visible.split(",")[local] if visible else str(local)
     return environment | {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
-
-
-def _place(environment: Mapping[str, str]) -> tuple[int, int]:
-    """Number of this process among all that share the trainings, and how many these are."""
-    first, step = int(environment.get("RANK", 0)), int(environment.get("WORLD_SIZE", 1))
-    if "SLURM_ARRAY_TASK_ID" in environment:
-        task, least, stride, count = (
-            int(environment.get(f"SLURM_ARRAY_TASK_{name}", default))
-            for name, default in (("ID", 0), ("MIN", 0), ("STEP", 1), ("COUNT", 1))
-        )
-        first, step = first + (task - least) // stride * step, step * count
-    return first, step
 
 
 def _cores() -> int:

@@ -1,0 +1,341 @@
+"""Sweeps as people type them: what is trained, skipped, resumed and recorded, and what the table says."""
+
+import csv
+import fcntl
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from commands import TESTS, logged, run
+
+from lightning_app.cli import main
+from lightning_app.registry import HEADS
+from lightning_app.tools.sweep import plan
+
+TINY = {
+    "model": {
+        "backbone": {"class_path": "Patchify", "init_args": {"channels": 8}},
+        "head": {"class_path": "FCN", "init_args": {"channels": 8}},
+    },
+    "data": {
+        "class_path": "ContextProbe",
+        "init_args": {
+            "cells": 5,
+            "colours": 2,
+            "textures": 2,
+            "queries": 2,
+            "train_images": 6,
+            "val_images": 5,
+            "test_images": 7,
+            "batch_size": 2,
+        },
+    },
+    "trainer": {"accelerator": "cpu", "max_epochs": 2, "log_every_n_steps": 1},
+}
+KILLED = {"trainer": {"callbacks+": [{"class_path": "killed.KilledAt", "init_args": {"steps": 4}}]}}
+OUT = Path("runs/sweep/tiny")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A working folder with a recipe of seconds; trainings find this folder's modules, and no launcher's variables."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("sweep"))
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS.parent), str(TESTS)]))
+        for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "SLURM_ARRAY_TASK_ID"):
+            patch.delenv(name, raising=False)
+        Path("tiny.yaml").write_text(yaml.safe_dump(TINY))
+        Path("killed.yaml").write_text(yaml.safe_dump(KILLED))
+        yield
+
+
+def result(name: str, out: Path = OUT) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((out / name / "result.json").read_text())
+    return content
+
+
+def pretend(out: Path, head: str, seed: int, miou: float = 0.5, **changes: Any) -> None:
+    """What a training that has ended leaves behind."""
+    content = {
+        "head": head,
+        "seed": seed,
+        "recipe": "tiny.yaml",
+        "words": [],
+        "command": "contextzoo fit ...",
+        "commit": "c0",
+        "date": "2026-01-02T03:04:05+00:00",
+        "threads": 1,
+        "device": "a CPU",
+        "resumed": False,
+        "minutes": 10.0,
+        "mIoU": miou,
+        "parameters": 2_000_000,
+        "head_parameters": 500_000,
+        "gflop": 1.25,
+        "image_size": [40, 48],
+        "images_per_s": 10.0,
+        "peak_memory_mb": 700.0,
+        "device_memory_mb": None,
+        **changes,
+    }
+    (out / f"{head}-{seed}").mkdir(parents=True)
+    (out / f"{head}-{seed}" / "result.json").write_text(json.dumps(content))
+
+
+# Training
+
+
+@pytest.fixture(scope="module")
+def calls() -> list[tuple[int, str, str]]:
+    """Status and output of three calls, and what was recorded of CCNet after each.
+
+    FCN does not know the option; CCNet is killed after the first of its two epochs, and goes on in the second call.
+    """
+    done = []
+    for heads in ("fcn ccnet", "fcn ccnet", "ccnet"):
+        command = f"sweep tiny.yaml --heads {heads} --seeds 1 --model.head.recurrence 1 -c killed.yaml"
+        typed = [sys.executable, "-m", "lightning_app", *command.split()]
+        ended = subprocess.run(typed, capture_output=True, text=True)
+        done.append((ended.returncode, ended.stdout, (OUT / "ccnet-0/result.json").read_text()))
+    return done
+
+
+def test_a_failure_is_recorded_and_the_others_train(calls: list[tuple[int, str, str]]) -> None:
+    status, out, ccnet = calls[0]
+    assert status == 1
+    assert f"fcn seed 0 failed: {result('fcn-0')['error']} ({OUT}/fcn-0.log)" in out
+    assert 'Unknown option "recurrence"' in result("fcn-0")["error"]
+    assert result("fcn-0")["error"] in Path(OUT, "fcn-0.log").read_text()
+    assert json.loads(ccnet)["error"].startswith("killed by SIGKILL")
+
+
+def test_what_was_killed_goes_on_from_its_checkpoint(calls: list[tuple[int, str, str]]) -> None:
+    status, out, _ = calls[1]
+    assert status == 1  # FCN again
+    assert "2 of 2 trainings to do" in out
+    assert result("ccnet-0")["resumed"]
+    assert "Resuming runs/sweep/tiny/ccnet-0 at step 3" in Path(OUT, "ccnet-0.log").read_text()
+    assert torch.load(OUT / "ccnet-0/checkpoints/last.ckpt", weights_only=True)["global_step"] == 6
+
+
+def test_what_is_finished_is_skipped(calls: list[tuple[int, str, str]]) -> None:
+    status, out, ccnet = calls[2]
+    assert status == 0
+    assert "trainings to do" not in out
+    assert ccnet == calls[1][2]
+
+
+def test_a_result_holds_what_the_run_wrote(calls: list[tuple[int, str, str]]) -> None:
+    found, folder = result("ccnet-0"), OUT / "ccnet-0"
+    scores = logged(folder, "val/mIoU") + logged(folder, "val/mIoU", version=1)
+    assert len(scores) == 2
+    assert found["mIoU"] == pytest.approx(max(scores), abs=1e-6)
+    assert [each["name"] for each in found["classes"]] == ["background", "rows", "columns"]
+    assert statistics.mean(each["IoU"] for each in found["classes"]) == pytest.approx(found["mIoU"])
+    assert found["command"] == (
+        "contextzoo fit -c tiny.yaml --model.head CCNet --seed_everything 0 --model.head.recurrence 1 -c killed.yaml "
+        "--run sweep/tiny/ccnet-0"
+    )
+    assert (found["steps"], found["image_size"]) == (6, [40, 40])
+    state = torch.load(folder / found["checkpoint"], weights_only=True)["state_dict"]
+    learnt = {name: each.numel() for name, each in state.items() if not name.endswith(("_mean", "_var", "_tracked"))}
+    assert found["parameters"] == sum(learnt[name] for name in learnt if name.startswith("segmentor."))
+    assert found["head_parameters"] == sum(learnt[name] for name in learnt if name.startswith("segmentor.head."))
+    speeds = logged(folder, "train/images_per_s") + logged(folder, "train/images_per_s", version=1)
+    assert found["images_per_s"] == statistics.median(speeds)
+    assert found["peak_memory_mb"] >= max(logged(folder, "train/peak_memory_mb", version=1))
+    assert found["cpu_minutes"] > 0
+
+
+def test_gflop_counts_two_per_multiply_add(calls: list[tuple[int, str, str]]) -> None:
+    state = torch.load(OUT / "ccnet-0/checkpoints/best.ckpt", weights_only=True)["state_dict"]
+    kernels = [each for name, each in state.items() if name.endswith("weight") and each.dim() == 4]
+    cells = 5 * 5  # where all of them work: a patch of 8 x 8 pixels becomes one
+    products = sum(2 * cells * kernel.numel() for kernel in kernels)
+    assert products <= 1e9 * result("ccnet-0")["gflop"] <= 1.2 * products
+
+
+@pytest.mark.slow
+def test_words_that_no_training_takes_stop_the_sweep(capfd: pytest.CaptureFixture[str]) -> None:
+    assert run("sweep tiny.yaml --seeds 1 --out wrong --model.lrr 3") == 2
+    assert capfd.readouterr().err.splitlines()[-1] == (
+        'Unknown option "--model.lrr". Did you mean "--model.lr"? (--help-all lists them)'
+    )
+    assert len(list(Path("wrong").glob("*/result.json"))) == 2
+
+
+@pytest.mark.slow
+def test_an_interrupted_sweep_takes_its_trainings_with_it() -> None:
+    command = "sweep tiny.yaml --heads fcn --seeds 1 --out stopped --trainer.max_epochs 1000000"
+    process = subprocess.Popen([sys.executable, "-m", "lightning_app", *command.split()])
+    log = Path("stopped/fcn-0.log")
+    while not (log.is_file() and "epoch 3/" in log.read_text()):
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait() == 130
+    with log.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # which a training still at it would hold
+    assert not Path("stopped/fcn-0/result.json").exists()  # that is no failure
+
+
+def test_a_training_of_another_process_is_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("busy").mkdir()
+    with Path("busy/fcn-0.log").open("w") as log:
+        fcntl.flock(log, fcntl.LOCK_EX)
+        assert run("sweep tiny.yaml --heads fcn --seeds 1 --out busy") == 0
+    assert "[1/1] fcn seed 0: another process trains it (busy/fcn-0.log is locked)" in capsys.readouterr().out
+    assert not Path("busy/fcn-0").exists()
+
+
+# What is trained, and where
+
+
+def test_all_heads_come_first_with_the_first_seed() -> None:
+    trainings = plan(["a", "b", "c"], 2, Path("out"), {})
+    assert [(each.head, each.seed) for each in trainings] == [
+        ("a", 0),
+        ("b", 0),
+        ("c", 0),
+        ("a", 1),
+        ("b", 1),
+        ("c", 1),
+    ]
+
+
+@pytest.mark.parametrize(
+    "processes",
+    [
+        [{"RANK": str(rank), "WORLD_SIZE": "3"} for rank in range(3)],
+        [
+            {"SLURM_ARRAY_TASK_ID": str(task), "SLURM_ARRAY_TASK_MIN": "4", "SLURM_ARRAY_TASK_COUNT": "4"}
+            for task in range(4, 8)
+        ],
+        [
+            {f"SLURM_ARRAY_TASK_{name}": value for name, value in (("ID", task), ("STEP", "5"), ("COUNT", "2"))}
+            | {"RANK": rank, "WORLD_SIZE": "2"}
+            for task in "05"
+            for rank in "01"
+        ],
+    ],
+    ids=["torchrun", "array", "both"],
+)
+def test_processes_share_the_trainings(processes: list[dict[str, str]]) -> None:
+    heads, out = list(HEADS), Path("out")
+    parts = [plan(heads, 2, out, environment) for environment in processes]
+    assert sorted(each.folder for part in parts for each in part) == sorted(
+        each.folder for each in plan(heads, 2, out, {})
+    )
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_the_budget_holds_what_a_training_is_expected_to_take(capsys: pytest.CaptureFixture[str]) -> None:
+    out = Path("budget")
+    pretend(out, "fcn", 0, minutes=4.0)
+    pretend(out, "ccnet", 0, minutes=8.0)
+    assert run("sweep tiny.yaml --heads fcn ccnet danet --seeds 2 --out budget --budget 5.9m") == 0
+    assert "trainings left: 4. The same command goes on" in capsys.readouterr().out
+    assert sorted(path.name for path in out.glob("*/")) == ["ccnet-0", "fcn-0"]
+
+
+# Reports
+
+
+@pytest.fixture(scope="module")
+def two(_folder: None) -> tuple[Path, Path]:
+    """Folders of two sweeps."""
+    first, second = Path("reported"), Path("other")
+    for seed, (fcn, ccnet) in enumerate([(0.50, 0.58), (0.52, 0.55), (0.51, 0.61)]):
+        pretend(first, "fcn", seed, fcn)
+        pretend(first, "ccnet", seed, ccnet, images_per_s=(3.0, 5.0, 4.0)[seed], peak_memory_mb=800.0 + seed)
+    pretend(first, "danet", 0, error="boom", status=1, log="reported/danet-0.log")
+    pretend(second, "ccnet", 0, 0.9, recipe="recipes/second", words=["--data.root", "/here/data", "--data.cells", "6"])
+    return first, second
+
+
+def test_the_table_is_of_the_results(two: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sweep", "--report", str(two[0])]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = {line.split()[0]: line.split() for line in lines if line.startswith((" ccnet", " fcn"))}
+    assert list(rows) == ["ccnet", "fcn"]  # the best first
+    assert " ".join(rows["ccnet"]) == "ccnet 58.0 ± 3.0 61.0 (2) +7.0 2.00 M 0.50 M 1.25 4.0 802 MB"
+    assert " ".join(rows["fcn"]) == "fcn 51.0 ± 1.0 52.0 (1) 2.00 M 0.50 M 1.25 10.0 700 MB"
+    assert "danet seed 0 failed: boom (reported/danet-0.log)" in lines
+
+    with (two[0] / "results.csv").open() as file:
+        ccnet, fcn = csv.DictReader(file)
+    assert float(ccnet["deviation"]) == pytest.approx(statistics.stdev([0.58, 0.55, 0.61]))
+    assert float(ccnet["minus_fcn"]) == pytest.approx(0.07)
+    assert (fcn["head"], fcn["seeds"], fcn["parameters"]) == ("fcn", "3", "2000000")
+    content = json.loads((two[0] / "results.json").read_text())
+    assert content["heads"][0]["mIoU"] == float(ccnet["mIoU"])
+    assert len(content["trainings"]) == 6
+    assert [each["head"] for each in content["failures"]] == ["danet"]
+    page = (two[0] / "results.md").read_text()
+    assert "| ccnet | 3 | 58.0 ± 3.0 | 61.0 (2) | +7.0 | 2.00 M | 0.50 M | 1.25 | 4.0 | 802 MB |" in page
+    assert "- danet seed 0 failed: boom" in page
+
+
+def test_one_page_of_two_sweeps(two: tuple[Path, Path]) -> None:
+    assert main(["sweep", "--report", *map(str, two), "--to", "docs/results.md"]) == 0
+    page = Path("docs/results.md").read_text()
+    assert page.index("## tiny") < page.index("## second")
+    assert "`contextzoo sweep recipes/second --seeds 1 --data.root DIR --data.cells 6`" in page
+    for picture in ("results-tiny.png", "results-second.png"):
+        assert f"]({picture})" in page
+        assert Path("docs", picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_reports_import_no_torch(two: tuple[Path, Path]) -> None:
+    """The process that starts trainings stays small: a training's peak of memory begins with its parent's."""
+    code = f"import sys; from lightning_app.cli import main; main(['sweep', '--report', '{two[0]}']); " + (
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+# Bad input: one line, status 2
+
+BAD = {
+    "sweep": "which recipe? It comes first",
+    "sweep recipes/camvid_gpu": "Did you mean recipes/camvid",
+    "sweep tiny.yaml --heads ccnett": 'Unknown head "ccnett". Did you mean "ccnet"? (contextzoo heads)',
+    "sweep tiny.yaml --seeds 0": "--seeds is 0: give a positive number",
+    "sweep tiny.yaml --jobs -1": "--jobs is -1: give a positive number",
+    "sweep tiny.yaml --budget 100": "'100' is not a time such as 100m or 2h",
+    "sweep tiny.yaml --model.head CCNet": "--model.head: the sweep gives it to each training; leave it out",
+    "sweep tiny.yaml --run=a": "--run=a: the sweep gives it",
+    "sweep tiny.yaml --report --data.cells 6": "--report trains nothing: leave out --data.cells 6",
+    "sweep tiny.yaml --to results.txt": "--to results.txt: give the name of a Markdown file",
+    "sweep --report nowhere": "nowhere holds no results: give the folder of a sweep",
+    "sweep tiny.yaml --out mixed --heads fcn --data.cells 6": "mixed/fcn-0 holds contextzoo fit ..., which is another",
+    "sweep tiny.yaml --out broken --heads fcn": "broken/fcn-0/result.json holds no result of a sweep",
+}
+
+
+@pytest.mark.parametrize("command", BAD)
+def test_bad_input_is_one_line(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for out in map(Path, ("mixed", "broken")):
+        if not out.exists():
+            pretend(out, "fcn", 0)
+    Path("broken/fcn-0/result.json").write_text('{"head": "fcn", ')
+    assert run(command) == 2
+    error = capsys.readouterr().err
+    assert BAD[command] in error
+    assert error.count("\n") == 1
+
+
+def test_another_place_of_the_data_is_the_same_sweep(capsys: pytest.CaptureFixture[str]) -> None:
+    pretend(Path("moved"), "fcn", 0, words=["--data.root", "/there"])
+    assert run("sweep tiny.yaml --heads fcn --seeds 1 --out moved --data.root=/here") == 2
+    assert run("sweep tiny.yaml --heads fcn --seeds 1 --out moved --data.root /here") == 0
