@@ -4,6 +4,8 @@ import csv
 import fcntl
 import json
 import os
+import runpy
+import shutil
 import signal
 import statistics
 import subprocess
@@ -17,10 +19,13 @@ import pytest
 import torch
 import yaml
 from commands import TESTS, logged, run
+from weights import fit_camvid
 
+import zoo
 from lightning_app.cli import main
 from lightning_app.registry import HEADS
 from lightning_app.tools.sweep import plan
+from zoo import index
 
 TINY = {
     "model": {
@@ -339,3 +344,45 @@ def test_another_place_of_the_data_is_the_same_sweep(capsys: pytest.CaptureFixtu
     pretend(Path("moved"), "fcn", 0, words=["--data.root", "/there"])
     assert run("sweep tiny.yaml --heads fcn --seeds 1 --out moved --data.root=/here") == 2
     assert run("sweep tiny.yaml --heads fcn --seeds 1 --out moved --data.root /here") == 0
+
+
+# Publishing
+
+
+@pytest.fixture
+def own_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the zoo's index to write to."""
+    folder = tmp_path / "index"
+    shutil.copytree(index.INDEX, folder)
+    monkeypatch.setattr(index, "INDEX", folder)
+    return folder
+
+
+def test_the_best_seed_of_each_head_is_published(
+    own_index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    publish_sweep = runpy.run_path(str(TESTS.parent / "scripts/publish_sweep.py"))["main"]
+    checkpoint, sweep = fit_camvid(tmp_path), tmp_path / "sweep"
+    for seed, miou in enumerate((0.3, 0.4, 0.2)):
+        pretend(sweep, "fcn", seed, miou, checkpoint="checkpoints/best.ckpt", image_size=[24, 32], steps=2)
+    pretend(sweep, "ccnet", 0, error="boom", status=1, log="ccnet-0.log")
+    (sweep / "fcn-1/checkpoints").mkdir()
+    shutil.copy(checkpoint, sweep / "fcn-1/checkpoints")
+    command = [str(sweep), "--half", "--to", str(tmp_path / "out")]
+    id = "fcn_test_resnet_camvid-24x32_2"
+
+    assert publish_sweep(command) == 0
+    assert [entry.id for entry in zoo.list_entries() if entry.dataset == "camvid"] == [id]
+    before = (own_index / "fcn.toml").read_bytes()
+    capsys.readouterr()
+    assert publish_sweep(command) == 0
+    assert capsys.readouterr().out == f"{id}: published already\n"
+
+    content = torch.load(checkpoint, weights_only=True)
+    content["state_dict"]["segmentor.head.classifier.bias"] += 1
+    torch.save(content, sweep / "fcn-1/checkpoints/best.ckpt")
+    assert publish_sweep(command) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error == f"{id} is taken by other weights: remove its entry and its folder first"
+    assert (own_index / "fcn.toml").read_bytes() == before

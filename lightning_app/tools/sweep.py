@@ -89,10 +89,15 @@ def _parse(args: list[str]) -> tuple[argparse.Namespace, list[str]]:
         prog="contextzoo sweep",
         usage="contextzoo sweep RECIPE [options] [further words of contextzoo fit]\n"
         "       contextzoo sweep --report FOLDER ... [--to FILE.md]",
-        description="Train one recipe with many heads, and compare them. The same command goes on where it was "
-        "interrupted, skips what is finished and tries again what failed. Under torchrun or as a SLURM array each "
+        description="Train one recipe with many heads, and compare them. The same command goes on where it was\n"
+        "interrupted, skips what is finished and tries again what failed. Under torchrun or as a SLURM array each\n"
         "process takes a part.",
-        epilog="example: contextzoo sweep recipes/camvid_cpu --heads fcn ccnet --jobs 2 --budget 2h --data.root DIR",
+        epilog="examples:\n"
+        "  contextzoo sweep recipes/camvid_cpu --heads fcn ccnet --jobs 2 --budget 2h --data.root DIR\n"
+        "  contextzoo sweep --report runs/sweep/camvid_cpu runs/sweep/context_probe --to docs/results.md\n"
+        "  torchrun --nproc_per_node 4 -m lightning_app sweep recipes/camvid --data.root DIR    (a training per GPU)\n"
+        "  sbatch --array=0-7 --wrap 'contextzoo sweep recipes/camvid --data.root DIR'",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     add = parser.add_argument

@@ -1,0 +1,76 @@
+"""Publish the best seed of each head of a sweep.
+
+    python scripts/publish_sweep.py runs/sweep/camvid_cpu [words of contextzoo zoo publish, such as --half]
+
+Ids are HEAD_BACKBONE_DATASET-CROP_STEPS, as in ccnet_resnet10t_camvid-180x240_990. What is published already with the
+same weights is left alone, so that the script can be run again; other weights under the same id stop it.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lightning_app.errors import InputError
+from lightning_app.patchify import Patchify  # noqa: F401
+from lightning_app.pretrained import dataset_of, find, is_known, read_checkpoint, read_published
+from lightning_app.tools import publish
+
+
+def main(args: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(description="Publish the best seed of each head of a sweep.", allow_abbrev=False)
+    parser.add_argument("sweep", type=Path, metavar="FOLDER", help="as given to contextzoo sweep --out")
+    options, words = parser.parse_known_args(args)
+    try:
+        for result in best(options.sweep):
+            checkpoint = options.sweep / f"{result['head']}-{result['seed']}" / result["checkpoint"]
+            id = id_of(result, checkpoint)
+            if is_known(id):
+                if not is_same(checkpoint, id):
+                    raise InputError(f"{id} is taken by other weights: remove its entry and its folder first")
+                print(f"{id}: published already")
+                continue
+            publish.main([str(checkpoint), "--id", id, *words])
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+def best(sweep: Path) -> list[dict[str, Any]]:
+    """The result with the highest validation mIoU of each head."""
+    chosen: dict[str, dict[str, Any]] = {}
+    for path in sorted(sweep.glob("*/result.json")):
+        result = json.loads(path.read_text())
+        if "error" not in result and result["mIoU"] > chosen.get(result["head"], {"mIoU": -1})["mIoU"]:
+            chosen[result["head"]] = result
+    if not chosen:
+        raise InputError(f"{sweep} holds no results: give the folder of a sweep, such as runs/sweep/camvid_cpu")
+    return list(chosen.values())
+
+
+def id_of(result: dict[str, Any], checkpoint: Path) -> str:
+    description, _ = read_checkpoint(checkpoint)
+    backbone = description["model"]["backbone"]
+    name = (backbone.get("init_args") or {}).get("name") or backbone["class_path"].rpartition(".")[2]
+    dataset = dataset_of(description)
+    data = dataset.slug if dataset else description["data"]["class_path"].rpartition(".")[2]
+    height, width = result["image_size"]
+    return f"{result['head']}_{name}_{data}-{height}x{width}_{result['steps']}".lower()
+
+
+def is_same(checkpoint: Path, id: str) -> bool:
+    """Whether the published weights are the checkpoint's, in single precision or in half."""
+    _, ours = read_checkpoint(checkpoint)
+    _, theirs = read_published(find(id))
+    return ours.keys() == theirs.keys() and all(
+        torch.equal(theirs[name], each) or torch.equal(theirs[name], each.half().float()) for name, each in ours.items()
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
