@@ -165,6 +165,8 @@ class _View:
         """Logits of a region of the label, at the label's resolution."""
         align_corners = self.protocol.align_corners
         shape = (self._whole.shape[-2], self._whole.shape[-1]) if self.kept else self.shape
+        if shape == self.size:
+            return self._whole[(..., *region)] if self.kept else self._look(region)
         at_rows, at_columns = (
             _positions(part, source, target, align_corners)
             for part, source, target in zip(region, shape, self.size, strict=True)

@@ -1,6 +1,6 @@
 """Class colours over a photograph, with a legend below it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 Colours = Sequence[tuple[int, int, int]]
 
 OPACITY = 0.55  # of a class's colour; its outline is opaque
-STRIP = 512  # rows that are blended at a time
+BAND = 2**18  # pixels, in whole rows, that are blended at a time
 MOST = 24  # classes in a legend
 PAPER, INK, FRAME = (255, 255, 255), (40, 40, 40), (150, 150, 150)
 
@@ -20,11 +20,12 @@ def overlay(image: NDArray[np.uint8], ids: NDArray[np.uint8], names: Sequence[st
     Shape: image (H, W, 3), ids (H, W) -> at least W wide and higher than H, the image in the upper left corner.
     """
     height, width = ids.shape
-    panel = np.asarray(legend(names, palette, class_shares(ids, len(names)), width))
-    canvas = np.full((height + panel.shape[0], panel.shape[1], 3), PAPER, dtype=np.uint8)
-    canvas[height:] = panel
-    blend(image, ids, palette, out=canvas[:height, :width])
-    return Image.fromarray(canvas)
+    panel = legend(names, palette, class_shares(ids, len(names)), width)
+    picture = Image.new("RGB", (panel.width, height + panel.height), PAPER)
+    picture.paste(panel, (0, height))
+    for rows, band in _blended(image, ids, palette):
+        picture.paste(Image.fromarray(band), (0, rows.start))
+    return picture
 
 
 def blend(image: NDArray[np.uint8], ids: NDArray[np.uint8], palette: Colours, out: NDArray[np.uint8]) -> None:
@@ -32,12 +33,8 @@ def blend(image: NDArray[np.uint8], ids: NDArray[np.uint8], palette: Colours, ou
 
     Shape: image (H, W, 3), ids (H, W), out (H, W, 3).
     """
-    colours = np.zeros((256, 3), dtype=np.float32)
-    colours[: len(palette)] = palette
-    for top in range(0, len(ids), STRIP):
-        rows = slice(top, top + STRIP)
-        strength = np.where(_outlines(ids, rows), 1, OPACITY).astype(np.float32)[..., None]
-        out[rows] = (image[rows] * (1 - strength) + colours[ids[rows]] * strength).round()
+    for rows, band in _blended(image, ids, palette):
+        out[rows] = band
 
 
 def class_shares(ids: NDArray[np.uint8], count: int) -> list[float]:
@@ -53,7 +50,7 @@ def percent(share: float) -> str:
 
 def legend(names: Sequence[str], palette: Colours, shares: Sequence[float], width: int) -> Image.Image:
     """A strip at least ``width`` wide that names the classes with a share above zero."""
-    size = min(max(width // 64, 12), 72)
+    size = min(max(width // 64, 12), 192)
     font = ImageFont.load_default(size)
     present = sorted((index for index, share in enumerate(shares) if share > 0), key=lambda index: -shares[index])
     texts = [f"{names[index]}  {percent(shares[index])}" for index in present[:MOST]]
@@ -74,6 +71,21 @@ def legend(names: Sequence[str], palette: Colours, shares: Sequence[float], widt
             draw.rounded_rectangle(box, radius=size // 5, fill=palette[present[place]], outline=FRAME)
         draw.text((left + swatch + gap // 2, middle), text, INK, font, anchor="lm")
     return strip
+
+
+def _blended(
+    image: NDArray[np.uint8], ids: NDArray[np.uint8], palette: Colours
+) -> Iterator[tuple[slice, NDArray[np.uint8]]]:
+    """The image in its classes' colours, some rows at a time."""
+    colours = np.zeros((256, 3), dtype=np.float32)
+    colours[: len(palette)] = palette
+    height, width = ids.shape
+    step = max(BAND // width, 1)
+    for top in range(0, height, step):
+        rows = slice(top, top + step)
+        strength = np.where(_outlines(ids, rows), np.float32(1), np.float32(OPACITY))[..., None]
+        band = image[rows] * (1 - strength) + colours[ids[rows]] * strength
+        yield rows, band.round().astype(np.uint8)
 
 
 def _outlines(ids: NDArray[np.uint8], rows: slice) -> NDArray[np.bool_]:

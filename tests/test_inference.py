@@ -148,6 +148,22 @@ def test_tiles_put_together_are_the_whole(
     assert torch.equal(together, predict(model, images, size, how).argmax(1))
 
 
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_tiles_of_whole_windows_look_at_each_window_once(images: Tensor, mirrored: bool) -> None:
+    seen: list[Tensor] = []
+
+    def model(views: Tensor) -> Tensor:
+        seen.append(views)
+        return pixelwise(views)
+
+    how = Protocol("slide", crop=(4, 4), stride=(4, 4), flip=mirrored)
+    whole = images[..., :12, :16]
+    places = [place for place, _ in predict_classes(model, whole, (12, 16), how, tile=(8, 8))]
+    assert len(places) == 4
+    assert len(seen) == (24 if mirrored else 12)  # 3 x 4 windows
+    assert all(view.shape[-2:] == (4, 4) for view in seen)
+
+
 def test_windows_go_together(images: Tensor) -> None:
     seen: list[int] = []
 

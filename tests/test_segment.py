@@ -97,6 +97,30 @@ def test_a_large_image_is_seen_in_windows_and_tiles(monkeypatch: pytest.MonkeyPa
     assert json.loads(Path("segmented/a.json").read_text())["protocol"]["crop"] == [32, 32]
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak of memory as Linux tells it")
+def test_memory_grows_by_little_more_than_the_picture() -> None:
+    """8 bytes a pixel: the picture, its classes, and Pillow's 4 for the one of the overlay."""
+    photo("small.png", 300, 300)
+    photo("large.png", 3000, 2000)
+    code = """
+import re
+from pathlib import Path
+from lightning_app.cli import main
+from lightning_app.tools import segment
+segment.LOGITS = 2**22
+def peak(name):
+    assert main(["segment", name, "--weights", "tiny.safetensors", "--window", "250", "--overlap", "0"]) == 0
+    return 1024 * int(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1])
+before = peak("small.png")
+print((peak("large.png") - before) / 6e6)
+"""
+    environment = offline() | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout.split()[-1]) < 13
+
+
 def test_a_photo_is_turned_as_its_camera_says() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # a quarter turn

@@ -11,6 +11,7 @@ from lightning_app.errors import InputError
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".ppm", ".gif"})
 UNLISTED = -1
+BAND = 512  # rows that are copied at a time
 
 
 class BadFile(InputError):
@@ -32,9 +33,9 @@ def _open(path: Path) -> Image.Image:
             # Pillow reads 16-bit RGB as 8-bit; the way the file is packed tells
             deep = image.mode[0] in "IF" or any("16" in str(tile[3]) for tile in image.tile)
             image.load()
-            upright: Image.Image = ImageOps.exif_transpose(image)
-            upright.info["deep"] = deep
-            return upright
+            ImageOps.exif_transpose(image, in_place=True)
+            image.info["deep"] = deep
+            return image
     except FileNotFoundError:
         raise BadFile(path, ("No such file",), "Restore it or take it off the split's list.") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -50,7 +51,14 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     image = _open(path)
     if image.info["deep"]:
         raise BadFile(path, ("More than 8 bits a channel",), "Scale the values you need to 0..255 and save as 8-bit.")
-    return np.array(image.convert("RGB"))
+    if image.mode != "RGB":
+        image = image.convert("RGB")
+    width, height = image.size
+    pixels = np.empty((height, width, 3), dtype=np.uint8)
+    for top in range(0, height, BAND):  # of the whole, np.array makes two more copies on its way
+        bottom = min(top + BAND, height)
+        pixels[top:bottom] = np.asarray(image.crop((0, top, width, bottom)))
+    return pixels
 
 
 def image_size(path: Path) -> tuple[int, int]:

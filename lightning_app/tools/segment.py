@@ -26,7 +26,7 @@ from lightning_app.errors import InputError
 from lightning_app.explain import closest
 from lightning_app.files import replacing
 from lightning_app.inference import Protocol, Size, fitted, predict_classes
-from lightning_app.overlay import blend, class_shares, overlay, percent
+from lightning_app.overlay import Colours, blend, class_shares, overlay, percent
 from lightning_app.pretrained import load
 from lightning_app.segmentor import Segmentor
 
@@ -36,7 +36,7 @@ SCALES: Final = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)  # of --tta, those of the fiel
 WHOLE: Final = 2048 * 1024  # pixels: larger images are seen in windows where the protocol has neither box nor windows
 WINDOW: Final = (1024, 1024)
 JPEG_SIDE: Final = 65_500  # pixels that the format can hold
-LOGITS: Final = 2**30  # bytes of logits that are held at once
+LOGITS: Final = 2**28  # bytes of logits that are held at once
 
 Ids = NDArray[np.uint8]
 Advance = Callable[[float], None]
@@ -169,12 +169,8 @@ def _segment_image(segmenter: Segmenter, source: Path, target: Path, advance: Ad
     finally:
         advance(1 - done)
     info = segmenter.info
-    mask = Image.fromarray(ids)
-    mask.putpalette(
-        bytes(chain.from_iterable(info.palette))
-    )  # makes it a palette image whose pixels stay class numbers
     with replacing(_named(target, ".png")) as path:
-        mask.save(path, "PNG")
+        _class_map(ids, info.palette).save(path, "PNG")
     picture = overlay(image, ids, info.classes, info.palette)
     picture.thumbnail((JPEG_SIDE, JPEG_SIDE))
     with replacing(_named(target, "_overlay.jpg")) as path:
@@ -182,6 +178,13 @@ def _segment_image(segmenter: Segmenter, source: Path, target: Path, advance: Ad
     shares = class_shares(ids, len(info.classes))
     _write_json(segmenter, source, target, (ids.shape[0], ids.shape[1]), shares)
     return _line(segmenter, source, _named(target, ".png"), shares)
+
+
+def _class_map(ids: Ids, palette: Colours) -> Image.Image:
+    """A palette image whose pixels are class numbers."""
+    image = Image.fromarray(ids)
+    image.putpalette(bytes(chain.from_iterable(palette)))
+    return image
 
 
 def _segment_video(segmenter: Segmenter, source: Path, target: Path, advance: Advance) -> str:
