@@ -9,7 +9,6 @@ import argparse
 import fcntl
 import importlib.util
 import json
-import multiprocessing
 import os
 import re
 import shlex
@@ -20,7 +19,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -192,11 +191,7 @@ class _Sweep:
         print(f"{self.total} of {len(trainings)} trainings to do, threads each: {self.threads}", flush=True)
         self.options.out.mkdir(parents=True, exist_ok=True)
         before = signal.signal(signal.SIGTERM, _interrupt)
-        spawn = multiprocessing.get_context("spawn")
-        with (
-            ProcessPoolExecutor(1, spawn, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as self.measuring,
-            ThreadPoolExecutor(self.options.jobs) as pool,
-        ):
+        with ThreadPoolExecutor(self.options.jobs) as pool:
             try:
                 for future in [pool.submit(self._work) for _ in range(self.options.jobs)]:
                     future.result()
@@ -286,7 +281,7 @@ class _Sweep:
             try:
                 if status:
                     raise InputError(_reason(status, training.log))
-                measured = self.measuring.submit(_measure, training.folder).result()
+                measured = _measure(training, log)
             except Exception as error:  # whatever it is, the other trainings go on
                 message = " ".join(str(error).split())
                 record |= {"error": message, "status": status, "log": str(training.log)}
@@ -329,10 +324,14 @@ class _Sweep:
             return None if self.stopped else (process.returncode, usage)
 
 
-def _measure(run: Path) -> dict[str, Any]:
-    from lightning_app.tools.sweep_result import measure  # torch, which is to stay out of the process that trains
-
-    return measure(run)
+def _measure(training: Training, log: IO[bytes]) -> dict[str, Any]:
+    """What a training came to, by a process of its own: a training's peak of memory begins with that of its parent."""
+    command = [sys.executable, "-m", "lightning_app.tools.sweep_result", str(training.folder)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=log, env=_environment(1))
+    if done.returncode:
+        raise InputError(_reason(done.returncode, training.log))
+    measured: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return measured
 
 
 def _reason(status: int, log: Path) -> str:

@@ -1,8 +1,13 @@
-"""What a finished training of ``contextzoo sweep`` came to, read from its run's folder."""
+"""What a finished training of ``contextzoo sweep`` came to, read from its run's folder and printed as JSON.
+
+python -m lightning_app.tools.sweep_result RUN
+"""
 
 import csv
 import importlib
+import json
 import statistics
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +32,6 @@ def measure(run: Path) -> dict[str, Any]:
     Raises:
         InputError: the training ended before its first validation.
     """
-    torch.set_num_threads(1)
     path = run / BEST
     if not path.is_file():
         raise InputError(f"{path} is not there: the training ended before its first validation. Train longer.")
@@ -73,3 +77,10 @@ def _logged(run: Path, column: str) -> list[float]:
         with path.open() as file:
             values += [float(row[column]) for row in csv.DictReader(file) if row.get(column)]
     return values
+
+
+if __name__ == "__main__":
+    try:
+        print(json.dumps(measure(Path(sys.argv[1]))))
+    except InputError as error:
+        sys.exit(str(error))
