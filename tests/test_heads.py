@@ -131,6 +131,14 @@ def test_head_is_finite_in_bfloat16(entry: Entry) -> None:
     assert all(x.grad is None or x.grad.isfinite().all() for x in features)
 
 
+@pytest.mark.parametrize("slug", ["fcn", "nonlocal_net", "ccnet", "danet", "ann", "ocrnet", "pspnet"])
+def test_head_compiles_in_one_graph(slug: str) -> None:
+    head, features = build_head(HEADS[slug].cls), levels()
+    torch.compiler.reset()
+    compiled = torch.compile(head, backend="eager", fullgraph=True, dynamic=True)
+    torch.testing.assert_close(compiled(features), head(features))
+
+
 @HEAD
 def test_head_takes_the_shared_options(entry: Entry) -> None:
     low_level = build_head(entry.cls, dropout=0.0, align_corners=True, low_level_channels=4)
