@@ -1,10 +1,14 @@
 """Criss-cross attention. arXiv:1811.11721."""
 
+from importlib.util import find_spec
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_app.registry import BLOCKS
+
+TRITON = find_spec("triton") is not None  # torch brings it on Linux with CUDA
 
 
 @BLOCKS.register("ccnet", paper="arXiv:1811.11721", year=2019)
@@ -14,7 +18,8 @@ class CrissCrossAttention(nn.Module):
     x <- x + gamma sum_j softmax_j(q_i.k_j) v_j, ``recurrence`` times with the same weights; j runs over the H + W - 1
     positions that share i's row or column, i itself once; gamma starts at 0.
 
-    Shape: (B, C, H, W) -> (B, C, H, W). Time O(N C (H + W)) a pass.
+    Shape: (B, C, H, W) -> (B, C, H, W). Time O(N C (H + W)) a pass; memory O(N C) where a kernel runs, see
+    :func:`attend`, and O(N (C + H + W)) elsewhere.
 
     Args:
         recurrence: passes.
@@ -39,8 +44,26 @@ class CrissCrossAttention(nn.Module):
         y = x.permute(0, 2, 3, 1).contiguous()  # so that neither rows nor columns need a copy of their own
         for _ in range(self.recurrence):
             q, k, v = torch.split(F.linear(y, weight, bias), [p.out_channels for p in projections], dim=-1)
-            y = torch.addcmul(y, criss_cross(q, k, v), self.gamma)
+            y = torch.addcmul(y, attend(q, k, v), self.gamma)
         return y.permute(0, 3, 1, 2)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """:func:`criss_cross`, by a kernel that holds no map of its weights on CUDA with triton and d <= 128."""
+    if (
+        q.is_cuda
+        and TRITON
+        and q.dtype == k.dtype == v.dtype
+        and q.dtype in (torch.float32, torch.float16, torch.bfloat16)
+        and q.shape[-1] <= 128
+        and not torch.compiler.is_exporting()
+        and not torch.onnx.is_in_onnx_export()
+    ):
+        from lightning_app.blocks import _criss_cross_triton as kernel
+
+        if kernel.runs_on(q.device):
+            return kernel.criss_cross(q, k, v)
+    return criss_cross(q, k, v)
 
 
 def criss_cross(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
