@@ -296,7 +296,7 @@ def test_one_page_of_two_sweeps(two: tuple[Path, Path]) -> None:
     page = Path("docs/results.md").read_text()
     assert page.index("## tiny") < page.index("## second")
     assert "`contextzoo sweep recipes/second --seeds 1 --data.root DIR --data.cells 6`" in page
-    for picture in ("results-tiny.png", "results-second.png"):
+    for picture in ("results-reported.png", "results-other.png"):
         assert f"]({picture})" in page
         assert Path("docs", picture).read_bytes().startswith(b"\x89PNG")
 

@@ -119,7 +119,7 @@ def write(folders: Sequence[Path], page: Path | None) -> None:
         with replacing(folder / "results.md") as path:
             path.write_text(_section(rows, results, folder / "results.png"))
         if page:
-            sections.append(_section(rows, results, page.with_name(f"{page.stem}-{title}.png")))
+            sections.append(_section(rows, results, page.with_name(f"{page.stem}-{folder.name}.png")))
         print(f"Wrote {folder}/results.md, with .csv, .json and .png beside it")
     if page:
         with replacing(page) as path:
@@ -161,8 +161,9 @@ def _section(rows: Sequence[Mapping[str, Any]], results: Sequence[Result], pictu
         _draw(rows, title, picture)
         lines += [
             f"{_about(done)} mIoU of the best epoch on the validation split in per cent: mean ± sample deviation over "
-            f"seeds. Parameters of the whole network; GFLOP of its forward pass on {height} x {width}, 2 per "
-            "multiply-add; images/s in training, the median; memory at its peak, of the process, or of the GPU.",
+            "seeds, which change initial weights and dropout, not the order of the images or their augmentation. "
+            f"Parameters of the whole network; GFLOP of its forward pass on {height} x {width}, 2 per multiply-add; "
+            "images/s in training, the median; memory at its peak, of the process, or of the GPU.",
             "",
             f"| {' | '.join(('head', 'seeds', *COLUMNS))} |",
             f"|---|{'---:|' * (1 + len(COLUMNS))}",
