@@ -111,10 +111,12 @@ def test_warns_where_triton_does_not_work(monkeypatch: pytest.MonkeyPatch) -> No
 
 @triton
 @pytest.mark.slow
-@pytest.mark.parametrize("architecture", [80, 90])
-@pytest.mark.parametrize(("dtype", "tf32"), [(torch.bfloat16, False), (torch.float32, False), (torch.float32, True)])
+@pytest.mark.parametrize(("architecture", "kib"), [(86, 99), (90, 227)])
+@pytest.mark.parametrize(
+    ("dtype", "products"), [(torch.bfloat16, "highest"), (torch.float32, "highest"), (torch.float32, "high")]
+)
 def test_compiles_within_the_shared_memory(
-    dtype: torch.dtype, tf32: bool, architecture: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dtype: torch.dtype, products: str, architecture: int, kib: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from triton import compile as compile_kernel
     from triton.backends.compiler import GPUTarget
@@ -123,11 +125,12 @@ def test_compiles_within_the_shared_memory(
     from lightning_app.blocks import _criss_cross_triton as kernels
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", tf32)
+    torch.set_float32_matmul_precision(products)
     options, chunk = kernels.tiles(dtype, 128, 512)
+    torch.set_float32_matmul_precision("highest")
     launch = {name: options.pop(name) for name in ("num_warps", "num_stages")}
     if dtype == torch.float32:
-        assert options["PRECISION"] == ("tf32" if tf32 else "ieee")
+        assert options["PRECISION"] == ("tf32" if products == "high" else "ieee")
     element = "*fp32" if dtype == torch.float32 else "*bf16"
 
     def shared(kernel: Any, **constants: Any) -> int:
@@ -146,10 +149,10 @@ def test_compiles_within_the_shared_memory(
 
     for column in (False, True):
         constants = {"COLUMN": column, "CHUNK": chunk}
-        assert shared(kernels._log_sum_exp, **constants) <= 99 * 1024
+        assert shared(kernels._log_sum_exp, **constants) <= kib * 1024
         for of_keys in (False, True):
-            assert shared(kernels._weighted_sum, OF_KEYS=of_keys, **constants) <= 99 * 1024
-            assert shared(kernels._grad_of_scores, OF_KEYS=of_keys, **constants) <= 99 * 1024
+            assert shared(kernels._weighted_sum, OF_KEYS=of_keys, **constants) <= kib * 1024
+            assert shared(kernels._grad_of_scores, OF_KEYS=of_keys, **constants) <= kib * 1024
 
 
 @cuda

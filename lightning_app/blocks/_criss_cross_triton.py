@@ -211,7 +211,7 @@ def _runs_on(device: torch.device) -> bool:
 
 
 def tiles(dtype: torch.dtype, depth: int, size: int) -> tuple[dict[str, Any], int]:
-    """A kernel's options and how many values it takes at a time: 99 KiB of shared memory suffice up to d = 128.
+    """A kernel's options and how many values it takes at a time, by the shared memory that d = 128 takes.
 
     fp32 products round to TF32 where torch's own may (torch.set_float32_matmul_precision), else not.
     """
