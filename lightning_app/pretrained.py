@@ -24,6 +24,7 @@ from lightning_app.errors import InputError
 from lightning_app.heads.base import ContextHead
 from lightning_app.inference import Protocol
 from lightning_app.metrics import Scores
+from lightning_app.patchify import Patchify  # noqa: F401
 from lightning_app.registry import HEADS
 from lightning_app.registry import Entry as HeadEntry
 from lightning_app.segmentor import ModelInfo, Segmentor
@@ -118,7 +119,7 @@ def _named(model: Segmentor, entry: ZooEntry) -> Segmentor:
     """The model under its id, with the index's figure."""
     assert model.info is not None
     source = f"{entry.miou_source}, {entry.split}"
-    model.info = replace(model.info, name=entry.id, miou=entry.miou, miou_source=source)
+    model.info = replace(model.info, name=entry.id, miou=entry.miou, miou_source=source, split=entry.split)
     return model
 
 
@@ -229,7 +230,7 @@ def new_segmentor(config: Mapping[str, Any], num_classes: int, name: str) -> Seg
     Raises:
         InputError: an unknown part or argument.
     """
-    len(HEADS)  # the parser knows the heads that are imported
+    len(HEADS)  # the parser knows the heads that are imported, as Patchify above
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--backbone", type=Backbone)
     parser.add_argument("--head", type=Callable[[list[int], int], ContextHead])

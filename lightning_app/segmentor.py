@@ -26,6 +26,7 @@ class ModelInfo:
         data: the datamodule that they were trained with: its ``class_path`` and ``init_args``.
         miou: per cent, by that protocol; None where nobody measured it.
         miou_source: who measured it on what.
+        split: of the data, on which it was measured; empty where that is not known.
     """
 
     name: str
@@ -35,6 +36,7 @@ class ModelInfo:
     data: Mapping[str, Any] = field(default_factory=dict)
     miou: float | None = None
     miou_source: str = ""
+    split: str = ""
 
 
 class Segmentor(nn.Module):

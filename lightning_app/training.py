@@ -72,9 +72,12 @@ def _evaluate(verb: str, weights: str, args: list[str]) -> int:
     assert model.info is not None
     info = model.info
     base = {key: part for key, part in yaml.safe_load(BASE.read_text()).items() if key != "model"}
+    if info.data.get("class_path"):
+        arguments = dict(info.data["init_args"]) | ({"test_split": info.split} if verb == "test" and info.split else {})
+        base["data"] = {"class_path": info.data["class_path"], "init_args": arguments}
     with tempfile.TemporaryDirectory() as folder:
         saved = Path(folder) / "base.yaml"
-        saved.write_text(yaml.safe_dump(base | ({"data": dict(info.data)} if info.data.get("class_path") else {})))
+        saved.write_text(yaml.safe_dump(base))
         cli = _CLI(None, args=[verb, *args], model=_as_task(model, info), base=saved)
     scores = cli.model.scores
     if scores is not None and cli.trainer.is_global_zero:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from data.make_fakes import camvid
 from safetensors import safe_open
 from weights import fit_camvid
 
@@ -89,6 +90,38 @@ def test_file_card_and_entry(run: Path, own_index: Path, capsys: pytest.CaptureF
     for text in (f"--weights {ID}", entry.code_licence, entry.weights_licence, entry.data_licence, f"{entry.miou:.2f}"):
         assert text in card
     assert "pavement" in card
+
+
+def test_weights_are_measured_again_on_the_split_of_their_figure(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert publish(run) == 0
+    camvid(tmp_path / "camvid")
+    typed = ["test", "--weights", ID, "--data", "CamVid", "--data.root", "camvid", "--data.num_workers", "0"]
+    assert main([*typed, "--run", "val"]) == 0
+    entry = zoo.get(ID)
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert line == f"mIoU {entry.miou:.2f} measured here; {entry.miou:.2f} {entry.miou_source}, val"
+    assert main([*typed, "--run", "train", "--data.test_split", "train"]) == 0
+    images = {name: json.loads(Path(f"runs/{name}/test.json").read_text())["images"] for name in ("val", "train")}
+    assert images == {"val": 3, "train": 5}
+
+
+def test_weights_of_drawn_data_bring_what_was_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    typed = """fit -c recipes/context_probe --data.cells 6 --data.queries 2 --data.beyond 2 --data.seed 7
+        --data.train_images 64 --data.val_images 24 --trainer.max_epochs 1 --trainer.check_val_every_n_epoch 1
+        --trainer.devices 1 --run drawn"""
+    assert main(typed.split()) == 0
+    id = "fcn_patchify_context-probe-48x48_2"
+    assert publish(Path("runs/drawn/checkpoints/best.ckpt"), id=id) == 0
+    entry = zoo.get(id)
+    assert (entry.dataset, entry.split, entry.crop, entry.commercial) == ("context-probe", "val", (48, 48), "yes")
+    assert zoo.list_entries(backbone="patchify") == [entry]
+    for words in (["--data", "ContextProbe"], []):
+        assert main(["test", "--weights", id, *words, "--run", f"again{len(words)}"]) == 0
+        line = capsys.readouterr().out.splitlines()[-1]
+        assert line == f"mIoU {entry.miou:.2f} measured here; {entry.miou:.2f} {entry.miou_source}, val"
+    assert json.loads(Path("runs/again0/test.json").read_text())["images"] == 24
 
 
 def test_it_loads_in_a_bare_process(run: Path) -> None:

@@ -3,6 +3,7 @@
 import pytest
 
 from lightning_app.data import ade20k, camvid, cityscapes, coco_stuff, pascal_context, pascal_voc
+from lightning_app.data.context_probe import ContextProbe
 from lightning_app.data.facts import DatasetFacts
 from zoo import index
 
@@ -10,6 +11,7 @@ FACTS = {
     "ade20k": ade20k.FACTS,
     "camvid": camvid.FACTS,
     "cityscapes": cityscapes.FACTS,
+    "context-probe": ContextProbe().facts,
     "coco-stuff10k": coco_stuff.FACTS_10K,
     "coco-stuff164k": coco_stuff.FACTS,
     "pascal-context": pascal_context.FACTS_60,
@@ -25,8 +27,9 @@ def test_classes_palette_and_datamodule(slug: str) -> None:
     assert dataset.classes == facts.classes
     assert dataset.palette == tuple("{:02x}{:02x}{:02x}".format(*colour) for colour in facts.palette)
     assert dataset.data.split()[0] == facts.name
-    published = {entry.split for entry in index.list_entries(dataset=slug)}
-    assert published <= {facts.test_split}
+    entries = index.list_entries(dataset=slug)
+    assert {entry.split for entry in entries if entry.format == "openmmlab"} <= {facts.test_split}
+    assert {entry.split for entry in entries} <= facts.splits.keys()
 
 
 def test_every_datamodule_of_the_zoo_exists() -> None:

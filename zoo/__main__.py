@@ -138,10 +138,11 @@ def _show(options: argparse.Namespace) -> int:
         "format": entry.format + (f", config {entry.config}" if entry.config else ""),
         "code licence": entry.code_licence,
         "weights licence": entry.weights_licence,
-        "training data": f"{entry.data_licence} ({dataset.url})",
+        "training data": entry.data_licence + (f" ({dataset.url})" if dataset.url else ""),
         "commercial use": entry.commercial,
         "here": here or f"no (contextzoo zoo download {entry.id})",
-        "measure again": f"contextzoo test --weights {entry.id} --data {dataset.data} --data.root DIR",
+        "measure again": f"contextzoo test --weights {entry.id} --data {dataset.data}"
+        + (" --data.root DIR" if dataset.url else ""),
     }
     width = max(map(len, lines))
     for name, value in lines.items():

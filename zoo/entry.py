@@ -38,6 +38,7 @@ class Dataset:
         palette: "rrggbb" of each class.
         terms: terms of use of the training data, one line.
         commercial: what those terms say of commercial use.
+        url: where to get it; None = the datamodule draws it.
         evaluated: longer and shorter side of the box that images fill where published weights are evaluated.
     """
 
@@ -46,7 +47,7 @@ class Dataset:
     data: str
     terms: str
     commercial: Commercial
-    url: str
+    url: str | None
     classes: tuple[str, ...]
     palette: tuple[str, ...]
     evaluated: tuple[int, int] | None = None

@@ -41,9 +41,10 @@ def datasets() -> dict[str, Dataset]:
     path = ROOT / "datasets.toml"
     found = {}
     for slug, table in _parse(path, _text(path)).items():
-        keys = {"title", "data", "terms", "commercial", "url", "classes", "palette"}
-        if wrong := table.keys() - {"evaluated"} ^ keys:
+        keys = {"title", "data", "terms", "commercial", "classes", "palette"}
+        if wrong := table.keys() - {"url", "evaluated"} ^ keys:
             raise ZooError(f"{path}: [{slug}]: wrong or missing key: {', '.join(sorted(wrong))}")
+        table["url"] = table.get("url")
         table["evaluated"] = tuple(table.get("evaluated", ())) or None
         classes = tuple(" ".join(table.pop("classes").split()).split(", "))
         palette = tuple(table.pop("palette").split())

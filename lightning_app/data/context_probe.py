@@ -208,6 +208,7 @@ class ContextProbe(SegmentationDataModule):
         train_images: images to train on, the same ones in every epoch.
         val_images: images to validate on.
         test_images: images to test on.
+        test_split: the split to test on: test, or val.
     """
 
     def __init__(
@@ -223,6 +224,7 @@ class ContextProbe(SegmentationDataModule):
         train_images: int = 1920,
         val_images: int = 256,
         test_images: int = 512,
+        test_split: Literal["val", "test"] = "test",
         batch_size: int = 32,
         val_batch_size: int = 64,
         num_workers: int = 0,
@@ -230,7 +232,8 @@ class ContextProbe(SegmentationDataModule):
     ) -> None:
         self.layout = Layout(mode, cells, colours, textures, queries, radius, beyond)
         classes = ("background", *list(TEXTURES)[:textures])
-        self.counts: dict[Stage, int] = {"train": train_images, "val": val_images, "test": test_images}
+        self.counts = {"train": train_images, "val": val_images, "test": test_images}
+        self.splits = {"train": "train", "val": "val", "test": test_split, "predict": test_split}
         for stage, count in self.counts.items():
             if not 1 <= count <= STREAM:
                 raise InputError(f"ContextProbe's {stage}_images is {count}: give 1 to {STREAM}")
@@ -239,7 +242,7 @@ class ContextProbe(SegmentationDataModule):
             classes=classes,
             palette=voc_palette(len(classes)),
             label_map={train_id: train_id for train_id in range(len(classes))},
-            splits=dict(self.counts.items()),
+            splits=dict(self.counts),
             test_split="test",
             terms="drawn by this package, under its licence",
         )
@@ -248,6 +251,6 @@ class ContextProbe(SegmentationDataModule):
         )
 
     def make_dataset(self, stage: Stage) -> ProbeDataset:
-        split: Stage = "test" if stage == "predict" else stage
+        split = self.splits[stage]
         first = list(self.counts).index(split) * STREAM
         return ProbeDataset(self.layout, self.seed, first, self.counts[split], labelled=stage != "predict")

@@ -18,6 +18,7 @@ from torch import Tensor
 
 import lightning_app
 from lightning_app import data
+from lightning_app.data.context_probe import CELL
 from lightning_app.errors import InputError
 from lightning_app.pretrained import (
     HEADER,
@@ -132,7 +133,7 @@ def _values(options: argparse.Namespace, description: Description, model: Segmen
     """The index entry's fields, but for the dataset."""
     parts, protocol, training = description["model"], description["protocol"], description["training"]
     slide = protocol["mode"] == "slide"
-    crop = options.crop or training["crop"]
+    crop = options.crop or training["crop"] or _drawn_size(description)
     if not crop:
         raise InputError("It was trained on whole images: say with --crop H W how large they are")
     changes = (parts["backbone"].get("init_args") or {}).get("changes")
@@ -171,7 +172,7 @@ def _values(options: argparse.Namespace, description: Description, model: Segmen
 
 def _backbone_name(description: Description) -> str:
     part = description["model"]["backbone"]
-    return str((part.get("init_args") or {}).get("name") or part["class_path"])
+    return str((part.get("init_args") or {}).get("name") or part["class_path"].rpartition(".")[2].lower())
 
 
 def _split(description: Description) -> str:
@@ -179,7 +180,16 @@ def _split(description: Description) -> str:
     key = f"{description['metrics']['stage']}_split"
     chosen = description["data"]["init_args"].get(key)
     datamodule = getattr(data, description["data"]["class_path"].rpartition(".")[2])
-    return str(chosen or getattr(sys.modules[datamodule.__module__].FACTS, key))
+    facts = getattr(sys.modules[datamodule.__module__], "FACTS", data.DatasetFacts)  # of most datasets
+    return str(chosen or getattr(facts, key))
+
+
+def _drawn_size(description: Description) -> list[int] | None:
+    """Height and width of images that are drawn, None of those of a file."""
+    if not description["data"]["class_path"].endswith(f".{data.ContextProbe.__name__}"):
+        return None
+    side = CELL * description["data"]["init_args"]["cells"]
+    return [side, side]
 
 
 def _folder(options: argparse.Namespace) -> Path:
