@@ -25,7 +25,7 @@ from datetime import datetime
 from pathlib import Path
 from resource import struct_rusage
 from statistics import mean
-from threading import Lock
+from threading import Lock, Timer
 from typing import IO, Any, NoReturn
 
 import yaml
@@ -36,6 +36,7 @@ from lightning_app.files import replacing
 from lightning_app.tools import sweep_report
 
 RUNS = Path("runs")  # where fit --run puts a run
+PATIENCE = 10  # seconds for trainings to end when they are told to
 GIVEN_HERE = ("--run", "--ckpt_path", "--model.head", "--seed_everything")
 LAUNCHER = re.compile(r"SLURM_|TORCHELASTIC_|MASTER_|((LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE))$")
 
@@ -218,7 +219,16 @@ class _Sweep:
         with self.lock:
             self.stopped = True
             for process in self.processes:
-                process.terminate()
+                process.terminate()  # a training ends with the batch that it is at
+            if self.processes:
+                timer = Timer(PATIENCE, self._kill)
+                timer.daemon = True
+                timer.start()
+
+    def _kill(self) -> None:
+        with self.lock:
+            for process in self.processes:
+                process.kill()
 
     def _work(self) -> None:
         """Train one after another while there is something to do and time for it."""
