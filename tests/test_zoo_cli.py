@@ -1,7 +1,10 @@
 """The zoo command as typed."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,6 +38,21 @@ def test_list_is_plain_when_piped(zoo: Zoo) -> None:
     lines = out.splitlines()
     assert (status, err, len(lines)) == (0, "", 8)
     assert lines[0].split("\t") == [ID, "77.76", "78.87", "cityscapes", "resnet50c", "6", "-"]
+
+
+def test_list_on_a_terminal_leaves_out_what_is_unknown_of_all(own: Zoo) -> None:
+    ids = [own.add(name, f"https://weights.invalid/{name}") for name in ("one", "two")]
+    screen, terminal = os.openpty()
+    command = [sys.executable, "-m", "zoo", "list", "--head", "toy"]
+    environment = os.environ | {"COLUMNS": "80", "TERM": "dumb"}
+    status = subprocess.run(command, cwd=own.root, env=environment, stdout=terminal).returncode
+    os.close(terminal)
+    header, *rows, caption = os.read(screen, 4096).decode().splitlines()
+    os.close(screen)
+    assert status == 0
+    assert header.split() == ["id", "mIoU", "dataset", "backbone"]  # neither ms+flip nor memory, and no file is here
+    assert [row.split() for row in rows] == [[id, "50.00", "camvid", "resnet50c"] for id in ids]
+    assert caption.strip() == "2 of the zoo's weights"
 
 
 def test_list_imports_nothing_heavy(zoo: Zoo) -> None:

@@ -100,9 +100,12 @@ def _list(options: argparse.Namespace) -> int:
         from rich.console import Console
         from rich.table import Table
 
-        table = Table(*header, box=None, header_style="bold", caption=f"{len(rows)} of the zoo's weights")
-        table.columns[0].overflow = "fold"
-        for row in rows:
+        known = [each for each in zip(header, *rows, strict=True) if set(each[1:]) != {"-"}]
+        table = Table(box=None, pad_edge=False, caption=f"{len(rows)} of the zoo's weights")
+        for name, *_ in known:
+            numbers = name in ("mIoU", "ms+flip", "GB to train")
+            table.add_column(name, justify="right" if numbers else "left", overflow="fold")
+        for row in zip(*(cells for _, *cells in known), strict=True):
             table.add_row(*row)
         Console().print(table)
     else:
