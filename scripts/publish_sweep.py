@@ -16,7 +16,6 @@ from typing import Any
 import torch
 
 from lightning_app.errors import InputError
-from lightning_app.patchify import Patchify  # noqa: F401
 from lightning_app.pretrained import dataset_of, find, is_known, read_checkpoint, read_published
 from lightning_app.tools import publish
 

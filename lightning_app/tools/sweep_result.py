@@ -16,7 +16,6 @@ import torch
 from lightning_app.callbacks.table import scores_as_dict
 from lightning_app.errors import InputError
 from lightning_app.metrics import Scores
-from lightning_app.patchify import Patchify  # noqa: F401
 from lightning_app.pretrained import load
 from lightning_app.tools.bench import device_name, gflop
 
