@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import sys
 import tempfile
 import time
 import warnings
@@ -13,6 +14,7 @@ from typing import Any, NoReturn
 
 import torch
 import yaml
+from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException  # type: ignore[attr-defined]
@@ -250,6 +252,12 @@ class _CLI(LightningCLI):
         count = sum(parameter.numel() for parameter in network.parameters()) / 1e6
         names = f"{type(network.head).__name__} on {getattr(network.backbone, 'name', type(network.backbone).__name__)}"
         rank_zero_only(print)(f"{names}, {count:.1f} M parameters, in {self.trainer.default_root_dir}")
+        on_cpu = isinstance(self.trainer.accelerator, CPUAccelerator)
+        if on_cpu and self.trainer.precision.startswith("bf16") and torch.backends.cpu.get_cpu_capability() == "AVX2":
+            rank_zero_only(print)(
+                "This processor computes bf16 many times slower than fp32: add --trainer.precision 32-true",
+                file=sys.stderr,
+            )
         if self.checkpoint is not None:
             saved = self.checkpoint.num_classes
             now = self.model.hparams.num_classes

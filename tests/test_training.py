@@ -1,5 +1,6 @@
 """Runs: resumed after a kill, on two processes, with averaged weights; what stops one, and how it is optimised."""
 
+import platform
 import signal
 from pathlib import Path
 from types import SimpleNamespace
@@ -140,6 +141,15 @@ def test_training_on_two_processes(tmp_path: Path) -> None:
 
 
 # What goes wrong
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="AVX2 is of x86 processors")
+@pytest.mark.parametrize(("precision", "said"), [("bf16-mixed", True), ("32-true", False)])
+def test_slow_bf16_is_said(precision: str, said: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")
+    done = typed(f"fit {PROBE} --trainer.max_epochs 1 --trainer.precision {precision}", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert ("add --trainer.precision 32-true" in done.stderr) is said
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(capsys: pytest.CaptureFixture[str]) -> None:
