@@ -30,7 +30,8 @@ class GraphUnits(nn.Module):
 
     The units share one product with the positions each way, squared distances are expanded into products, and W acts on
     vertices instead of positions. Anchors start by k-means of the first training batch (w the means, s the standard
-    deviations of the clusters, at most 0.99), unless weights were loaded. Distances are computed in the parameters'
+    deviations of the clusters, within 0.1 and 0.99: smaller ones make q so hard that no gradient moves it), unless
+    weights were loaded. Distances are computed in the parameters'
     precision also under autocast: bf16 would lose them.
 
     Shape: (B, channels, H, W) -> the same.
@@ -72,7 +73,7 @@ class GraphUnits(nn.Module):
                 centres = torch.where(members > 0, nearest.t() @ points / members.clamp_min(1), centres)
             variance = nearest.t() @ (points - nearest @ centres).square() / members.clamp_min(1)
             anchors.copy_(centres)
-            scales.copy_(variance.sqrt().clamp(0.01, 0.99).logit())
+            scales.copy_(variance.sqrt().clamp(0.1, 0.99).logit())
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.broadcast(self.anchors.data, 0)
             torch.distributed.broadcast(self.scales.data, 0)
