@@ -65,7 +65,7 @@ def test_list_imports_nothing_heavy(zoo: Zoo) -> None:
 
 
 def test_list_sorted_and_filtered(zoo: Zoo) -> None:
-    _, out, _ = zoo.run("list", "--min-miou", "80.9", "--sort", "miou")
+    _, out, _ = zoo.run("list", "--dataset", "cityscapes", "--min-miou", "80.9", "--sort", "miou")
     figures = [float(line.split("\t")[1]) for line in out.splitlines()]
     assert figures == sorted(figures, reverse=True)
     assert min(figures) >= 80.9
@@ -73,7 +73,7 @@ def test_list_sorted_and_filtered(zoo: Zoo) -> None:
 
 
 def test_list_as_json_tells_everything(zoo: Zoo) -> None:
-    _, out, _ = zoo.run("list", "--head", "emanet", "--json")
+    _, out, _ = zoo.run("list", "--head", "emanet", "--dataset", "cityscapes", "--json")
     entries = json.loads(out)
     assert len(entries) == 4
     assert entries[0]["decode_head"]["num_bases"] == 64
