@@ -85,11 +85,18 @@ def predict_classes(
     """Class numbers of the same prediction, where the logits of a whole label would not fit into memory.
 
     Logits are held for a tile at a time. Windows that reach into several tiles are looked at again for each of them,
-    which costs least where tiles are multiples of the stride; views that are no larger than a tile are kept.
+    which costs least where tiles are multiples of the stride; views that are no larger than a tile are kept. A single
+    view of the label's size goes down with its windows, in tiles of no more rows than theirs, so that none is looked at
+    again for the tile below.
 
     Shape: images (B, C, H, W) -> of each tile, its place in the label and its (B, h, w).
     """
     views = list(_views(model, images, size, protocol, largest=tile[0] * tile[1]))
+    if len(views) == 1 and views[0].shape == size and not views[0].kept:
+        for columns in _parts(size[1], tile[1]):
+            for rows, logits in _strips(model, images, columns, protocol):
+                yield (rows, columns), logits.argmax(1)
+        return
     for rows in _parts(size[0], tile[0]):
         for columns in _parts(size[1], tile[1]):
             yield (rows, columns), _average((view.logits((rows, columns)) for view in views), protocol).argmax(1)
@@ -127,6 +134,28 @@ def sliding_window(
     """
     height, width = images.shape[-2:]
     rows, columns = region or (slice(0, height), slice(0, width))
+    total, count = torch.zeros(()), torch.zeros(rows.stop - rows.start, columns.stop - columns.start)
+    for window, seen in _looks(model, images, crop, stride, align_corners, offload, batch, (rows, columns)):
+        if not total.ndim:
+            total = seen.new_zeros(*seen.shape[:2], *count.shape)
+        (from_rows, to_rows), (from_columns, to_columns) = map(_shared, window, (rows, columns))
+        total[..., to_rows, to_columns] += seen[..., from_rows, from_columns]
+        count[to_rows, to_columns] += 1
+    return total.div_(count.to(total.device))
+
+
+def _looks(
+    model: Model,
+    images: Tensor,
+    crop: Size,
+    stride: Size | None,
+    align_corners: bool,
+    offload: bool,
+    batch: int,
+    region: Region,
+) -> Iterator[tuple[Region, Tensor]]:
+    """Every window that reaches into the region, row by row, and its logits (B, K, h, w)."""
+    (height, width), (rows, columns) = images.shape[-2:], region
     down, across = stride or (round(crop[0] * 2 / 3) or 1, round(crop[1] * 2 / 3) or 1)
     windows = [
         (slice(top, min(top + crop[0], height)), slice(left, min(left + crop[1], width)))
@@ -135,18 +164,37 @@ def sliding_window(
         for left in _starts(width, crop[1], across)
         if columns.start - crop[1] < left < columns.stop
     ]
-    total, count = torch.zeros(()), torch.zeros(rows.stop - rows.start, columns.stop - columns.start)
     for first in range(0, len(windows), batch):
         together = windows[first : first + batch]
         views = torch.cat([images[(..., *window)] for window in together])
         logits = _resize(_settle(model(views), offload), (views.shape[-2], views.shape[-1]), align_corners)
+        yield from zip(together, logits.view(-1, len(images), *logits.shape[1:]), strict=True)
+
+
+def _strips(model: Model, images: Tensor, columns: slice, how: Protocol) -> Iterator[tuple[slice, Tensor]]:
+    """The same means of windows, some rows at a time: rows, and logits (B, K, h, w) that hold until the next ones."""
+    assert how.crop is not None
+    height = images.shape[-2]
+    region = (slice(0, height), columns)
+    top, total, count = 0, torch.zeros(()), torch.zeros(min(how.crop[0], height), columns.stop - columns.start)
+
+    def mean(rows: int) -> Tensor:
+        return total[..., :rows, :].div_(count[:rows].to(total.device))
+
+    looks = _looks(model, images, how.crop, how.stride, how.align_corners, how.offload, how.batch, region)
+    for (rows, window_columns), seen in looks:
         if not total.ndim:
-            total = logits.new_zeros(len(images), logits.shape[1], *count.shape)
-        for window, seen in zip(together, logits.view(-1, len(images), *logits.shape[1:]), strict=True):
-            (from_rows, to_rows), (from_columns, to_columns) = map(_shared, window, (rows, columns))
-            total[..., to_rows, to_columns] += seen[..., from_rows, from_columns]
-            count[to_rows, to_columns] += 1
-    return total.div_(count.to(total.device))
+            total = seen.new_zeros(*seen.shape[:2], *count.shape)
+        if done := rows.start - top:  # no later window reaches above this one
+            yield slice(top, rows.start), mean(done)
+            for sums in (total, count):
+                sums[..., :-done, :] = sums[..., done:, :].clone()
+                sums[..., -done:, :] = 0
+            top = rows.start
+        from_columns, to_columns = _shared(window_columns, columns)
+        total[..., to_columns] += seen[..., from_columns]
+        count[..., to_columns] += 1
+    yield slice(top, height), mean(height - top)
 
 
 @dataclass

@@ -148,20 +148,32 @@ def test_tiles_put_together_are_the_whole(
     assert torch.equal(together, predict(model, images, size, how).argmax(1))
 
 
-@pytest.mark.parametrize("mirrored", [False, True])
-def test_tiles_of_whole_windows_look_at_each_window_once(images: Tensor, mirrored: bool) -> None:
-    seen: list[Tensor] = []
+@pytest.mark.parametrize(
+    ("how", "tile", "windows"),
+    [
+        (Protocol("slide", crop=(6, 8), stride=(2, 3)), (6, 17), 5 * 4),
+        (Protocol("slide", crop=(6, 8), stride=(4, 5), batch=3), (6, 17), 3 * 3),
+        (Protocol("slide", crop=(6, 8), stride=(6, 3)), (6, 9), 3 * (4 + 2)),  # two of them reach into both tiles
+        (Protocol("slide", crop=(4, 4), stride=(4, 4), flip=True), (8, 8), 2 * 3 * 4),
+    ],
+)
+def test_no_window_is_looked_at_twice_without_need(
+    images: Tensor, how: Protocol, tile: tuple[int, int], windows: int
+) -> None:
+    seen: list[int] = []
 
     def model(views: Tensor) -> Tensor:
-        seen.append(views)
+        seen.append(len(views) // 2)
         return pixelwise(views)
 
-    how = Protocol("slide", crop=(4, 4), stride=(4, 4), flip=mirrored)
-    whole = images[..., :12, :16]
-    places = [place for place, _ in predict_classes(model, whole, (12, 16), how, tile=(8, 8))]
-    assert len(places) == 4
-    assert len(seen) == (24 if mirrored else 12)  # 3 x 4 windows
-    assert all(view.shape[-2:] == (4, 4) for view in seen)
+    size = (12, 16) if how.flip else (13, 17)
+    images = images[..., : size[0], : size[1]]
+    together = torch.full((2, *size), -1)
+    for place, classes in predict_classes(model, images, size, how, tile):
+        assert classes.shape[1] <= tile[0]
+        together[(..., *place)] = classes
+    assert torch.equal(together, pixelwise(images).argmax(1))
+    assert sum(seen) == windows
 
 
 def test_windows_go_together(images: Tensor) -> None:

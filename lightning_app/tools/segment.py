@@ -144,14 +144,16 @@ class Segmenter:
         return logits
 
     def _tile(self, how: Protocol) -> Size:
-        """The largest square whose logits fit, in whole steps of the windows; a quarter where a resize needs room."""
+        """As many columns of the height of a window as have logits that fit, in whole steps of the windows.
+
+        Where views are resized, a square of a quarter of that, since a resize needs room.
+        """
         room = LOGITS // (4 * len(self.info.classes))
         if how.mode == "whole" or how.fit or how.crop is None or self.options.tta:
             side = math.isqrt(room // 4)
             return side, side
-        side = math.isqrt(room)
-        down, across = how.stride or tuple(-(-2 * side // 3) for side in how.crop)
-        return max(round(side / down), 1) * down, max(round(side / across), 1) * across
+        across = how.stride[1] if how.stride else round(how.crop[1] * 2 / 3) or 1
+        return how.crop[0], max(room // how.crop[0] // across, 1) * across
 
 
 def _segment_image(segmenter: Segmenter, source: Path, target: Path, advance: Advance) -> str:
