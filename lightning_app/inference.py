@@ -94,8 +94,8 @@ def predict_classes(
     views = list(_views(model, images, size, protocol, largest=tile[0] * tile[1]))
     if len(views) == 1 and views[0].shape == size and not views[0].kept:
         for columns in _parts(size[1], tile[1]):
-            for rows, logits in _strips(model, images, columns, protocol):
-                yield (rows, columns), logits.argmax(1)
+            for rows, classes in _strips(model, images, columns, protocol):
+                yield (rows, columns), classes
         return
     for rows in _parts(size[0], tile[0]):
         for columns in _parts(size[1], tile[1]):
@@ -172,21 +172,21 @@ def _looks(
 
 
 def _strips(model: Model, images: Tensor, columns: slice, how: Protocol) -> Iterator[tuple[slice, Tensor]]:
-    """The same means of windows, some rows at a time: rows, and logits (B, K, h, w) that hold until the next ones."""
+    """Class numbers (B, h, w) by the mean over the windows, each time of the rows that no later window reaches."""
     assert how.crop is not None
     height = images.shape[-2]
     region = (slice(0, height), columns)
     top, total, count = 0, torch.zeros(()), torch.zeros(min(how.crop[0], height), columns.stop - columns.start)
 
-    def mean(rows: int) -> Tensor:
-        return total[..., :rows, :].div_(count[:rows].to(total.device))
+    def classes(rows: int) -> Tensor:
+        return total[..., :rows, :].div_(count[:rows].to(total.device)).argmax(1)
 
     looks = _looks(model, images, how.crop, how.stride, how.align_corners, how.offload, how.batch, region)
     for (rows, window_columns), seen in looks:
         if not total.ndim:
             total = seen.new_zeros(*seen.shape[:2], *count.shape)
         if done := rows.start - top:  # no later window reaches above this one
-            yield slice(top, rows.start), mean(done)
+            yield slice(top, rows.start), classes(done)
             for sums in (total, count):
                 sums[..., :-done, :] = sums[..., done:, :].clone()
                 sums[..., -done:, :] = 0
@@ -194,7 +194,7 @@ def _strips(model: Model, images: Tensor, columns: slice, how: Protocol) -> Iter
         from_columns, to_columns = _shared(window_columns, columns)
         total[..., to_columns] += seen[..., from_columns]
         count[..., to_columns] += 1
-    yield slice(top, height), mean(height - top)
+    yield slice(top, height), classes(height - top)
 
 
 @dataclass

@@ -36,7 +36,7 @@ SCALES: Final = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)  # of --tta, those of the fiel
 WHOLE: Final = 2048 * 1024  # pixels: larger images are seen in windows where the protocol has neither box nor windows
 WINDOW: Final = (1024, 1024)
 JPEG_SIDE: Final = 65_500  # pixels that the format can hold
-LOGITS: Final = 2**28  # bytes of logits that are held at once
+LOGITS: Final = 192 * 2**20  # bytes of logits that are held at once
 
 Ids = NDArray[np.uint8]
 Advance = Callable[[float], None]
