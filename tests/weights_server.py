@@ -4,6 +4,7 @@ import hashlib
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -163,7 +164,11 @@ class Zoo:
         code = f"{before}\nimport sys; from zoo.__main__ import main; sys.exit(main(sys.argv[1:]))"
         command = [sys.executable, *(["-c", code] if before else ["-m", "zoo"]), *args]
         pipe = subprocess.PIPE
-        return subprocess.Popen(command, cwd=self.root, env=env, stdout=pipe, stderr=pipe, text=True)
+        former = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+        try:
+            return subprocess.Popen(command, cwd=self.root, env=env, stdout=pipe, stderr=pipe, text=True)
+        finally:
+            signal.signal(signal.SIGINT, former)
 
     def run(self, *args: str, before: str = "", **environment: str) -> tuple[int, str, str]:
         """Exit status, output and errors of a command."""
