@@ -123,6 +123,28 @@ def _named(model: Segmentor, entry: ZooEntry) -> Segmentor:
     return model
 
 
+def read_config(path: Path) -> dict[str, Any]:
+    """The whole configuration of the run that wrote a checkpoint.
+
+    Raises:
+        InputError: not a checkpoint of ``contextzoo fit``.
+    """
+    config: dict[str, Any] = _content(path)["config"]
+    return config
+
+
+def _content(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except Exception as error:  # whatever a broken or foreign file makes torch raise
+        raise InputError(f"{path} is not a checkpoint of this program ({type(error).__name__})") from error
+    if not isinstance(content, dict) or not {"config", "hyper_parameters", "state_dict"} <= content.keys():
+        raise InputError(f"{path} does not say how to rebuild its model: contextzoo fit did not write it")
+    return content
+
+
 def read_checkpoint(path: Path, *, raw: bool = False) -> tuple[Description, dict[str, Tensor]]:
     """What a checkpoint of ``contextzoo fit`` says of its model, and the model's tensors.
 
@@ -132,14 +154,7 @@ def read_checkpoint(path: Path, *, raw: bool = False) -> tuple[Description, dict
     Raises:
         InputError: not such a checkpoint, or it holds no average although ``raw`` asks to tell them apart.
     """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except Exception as error:  # whatever a broken or foreign file makes torch raise
-        raise InputError(f"{path} is not a checkpoint of this program ({type(error).__name__})") from error
-    if not isinstance(content, dict) or not {"config", "hyper_parameters", "state_dict"} <= content.keys():
-        raise InputError(f"{path} does not say how to rebuild its model: contextzoo fit did not write it")
+    content = _content(path)
     if raw and "current_model_state" not in content:
         raise InputError(f"{path} holds one set of weights only: the run averaged none")
     config, facts = content["config"], content["hyper_parameters"]
@@ -271,15 +286,24 @@ def _subclasses(kind: type) -> set[str]:
     return {f"{child.__module__}.{child.__qualname__}" for child in children}.union(*map(_subclasses, children))
 
 
-def transfer(source: Segmentor, target: Segmentor, num_classes: int, *, force: bool = False) -> str:
+def transfer(
+    source: Segmentor, target: Segmentor, num_classes: int, *, part: str | None = None, force: bool = False
+) -> str:
     """Give ``target``, of ``num_classes`` classes, every tensor of ``source`` that fits by name and shape.
+
+    Args:
+        part: take those of this part alone, such as the backbone.
+        force: even where under half of the target's tensors fit.
 
     Returns one line for a person: what was loaded and what was not.
 
     Raises:
         InputError: under half of the target's tensors are there, and ``force`` is off.
     """
-    given, wanted = source.state_dict(), target.state_dict()
+    given, wanted = (
+        {name: tensor for name, tensor in model.state_dict().items() if part in (None, name.partition(".")[0])}
+        for model in (source, target)
+    )
     fitting = {name: tensor for name, tensor in given.items() if name in wanted and wanted[name].shape == tensor.shape}
     counted, present = (
         [name for name in names if not name.endswith("num_batches_tracked")] for names in (wanted, given)
@@ -290,11 +314,11 @@ def transfer(source: Segmentor, target: Segmentor, num_classes: int, *, force: b
     share = f"{len(counted) - len(new)}/{len(counted)} tensors"
     if 2 * len(new) > len(counted) and not force:
         raise InputError(
-            f"Only {share} of the model are in {source.info.name}, which is {describe(source)}: give that backbone and "
+            f"Only {share} of the {part or 'model'} are in {source.info.name}, which is {describe(source)}: give that backbone and "
             "head (--model.backbone.name, --model.head), or --model.weights_force true"
         )
     target.load_state_dict(fitting, strict=False)
-    line = f"Loaded {share}."
+    line = f"Loaded {share}{f' of the {part}' if part else ''}."
     if new:
         before = len(source.info.classes)
         line += f" New: {_summary(new)}" + (f" ({before} -> {num_classes} classes)." if before != num_classes else ".")

@@ -39,6 +39,7 @@ class SegmentationTask(LightningModule):
         class_names: for tables and figures.
         palette: RGB of each class, for pictures.
         weights: where fit starts from, unless it resumes: an id of the zoo or a file; all layers that fit are loaded.
+        weights_part: which layers of them: all, or the backbone's alone, so that the head begins anew.
         weights_force: start from them even where under half of the tensors fit.
         loss: weight of each loss: cross_entropy, ohem, dice, focal, jaccard, lovasz, tversky.
         class_weights: one number per class, or balanced / log_frequency by the training masks; for CE and OHEM.
@@ -70,6 +71,7 @@ class SegmentationTask(LightningModule):
         class_names: list[str] | None = None,
         palette: list[tuple[int, int, int]] | None = None,
         weights: str | None = None,
+        weights_part: Literal["all", "backbone"] = "all",
         weights_force: bool = False,
         loss: dict[str, float] | None = None,
         class_weights: list[float] | Literal["balanced", "log_frequency"] | None = None,
@@ -139,7 +141,9 @@ class SegmentationTask(LightningModule):
         h = self.hparams
         if h["weights"] and not self.restored:
             source = load(h["weights"], device=self.device)
-            rank_zero_only(print)(transfer(source, self.segmentor, h["num_classes"], force=h["weights_force"]))
+            part = None if h["weights_part"] == "all" else h["weights_part"]
+            line = transfer(source, self.segmentor, h["num_classes"], part=part, force=h["weights_force"])
+            rank_zero_only(print)(line)
 
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.segmentor(images)

@@ -194,6 +194,17 @@ def test_what_has_no_place_in_the_model_is_said(tmp_path: Path) -> None:
     assert line.endswith("Not used: 17 of auxiliary.")
 
 
+def test_the_backbone_alone_leaves_the_head_as_it_was(tmp_path: Path) -> None:
+    given = write_tiny(tmp_path / "a.safetensors")
+    target = of_classes(tmp_path, 3)
+    before = {name: tensor.clone() for name, tensor in target.state_dict().items()}
+    count = sum(name.startswith("backbone.") and not name.endswith("num_batches_tracked") for name in given)
+    line = transfer(load(tmp_path / "a.safetensors"), target, 3, part="backbone")
+    assert line == f"Loaded {count}/{count} tensors of the backbone."
+    for name, tensor in target.state_dict().items():
+        assert torch.equal(tensor, (given if name.startswith("backbone.") else before)[name]), name
+
+
 def test_weights_of_another_model_are_refused_unless_forced(tmp_path: Path) -> None:
     write_tiny(tmp_path / "a.safetensors")
     source = load(tmp_path / "a.safetensors")
@@ -205,6 +216,8 @@ def test_weights_of_another_model_are_refused_unless_forced(tmp_path: Path) -> N
         transfer(source, target, 3)
     assert torch.equal(target.state_dict()["head.classifier.weight"], before)
     assert transfer(source, target, 3, force=True).startswith("Loaded ")
+    with pytest.raises(InputError, match=r"Only 0/\d+ tensors of the backbone are in .* FCN on test_resnet"):
+        transfer(source, target, 3, part="backbone")
 
 
 def test_fit_starts_from_weights_and_a_resumed_run_does_not(

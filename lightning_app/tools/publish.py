@@ -4,6 +4,7 @@ import argparse
 import hashlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -13,6 +14,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+import yaml
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -22,6 +24,7 @@ from lightning_app.data.context_probe import CELL
 from lightning_app.errors import InputError
 from lightning_app.pretrained import (
     HEADER,
+    PLACES,
     SHIPS,
     Description,
     add_entry,
@@ -30,6 +33,7 @@ from lightning_app.pretrained import (
     is_known,
     load,
     read_checkpoint,
+    read_config,
 )
 from lightning_app.registry import HEADS, Entry
 from lightning_app.segmentor import Segmentor
@@ -64,7 +68,8 @@ def main(args: Sequence[str]) -> int:
         weights = stage / f"{options.id}.safetensors"
         save_file(_tensors(model, half=options.half), weights, {"format": "pt", HEADER: json.dumps(description)})
         load(weights)
-        (stage / CARD).write_text(_card(options, description, model, head))
+        _keep_run(options.checkpoint, stage)
+        (stage / CARD).write_text(_card(options, description, model, head, sorted(stage.glob("metrics_*.csv"))))
         values: dict[str, Any] = {}
         if dataset:
             values = _values(options, description, model, weights) | {"dataset": dataset.slug}
@@ -127,6 +132,17 @@ def _tensors(model: Segmentor, *, half: bool) -> dict[str, Tensor]:
         if not tensor.isfinite().all():
             raise InputError(f"{name} has values beyond half precision's 65504: publish without --half")
     return halves
+
+
+def _keep_run(checkpoint: Path, stage: Path) -> None:
+    """How the weights came about: the run's configuration, to train it again, and its log where that is there."""
+    config = read_config(checkpoint)
+    arguments = config["data"]["init_args"]
+    config["data"]["init_args"] = {key: value for key, value in arguments.items() if key not in PLACES}
+    (stage / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    logs = sorted(checkpoint.parent.parent.glob("csv/version_*/metrics.csv"))
+    for number, log in enumerate(logs):  # one for each time that the run was resumed
+        shutil.copy(log, stage / f"metrics_{number}.csv")
 
 
 def _values(options: argparse.Namespace, description: Description, model: Segmentor, weights: Path) -> dict[str, Any]:
@@ -249,7 +265,9 @@ def _push(options: argparse.Namespace, stage: Path) -> str:
     return f"https://huggingface.co/{repository}"
 
 
-def _card(options: argparse.Namespace, description: Description, model: Segmentor, head: Entry) -> str:
+def _card(
+    options: argparse.Namespace, description: Description, model: Segmentor, head: Entry, logs: Sequence[Path]
+) -> str:
     """The model card, with the fields that the Hugging Face hub reads on top."""
     metrics, training, licences = description["metrics"], description["training"], description["licences"]
     count = sum(each.numel() for each in model.parameters()) / 1e6
@@ -267,6 +285,8 @@ def _card(options: argparse.Namespace, description: Description, model: Segmento
     }
     table = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
     classes = ", ".join(description["classes"])
+    root = "" if _drawn_size(description) else " --data.root DIR"
+    log = f" Its log: {', '.join(path.name for path in logs)}." if logs else ""
     return f"""---
 license: {options.weights_licence.lower()}
 library_name: contextzoo
@@ -293,6 +313,8 @@ logits = model(images)  # RGB in 0..1, (B, 3, H, W) -> (B, {len(description["cla
 {table}
 
 Classes: {classes}.
+
+`contextzoo fit -c config.yaml{root}` trains it again.{log}
 """
 
 
