@@ -22,6 +22,7 @@ from zoo import index
 
 ROOT = Path(__file__).parents[1]
 ID = "fcn_test_resnet_camvid-24x32_1ep"
+RUN = ("README.md", "config.yaml", "metrics_0.csv")  # what tells how the weights came about
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +63,7 @@ def test_file_card_and_entry(run: Path, own_index: Path, capsys: pytest.CaptureF
     out = capsys.readouterr().out
     assert out.splitlines() == [f"{ID}: out/{ID}", f"Entry in {own_index}/fcn.toml: contextzoo zoo show {ID}"]
     folder = Path("out") / ID
-    assert {path.name for path in folder.iterdir()} == {f"{ID}.safetensors", "README.md"}
+    assert {path.name for path in folder.iterdir()} == {f"{ID}.safetensors", *RUN}
     assert [path.name for path in Path("out").iterdir()] == [ID]
 
     model, trained = load(folder / f"{ID}.safetensors"), load(run)
@@ -90,6 +91,16 @@ def test_file_card_and_entry(run: Path, own_index: Path, capsys: pytest.CaptureF
     for text in (f"--weights {ID}", entry.code_licence, entry.weights_licence, entry.data_licence, f"{entry.miou:.2f}"):
         assert text in card
     assert "pavement" in card
+
+
+def test_its_configuration_trains_it_again(run: Path, tmp_path: Path) -> None:
+    assert publish(run) == 0
+    config = Path("out", ID, "config.yaml")
+    assert str(run.parents[3]) not in config.read_text()  # no path of this machine
+    camvid(tmp_path / "camvid")
+    assert main(["fit", "-c", str(config), "--data.root", "camvid", "--run", "again"]) == 0
+    again, before = (torch.load(path, weights_only=True) for path in (Path("runs/again/checkpoints/best.ckpt"), run))
+    assert all(torch.equal(again["state_dict"][name], tensor) for name, tensor in before["state_dict"].items())
 
 
 def test_weights_are_measured_again_on_the_split_of_their_figure(
@@ -232,7 +243,7 @@ def test_pushing_to_the_hub(run: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     monkeypatch.setattr(hub, "HfApi", Api)
     assert publish(run, to="hf://someone/models") == 0
     assert "https://huggingface.co/someone/models" in capsys.readouterr().out
-    assert pushed.keys() == {f"{ID}.safetensors", "README.md"}
+    assert pushed.keys() == {f"{ID}.safetensors", *RUN}
     entry = zoo.get(ID)
     assert entry.url == f"hf://someone/models/{ID}.safetensors"
     assert entry.size == len(pushed[f"{ID}.safetensors"])

@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import runpy
+import shlex
 import shutil
 import signal
 import statistics
@@ -84,6 +85,7 @@ def pretend(out: Path, head: str, seed: int, miou: float = 0.5, **changes: Any) 
         "resumed": False,
         "minutes": 10.0,
         "mIoU": miou,
+        "mAcc": miou + 0.1,
         "parameters": 2_000_000,
         "head_parameters": 500_000,
         "gflop": 1.25,
@@ -264,7 +266,10 @@ def two(_folder: None) -> tuple[Path, Path]:
         pretend(first, "fcn", seed, fcn)
         pretend(first, "ccnet", seed, ccnet, images_per_s=(3.0, 5.0, 4.0)[seed], peak_memory_mb=800.0 + seed)
     pretend(first, "danet", 0, error="boom", status=1, log="reported/danet-0.log")
-    pretend(second, "ccnet", 0, 0.9, recipe="recipes/second", words=["--data.root", "/here/data", "--data.cells", "6"])
+    words = ["--data.root", "/here/data", "--data.cells", "6"]
+    command = shlex.join(["contextzoo", "fit", "-c", "recipes/second", *words])
+    for head, miou in (("fcn", 0.8), ("ccnet", 0.9), ("danet", 0.7)):
+        pretend(second, head, 0, miou, recipe="recipes/second", words=words, command=command)
     return first, second
 
 
@@ -273,8 +278,8 @@ def test_the_table_is_of_the_results(two: tuple[Path, Path], capsys: pytest.Capt
     lines = capsys.readouterr().out.splitlines()
     rows = {line.split()[0]: line.split() for line in lines if line.startswith((" ccnet", " fcn"))}
     assert list(rows) == ["ccnet", "fcn"]  # the best first
-    assert " ".join(rows["ccnet"]) == "ccnet 58.0 ± 3.0 61.0 (2) +7.0 2.00 M 0.50 M 1.25 4.0 802 MB"
-    assert " ".join(rows["fcn"]) == "fcn 51.0 ± 1.0 52.0 (1) 2.00 M 0.50 M 1.25 10.0 700 MB"
+    assert " ".join(rows["ccnet"]) == "ccnet 58.0 ± 3.0 61.0 (2) +7.0 68.0 2.00 M 0.50 M 1.25 4.0 802 MB"
+    assert " ".join(rows["fcn"]) == "fcn 51.0 ± 1.0 52.0 (1) 61.0 2.00 M 0.50 M 1.25 10.0 700 MB"
     assert "danet seed 0 failed: boom (reported/danet-0.log)" in lines
 
     with (two[0] / "results.csv").open() as file:
@@ -287,7 +292,7 @@ def test_the_table_is_of_the_results(two: tuple[Path, Path], capsys: pytest.Capt
     assert len(content["trainings"]) == 6
     assert [each["head"] for each in content["failures"]] == ["danet"]
     page = (two[0] / "results.md").read_text()
-    assert "| ccnet | 3 | 58.0 ± 3.0 | 61.0 (2) | +7.0 | 2.00 M | 0.50 M | 1.25 | 4.0 | 802 MB |" in page
+    assert "| ccnet | 3 | 58.0 ± 3.0 | 61.0 (2) | +7.0 | 68.0 | 2.00 M | 0.50 M | 1.25 | 4.0 | 802 MB |" in page
     assert "- danet seed 0 failed: boom" in page
 
 
@@ -296,9 +301,21 @@ def test_one_page_of_two_sweeps(two: tuple[Path, Path]) -> None:
     page = Path("docs/results.md").read_text()
     assert page.index("## tiny") < page.index("## second")
     assert "`contextzoo sweep recipes/second --seeds 1 --data.root DIR --data.cells 6`" in page
+    assert "Below FCN: danet." in page
     for picture in ("results-reported.png", "results-other.png"):
         assert f"]({picture})" in page
         assert Path("docs", picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_page_can_be_made_again_from_the_files(two: tuple[Path, Path], tmp_path: Path) -> None:
+    assert main(["sweep", "--report", *map(str, two), "--to", "docs/results.md"]) == 0
+    for folder in two:
+        shutil.copy(folder / "results.json", tmp_path / f"{folder.name}.json")
+    assert "/here/data" not in (tmp_path / "other.json").read_text()
+    files = [str(tmp_path / f"{folder.name}.json") for folder in two]
+    assert main(["sweep", "--report", *files, "--to", str(tmp_path / "results.md")]) == 0
+    assert (tmp_path / "results.md").read_text() == Path("docs/results.md").read_text()
+    assert (tmp_path / "results-other.png").is_file()
 
 
 def test_reports_import_no_torch(two: tuple[Path, Path]) -> None:
@@ -323,6 +340,7 @@ BAD = {
     "sweep tiny.yaml --report --data.cells 6": "--report trains nothing: leave out --data.cells 6",
     "sweep tiny.yaml --to results.txt": "--to results.txt: give the name of a Markdown file",
     "sweep --report nowhere": "nowhere holds no results: give the folder of a sweep",
+    "sweep --report tiny.yaml": "tiny.yaml is no results.json of a sweep",
     "sweep tiny.yaml --out mixed --heads fcn --data.cells 6": "mixed/fcn-0 holds contextzoo fit ..., which is another",
     "sweep tiny.yaml --out broken --heads fcn": "broken/fcn-0/result.json holds no result of a sweep",
 }

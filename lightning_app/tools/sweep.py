@@ -88,7 +88,7 @@ def _parse(args: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = _Parser(
         prog="contextzoo sweep",
         usage="contextzoo sweep RECIPE [options] [further words of contextzoo fit]\n"
-        "       contextzoo sweep --report FOLDER ... [--to FILE.md]",
+        "       contextzoo sweep --report FOLDER|results.json ... [--to FILE.md]",
         description="Train one recipe with many heads, and compare them. The same command goes on where it was\n"
         "interrupted, skips what is finished and tries again what failed. Under torchrun or as a SLURM array each\n"
         "process takes a part.",
@@ -112,7 +112,7 @@ def _parse(args: list[str]) -> tuple[argparse.Namespace, list[str]]:
         nargs="*",
         type=Path,
         metavar="FOLDER",
-        help="train nothing: report what is in these folders of sweeps, or in RECIPE's",
+        help="train nothing: report what is in these folders of sweeps, their results.json, or in RECIPE's folder",
     )
     add("--to", type=Path, metavar="FILE.md", help="one page of all that is reported, its pictures beside it")
     options, words = parser.parse_known_args(args)

@@ -45,9 +45,9 @@ def portable(words: Sequence[str]) -> list[str]:
 
 
 def summarise(results: Sequence[Result]) -> list[dict[str, Any]]:
-    """A row per head, the best first: mean and sample deviation of mIoU over seeds, as shares, and the cost.
+    """A row per head, the best first: mean and sample deviation of mIoU over seeds, mean of mAcc, and the cost.
 
-    ``minus_fcn``: difference of the means; ``images_per_s``: median over seeds; ``memory_mb``: the largest, of the
+    Scores are shares between 0 and 1. ``minus_fcn``: difference of the means; ``images_per_s``: median over seeds; ``memory_mb``: the largest, of the
     process, or of the GPU where it trained on one.
     """
     heads: dict[str, list[Result]] = {}
@@ -65,6 +65,7 @@ def summarise(results: Sequence[Result]) -> list[dict[str, Any]]:
                 "seeds": len(mine),
                 "mIoU": mean(scores),
                 "deviation": stdev(scores) if len(scores) > 1 else None,
+                "mAcc": mean(result["mAcc"] for result in mine),
                 "best_mIoU": best["mIoU"],
                 "best_seed": best["seed"],
                 "minus_fcn": None if plain is None else mean(scores) - plain,
@@ -78,7 +79,7 @@ def summarise(results: Sequence[Result]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: row["mIoU"], reverse=True)
 
 
-COLUMNS = ("mIoU", "best (seed)", "to FCN", "parameters", "of the head", "GFLOP", "images/s", "memory")
+COLUMNS = ("mIoU", "best (seed)", "to FCN", "mAcc", "parameters", "of the head", "GFLOP", "images/s", "memory")
 
 
 def cells(row: Mapping[str, Any]) -> list[str]:
@@ -89,6 +90,7 @@ def cells(row: Mapping[str, Any]) -> list[str]:
         f"{100 * row['mIoU']:.1f}{deviation}",
         f"{100 * row['best_mIoU']:.1f} ({row['best_seed']})",
         "" if row["minus_fcn"] is None or row["head"] == PLAIN else f"{100 * row['minus_fcn']:+.1f}",
+        f"{100 * row['mAcc']:.1f}",
         f"{row['parameters'] / 1e6:.2f} M",
         f"{row['head_parameters'] / 1e6:.2f} M",
         f"{row['gflop']:.3g}",
@@ -97,10 +99,14 @@ def cells(row: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def write(folders: Sequence[Path], page: Path | None) -> None:
-    """Print the table of each sweep and write its files; with ``page``, one page of all of them too."""
+def write(places: Sequence[Path], page: Path | None) -> None:
+    """Print the table of each sweep and write its files; with ``page``, one page of all of them too.
+
+    Args:
+        places: folders of sweeps, or files that an earlier call wrote as ``results.json``, wherever they are now.
+    """
     sections = []
-    for folder, results in [(folder, _results(folder)) for folder in folders]:
+    for place, results in [(place, _results(place)) for place in places]:
         done = [result for result in results if "error" not in result]
         failures = [result for result in results if "error" in result]
         rows = summarise(done)
@@ -110,29 +116,42 @@ def write(folders: Sequence[Path], page: Path | None) -> None:
             print_table(("head", *COLUMNS), map(cells, rows), right=COLUMNS)
         for failure in failures:
             print(_said(failure))
-        with replacing(folder / "results.csv") as path, path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]) if rows else [])
-            writer.writeheader()
-            writer.writerows(rows)
-        with replacing(folder / "results.json") as path:
-            path.write_text(json.dumps({"heads": rows, "trainings": done, "failures": failures}, indent=1))
-        with replacing(folder / "results.md") as path:
-            path.write_text(_section(rows, results, folder / "results.png"))
         if page:
-            sections.append(_section(rows, results, page.with_name(f"{page.stem}-{folder.name}.png")))
-        print(f"Wrote {folder}/results.md, with .csv, .json and .png beside it")
+            sections.append(_section(rows, results, page.with_name(f"{page.stem}-{place.stem}.png")))
+        if place.is_dir():
+            with replacing(place / "results.csv") as path, path.open("w", newline="") as file:
+                writer = csv.DictWriter(file, list(rows[0]) if rows else [])
+                writer.writeheader()
+                writer.writerows(rows)
+            with replacing(place / "results.json") as path:
+                path.write_text(json.dumps({"heads": rows, "trainings": done, "failures": failures}, indent=1) + "\n")
+            with replacing(place / "results.md") as path:
+                path.write_text(_section(rows, results, place / "results.png"))
+            print(f"Wrote {place}/results.md, with .csv, .json and .png beside it")
     if page:
         with replacing(page) as path:
             path.write_text("# Heads compared\n\n" + "\n".join(sections))
         print(f"Wrote {page}")
 
 
-def _results(folder: Path) -> list[Result]:
-    """Of all trainings whose runs lie in a folder."""
-    results = [read(path.parent) for path in sorted(folder.glob(f"*/{RESULT}"))]
+def _results(place: Path) -> list[Result]:
+    """Of all trainings whose runs lie in a folder, or that a file holds."""
+    if place.is_file():
+        try:
+            content = json.loads(place.read_text())
+            results: list[Result] = content["trainings"] + content["failures"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{place} is no results.json of a sweep ({error!r}): give that, or its folder") from error
+    else:
+        results = [_portable(read(path.parent)) for path in sorted(place.glob(f"*/{RESULT}"))]
     if not results:
-        raise InputError(f"{folder} holds no results: give the folder of a sweep, such as runs/sweep/camvid_cpu")
+        raise InputError(f"{place} holds no results: give the folder of a sweep, such as runs/sweep/camvid_cpu")
     return results
+
+
+def _portable(result: Result) -> Result:
+    typed = shlex.join(portable(shlex.split(result["command"])))
+    return result | {"words": portable(result["words"]), "command": typed}
 
 
 def _about(done: Sequence[Result]) -> str:
@@ -153,7 +172,7 @@ def _section(rows: Sequence[Mapping[str, Any]], results: Sequence[Result], pictu
     first = results[0]
     title = Path(first["recipe"]).stem
     seeds = 1 + max(result["seed"] for result in results)
-    command = shlex.join(["contextzoo", "sweep", first["recipe"], "--seeds", str(seeds), *portable(first["words"])])
+    command = shlex.join(["contextzoo", "sweep", first["recipe"], "--seeds", str(seeds), *first["words"]])
     lines = [f"## {title}", "", f"`{command}`", ""]
     if rows:
         done = [result for result in results if "error" not in result]
@@ -171,6 +190,9 @@ def _section(rows: Sequence[Mapping[str, Any]], results: Sequence[Result], pictu
         for row in rows:
             head, *figures = cells(row)
             lines.append(f"| {' | '.join((head, str(row['seeds']), *figures))} |")
+        behind = [row["head"] for row in rows if row["head"] != PLAIN and (row["minus_fcn"] or 0) < 0]
+        if behind:
+            lines += ["", f"Below FCN: {', '.join(behind)}."]
         lines += ["", f"![mIoU against GFLOP and parameters]({picture.name})", ""]
     failures = [f"- {_said(result)}" for result in results if "error" in result]
     return "\n".join(lines + (["Failed:", "", *failures, ""] if failures else []))
