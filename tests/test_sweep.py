@@ -76,6 +76,7 @@ def pretend(out: Path, head: str, seed: int, miou: float = 0.5, **changes: Any) 
         "head": head,
         "seed": seed,
         "recipe": "tiny.yaml",
+        "options": None,
         "words": [],
         "command": "contextzoo fit ...",
         "commit": "c0",
@@ -162,6 +163,22 @@ def test_a_result_holds_what_the_run_wrote(calls: list[tuple[int, str, str]]) ->
     assert found["images_per_s"] == statistics.median(speeds)
     assert found["peak_memory_mb"] >= max(logged(folder, "train/peak_memory_mb", version=1))
     assert found["cpu_minutes"] > 0
+
+
+def test_a_file_gives_options_to_single_heads(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("given.yaml").write_text("ccnet: {recurrence: 1}\npsanet: {mask_size: [9, 9]}\n")
+    typed = "sweep tiny.yaml --heads fcn ccnet psanet --seeds 1 --out given --options given.yaml --trainer.max_epochs 1"
+    assert run(typed) == 0
+    heads = {
+        slug: yaml.safe_load(Path(f"given/{slug}-0/config.yaml").read_text())["model"]["head"]["init_args"]
+        for slug in ("fcn", "ccnet", "psanet")
+    }
+    assert heads["ccnet"]["recurrence"] == 1
+    assert heads["psanet"]["mask_size"] == [9, 9]
+    assert {head["channels"] for head in heads.values()} == {8}
+    assert "--options given.yaml" in Path("given/results.md").read_text()
+    assert run(typed.replace("--options given.yaml ", "")) == 2
+    assert "which is another sweep" in capsys.readouterr().err
 
 
 def test_gflop_counts_two_per_multiply_add(calls: list[tuple[int, str, str]]) -> None:
@@ -337,6 +354,9 @@ BAD = {
     "sweep tiny.yaml --budget 100": "'100' is not a time such as 100m or 2h",
     "sweep tiny.yaml --model.head CCNet": "--model.head: the sweep gives it to each training; leave it out",
     "sweep tiny.yaml --run=a": "--run=a: the sweep gives it",
+    "sweep tiny.yaml --options nowhere.yaml": 'No configuration "nowhere.yaml": neither a file nor a shipped one.',
+    "sweep tiny.yaml --options heads.txt": "heads.txt: write HEAD: {OPTION: VALUE} on each line",
+    "sweep tiny.yaml --options wrong.yaml": 'Unknown head "ccnett". Did you mean "ccnet"? (contextzoo heads)',
     "sweep tiny.yaml --report --data.cells 6": "--report trains nothing: leave out --data.cells 6",
     "sweep tiny.yaml --to results.txt": "--to results.txt: give the name of a Markdown file",
     "sweep --report nowhere": "nowhere holds no results: give the folder of a sweep",
@@ -348,6 +368,8 @@ BAD = {
 
 @pytest.mark.parametrize("command", BAD)
 def test_bad_input_is_one_line(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("heads.txt").write_text("ccnet: 3")
+    Path("wrong.yaml").write_text("ccnett: {recurrence: 1}")
     for out in map(Path, ("mixed", "broken")):
         if not out.exists():
             pretend(out, "fcn", 0)

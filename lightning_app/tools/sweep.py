@@ -68,8 +68,9 @@ def main(args: list[str]) -> int:
     options, words = _parse(args)
     if options.report is None:
         classes = _classes(options.heads)
+        given = _given(options.options, classes)
         mine = plan(classes, options.seeds, options.out, os.environ)
-        _Sweep(options, words, classes).run(mine)
+        _Sweep(options, words, classes, given).run(mine)
         results = [training.result() or {} for training in mine]
         if any(results):
             sweep_report.write([options.out], options.to)
@@ -103,6 +104,7 @@ def _parse(args: list[str]) -> tuple[argparse.Namespace, list[str]]:
     add = parser.add_argument
     add("recipe", nargs="?", metavar="RECIPE", help="as in contextzoo fit -c RECIPE; comes first")
     add("--heads", nargs="+", default=["all"], metavar="SLUG", help="contextzoo heads lists them; default all")
+    add("--options", metavar="NAME|FILE", help="what some heads are given besides: {head: {option: value}}")
     add("--seeds", type=int, default=3, metavar="N", help="trainings of each head; default 3")
     add("--budget", type=_seconds, metavar="TIME", help="100m or 2h: start no training that would not end within it")
     add("--jobs", type=int, default=1, metavar="N", help="trainings side by side, which share the cores; default 1")
@@ -156,6 +158,23 @@ def _classes(slugs: Sequence[str]) -> dict[str, str]:
     return {slug: part["model"]["head"]["class_path"] for slug, part in parts.items()}
 
 
+def _given(name: str | None, heads: Iterable[str]) -> dict[str, list[str]]:
+    """Slug -> words of ``fit`` for the heads that a file of options names."""
+    if name is None:
+        return {}
+    path = configs.find(name)
+    try:
+        options = yaml.safe_load(path.read_text())
+        given = {
+            head: [f"--model.head.{option}={json.dumps(value)}" for option, value in arguments.items()]
+            for head, arguments in options.items()
+        }
+    except (AttributeError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: write HEAD: {{OPTION: VALUE}} on each line ({error})") from error
+    _classes(list(given))  # says where a name is wrong
+    return given
+
+
 def plan(heads: Iterable[str], seeds: int, out: Path, environment: Mapping[str, str]) -> list[Training]:
     """What this process trains: every n-th training by torchrun's or SLURM's variables; all heads' first seed first."""
     trainings = [Training(head, seed, out / f"{head}-{seed}") for seed in range(seeds) for head in heads]
@@ -172,8 +191,14 @@ def plan(heads: Iterable[str], seeds: int, out: Path, environment: Mapping[str, 
 class _Sweep:
     """Trainings side by side, within a budget."""
 
-    def __init__(self, options: argparse.Namespace, words: list[str], classes: Mapping[str, str]) -> None:
-        self.options, self.words, self.classes = options, words, classes
+    def __init__(
+        self,
+        options: argparse.Namespace,
+        words: list[str],
+        classes: Mapping[str, str],
+        given: Mapping[str, list[str]],
+    ) -> None:
+        self.options, self.words, self.classes, self.given = options, words, classes, given
         self.threads = max(1, _cores() // (options.jobs * int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
         self.commit = _commit()
         self.started = time.monotonic()
@@ -206,8 +231,9 @@ class _Sweep:
         result = training.result()
         if result is None or "error" in result:
             return False
-        if (result["recipe"], sweep_report.portable(result["words"])) != (
+        if (result["recipe"], result["options"], sweep_report.portable(result["words"])) != (
             self.options.recipe,
+            self.options.options,
             sweep_report.portable(self.words),
         ):
             raise InputError(f"{training.folder} holds {result['command']}, which is another sweep: give another --out")
@@ -274,6 +300,7 @@ class _Sweep:
                 "head": training.head,
                 "seed": training.seed,
                 "recipe": self.options.recipe,
+                "options": self.options.options,
                 "words": self.words,
                 "command": typed,
                 "commit": self.commit,
@@ -311,8 +338,9 @@ class _Sweep:
     def _command(self, training: Training) -> list[str]:
         """What one would type for this training."""
         run = training.folder.relative_to(RUNS) if training.folder.is_relative_to(RUNS) else training.folder.absolute()
-        head = ["--model.head", self.classes[training.head], "--seed_everything", str(training.seed)]
-        return ["fit", "-c", self.options.recipe, *head, *self.words, "--run", str(run)]
+        head = ["--model.head", self.classes[training.head], *self.given.get(training.head, [])]
+        seed = ["--seed_everything", str(training.seed)]
+        return ["fit", "-c", self.options.recipe, *head, *seed, *self.words, "--run", str(run)]
 
     def _call(self, command: Sequence[str], log: IO[bytes]) -> tuple[int, struct_rusage] | None:
         """Exit status and resources of a command of ours; None where all is being stopped."""

@@ -27,8 +27,8 @@ def read(run: Path) -> Result:
     path = run / RESULT
     try:
         result: Result = json.loads(path.read_text())
-        if not {"head", "seed", "recipe", "words"} <= result.keys():
-            raise ValueError("head, seed, recipe or words missing")
+        if not {"head", "seed", "recipe", "options", "words"} <= result.keys():
+            raise ValueError("head, seed, recipe, options or words missing")
     except (AttributeError, ValueError) as error:
         raise InputError(f"{path} holds no result of a sweep ({error}): remove it and train anew") from error
     return result
@@ -172,7 +172,8 @@ def _section(rows: Sequence[Mapping[str, Any]], results: Sequence[Result], pictu
     first = results[0]
     title = Path(first["recipe"]).stem
     seeds = 1 + max(result["seed"] for result in results)
-    command = shlex.join(["contextzoo", "sweep", first["recipe"], "--seeds", str(seeds), *first["words"]])
+    options = ["--options", first["options"]] if first["options"] else []
+    command = shlex.join(["contextzoo", "sweep", first["recipe"], *options, "--seeds", str(seeds), *first["words"]])
     lines = [f"## {title}", "", f"`{command}`", ""]
     if rows:
         done = [result for result in results if "error" not in result]
