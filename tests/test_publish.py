@@ -165,16 +165,18 @@ def test_raw_weights_in_half_precision(run: Path) -> None:
     assert "half precision" in (file.parent / "README.md").read_text()
 
 
-def test_the_figure_measured_with_the_checkpoint_goes_first(run: Path) -> None:
-    results = run.parents[1] / "test.json"
-    results.write_text(json.dumps({"checkpoint": str(run), "mIoU": 0.4321}))
-    try:
-        assert publish(run) == 0
-    finally:
-        results.unlink()
+def test_the_figure_measured_with_the_checkpoint_goes_first(run: Path, tmp_path: Path) -> None:
+    camvid(tmp_path / "camvid")
+    copy = tmp_path / "runs" / "measured" / "checkpoints" / "best.ckpt"
+    shutil.copytree(run.parents[1], copy.parents[1])
+    typed = ["test", "--ckpt_path", str(copy), "--run", "measured", "--data.root", "camvid"]
+    assert main([*typed, "--data.test_split", "train", "--trainer.limit_test_batches", "1"]) == 0
+    assert publish(copy) == 0
     entry = zoo.get(ID)
-    assert (entry.miou, entry.split) == (43.21, "test")
+    measured = json.loads((copy.parents[1] / "test.json").read_text())
+    assert (entry.miou, entry.split) == (round(100 * measured["mIoU"], 2), "train")
     assert entry.miou_source.startswith("contextzoo test --ckpt_path best.ckpt, 20")
+    assert {path.name for path in (Path("out") / ID).iterdir()} == {f"{ID}.safetensors", *RUN}  # no log of the test
 
 
 @pytest.mark.parametrize(

@@ -54,9 +54,14 @@ class ClassTable(Callback):
     def _report(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         if trainer.is_global_zero:
             print_scores(pl_module.scores, pl_module.class_names, trainer.world_size)
-            content = scores_as_dict(pl_module.scores, pl_module.class_names)
+            splits = getattr(trainer.datamodule, "splits", {})  # type: ignore[attr-defined]
+            content = {
+                "checkpoint": trainer.ckpt_path,
+                "split": splits.get("val" if stage == "validate" else stage),
+                **scores_as_dict(pl_module.scores, pl_module.class_names),
+            }
             with replacing(Path(trainer.default_root_dir) / f"{stage}.json") as path:
-                path.write_text(json.dumps({"checkpoint": trainer.ckpt_path, **content}, indent=1))
+                path.write_text(json.dumps(content, indent=1))
 
 
 def print_scores(scores: Scores, class_names: list[str], devices: int = 1, title: str | None = None) -> None:

@@ -96,7 +96,7 @@ def _metrics(options: argparse.Namespace, description: Description) -> dict[str,
         if content["checkpoint"] and Path(content["checkpoint"]).resolve() == options.checkpoint.resolve():
             when = date.fromtimestamp(path.stat().st_mtime)
             source = f"contextzoo {command} --ckpt_path {options.checkpoint.name}, {when}{_commit()}"
-            return {"miou": 100 * content["mIoU"], "source": source, "stage": stage}
+            return {"miou": 100 * content["mIoU"], "source": source, "stage": stage, "split": content["split"]}
     measured: dict[str, Any] | None = description.get("metrics")
     if measured is None:
         raise InputError(
@@ -140,8 +140,9 @@ def _keep_run(checkpoint: Path, stage: Path) -> None:
     arguments = config["data"]["init_args"]
     config["data"]["init_args"] = {key: value for key, value in arguments.items() if key not in PLACES}
     (stage / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-    logs = sorted(checkpoint.parent.parent.glob("csv/version_*/metrics.csv"))
-    for number, log in enumerate(logs):  # one for each time that the run was resumed
+    logs = sorted(checkpoint.parent.parent.glob("csv/version_*/metrics.csv"))  # more than one of a resumed run
+    trained = [log for log in logs if ",train/" in log.read_text().partition("\n")[0]]
+    for number, log in enumerate(trained):
         shutil.copy(log, stage / f"metrics_{number}.csv")
 
 
@@ -192,7 +193,9 @@ def _backbone_name(description: Description) -> str:
 
 
 def _split(description: Description) -> str:
-    """The split that the figure is of: the run's own choice, else the dataset's usual one."""
+    """The split that the figure is of: as recorded, else the run's own choice, else the dataset's usual one."""
+    if recorded := description["metrics"].get("split"):
+        return str(recorded)
     key = f"{description['metrics']['stage']}_split"
     chosen = description["data"]["init_args"].get(key)
     datamodule = getattr(data, description["data"]["class_path"].rpartition(".")[2])
