@@ -314,8 +314,8 @@ def transfer(
     share = f"{len(counted) - len(new)}/{len(counted)} tensors"
     if 2 * len(new) > len(counted) and not force:
         raise InputError(
-            f"Only {share} of the {part or 'model'} are in {source.info.name}, which is {describe(source)}: give that backbone and "
-            "head (--model.backbone.name, --model.head), or --model.weights_force true"
+            f"Only {share} of the {part or 'model'} are in {source.info.name}, which is {describe(source)}: give that "
+            "backbone and head (--model.backbone.name, --model.head), or --model.weights_force true"
         )
     target.load_state_dict(fitting, strict=False)
     line = f"Loaded {share}{f' of the {part}' if part else ''}."

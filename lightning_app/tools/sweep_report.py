@@ -47,8 +47,8 @@ def portable(words: Sequence[str]) -> list[str]:
 def summarise(results: Sequence[Result]) -> list[dict[str, Any]]:
     """A row per head, the best first: mean and sample deviation of mIoU over seeds, mean of mAcc, and the cost.
 
-    Scores are shares between 0 and 1. ``minus_fcn``: difference of the means; ``images_per_s``: median over seeds; ``memory_mb``: the largest, of the
-    process, or of the GPU where it trained on one.
+    Scores are shares between 0 and 1. ``minus_fcn``: difference of the means; ``images_per_s``: median over seeds;
+    ``memory_mb``: the largest, of the process, or of the GPU where it trained on one.
     """
     heads: dict[str, list[Result]] = {}
     for result in results:
