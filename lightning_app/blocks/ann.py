@@ -103,7 +103,12 @@ class AsymmetricNonLocal(nn.Module):
         y = F.conv2d(high, of_high, conv.bias)
         for stage in self.stages:
             weights, values = stage(low, high)
-            y.flatten(2).baddbmm_(of_context.flatten(1) @ values, weights)
+            values = of_context.flatten(1) @ values
+            flat = y.flatten(2)
+            if flat.is_contiguous():
+                flat.baddbmm_(values, weights)
+            else:  # into columns, bf16 on a CPU takes a loop that is two thousand times slower
+                flat.transpose(1, 2).baddbmm_(weights.transpose(1, 2), values.transpose(1, 2))
         fused: Tensor = self.fuse.finish(y)
         return fused
 
