@@ -60,7 +60,7 @@ def _folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS.parent), str(TESTS)]))
         for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "SLURM_ARRAY_TASK_ID"):
             patch.delenv(name, raising=False)
-        Path("tiny.yaml").write_text(yaml.safe_dump(TINY))
+        Path("tiny.yaml").write_text(f"# Seconds long.\n# contextzoo fit -c tiny.yaml\n{yaml.safe_dump(TINY)}")
         Path("killed.yaml").write_text(yaml.safe_dump(KILLED))
         yield
 
@@ -316,7 +316,7 @@ def test_the_table_is_of_the_results(two: tuple[Path, Path], capsys: pytest.Capt
 def test_one_page_of_two_sweeps(two: tuple[Path, Path]) -> None:
     assert main(["sweep", "--report", *map(str, two), "--to", "docs/results.md"]) == 0
     page = Path("docs/results.md").read_text()
-    assert page.index("## tiny") < page.index("## second")
+    assert page.index("## tiny\n\nSeconds long.\n\n`contextzoo sweep tiny.yaml") < page.index("## second\n\n`contextzoo")
     assert "`contextzoo sweep recipes/second --seeds 1 --data.root DIR --data.cells 6`" in page
     assert "Below FCN: danet." in page
     for picture in ("results-reported.png", "results-other.png"):
@@ -415,6 +415,7 @@ def test_the_best_seed_of_each_head_is_published(
 
     assert publish_sweep(command) == 0
     assert [entry.id for entry in zoo.list_entries() if entry not in shipped] == [id]
+    assert zoo.get(id).miou_source.startswith("contextzoo test --ckpt_path best.ckpt")
     before = (own_index / "fcn.toml").read_bytes()
     capsys.readouterr()
     assert publish_sweep(command) == 0

@@ -4,10 +4,12 @@ import csv
 import json
 import shlex
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any
 
+from lightning_app import configs
 from lightning_app.errors import InputError
 from lightning_app.files import replacing
 from lightning_app.tables import print_table
@@ -167,6 +169,17 @@ def _said(failure: Result) -> str:
     return f"{failure['head']} seed {failure['seed']} failed: {failure['error']} ({failure['log']})"
 
 
+def _description(recipe: str) -> list[str]:
+    """What the comment on top of a recipe says of it, its commands left out."""
+    try:
+        text = configs.find(recipe).read_text()
+    except InputError:  # the recipe of an old sweep may have gone
+        return []
+    comment = [line.removeprefix("# ") for line in takewhile(lambda line: line.startswith("# "), text.splitlines())]
+    said = [line for line in comment if not line.startswith("contextzoo ")]
+    return [*said, ""] if said else []
+
+
 def _section(rows: Sequence[Mapping[str, Any]], results: Sequence[Result], picture: Path) -> str:
     """A sweep in Markdown; draws its picture."""
     first = results[0]
@@ -174,7 +187,7 @@ def _section(rows: Sequence[Mapping[str, Any]], results: Sequence[Result], pictu
     seeds = 1 + max(result["seed"] for result in results)
     options = ["--options", first["options"]] if first["options"] else []
     command = shlex.join(["contextzoo", "sweep", first["recipe"], *options, "--seeds", str(seeds), *first["words"]])
-    lines = [f"## {title}", "", f"`{command}`", ""]
+    lines = [f"## {title}", "", *_description(first["recipe"]), f"`{command}`", ""]
     if rows:
         done = [result for result in results if "error" not in result]
         height, width = done[0]["image_size"]
