@@ -2,9 +2,9 @@
 
     python scripts/publish_sweep.py runs/sweep/camvid_cpu [words of contextzoo zoo publish, such as --half]
 
-Ids are HEAD_BACKBONE_DATASET-CROP_STEPS, as in ccnet_resnet10t_camvid-180x240_330. The figure is measured anew in single
-precision, where training may have scored in half. What is published already with the same weights is left alone, so that
-the script can be run again; other weights under the same id stop it.
+Ids are HEAD_BACKBONE_DATASET-CROP_STEPS, as in ccnet_resnet10t_camvid-180x240_330. The figure is measured anew in
+single precision, where training may have scored in half. What is published already with the same weights is left alone,
+so that the script can be run again; other weights under the same id stop it.
 """
 
 import argparse
