@@ -60,7 +60,7 @@ def _parser() -> _Parser:
     each.add_argument("--to", type=Path, metavar="DIR", help="folder to put them in, instead of the cache")
     each = command(_verify, "Check the hashes of the weights on this machine.")
     each.add_argument("id", nargs="*", help="only these, which must be here")
-    each.add_argument("--all", action="store_true", help="every entry of the index must be here")
+    each.add_argument("--all", action="store_true", help="all that are here, as without ids")
     command(_remove, "Delete downloaded weights.").add_argument("id", nargs="+")
     command(_where, "Print where weights lie; exit status 1 where they are not here.").add_argument("id")
     command(_check, "Check the index itself.")
@@ -168,6 +168,8 @@ def _download(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
+    if options.id and options.all:
+        raise ZooError("verify takes ids or --all, not both")
     entries = [index.get(id) for id in options.id] or index.list_entries()
     good, corrupt, absent = 0, [], []
     for entry in entries:
@@ -178,7 +180,7 @@ def _verify(options: argparse.Namespace) -> int:
             good += 1
         else:
             corrupt.append(entry.id)
-    if not (options.id or options.all):
+    if not options.id:
         absent = []
     found = [f"{good} ok"]
     found += [f"{len(corrupt)} CORRUPT {' '.join(corrupt)}"] if corrupt else []
