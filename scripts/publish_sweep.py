@@ -3,7 +3,7 @@
     python scripts/publish_sweep.py runs/sweep/camvid_cpu [words of contextzoo zoo publish, such as --half]
 
 Ids are HEAD_BACKBONE_DATASET-CROP_STEPS, as in ccnet_resnet10t_camvid-180x240_330. The figure is measured anew in
-single precision, where training may have scored in half. What is published already with the same weights is left alone,
+single precision where training scored in half. What is published already with the same weights is left alone,
 so that the script can be run again; other weights under the same id stop it.
 """
 
@@ -18,7 +18,7 @@ import torch
 
 from lightning_app.cli import main as contextzoo
 from lightning_app.errors import InputError
-from lightning_app.pretrained import dataset_of, find, is_known, read_checkpoint, read_published
+from lightning_app.pretrained import dataset_of, find, is_known, read_checkpoint, read_config, read_published
 from lightning_app.tools import publish
 
 
@@ -35,9 +35,10 @@ def main(args: Sequence[str]) -> int:
                     raise InputError(f"{id} is taken by other weights: remove its entry and its folder first")
                 print(f"{id}: published already")
                 continue
-            run = str(checkpoint.parent.parent.absolute())
-            if contextzoo(["test", "--run", run, "--ckpt_path", str(checkpoint), "--data.test_split", "val"]):
-                return 1
+            if read_config(checkpoint)["trainer"]["precision"] not in (None, "32-true"):
+                run = str(checkpoint.parent.parent.absolute())
+                if contextzoo(["test", "--run", run, "--ckpt_path", str(checkpoint), "--data.test_split", "val"]):
+                    return 1
             publish.main([str(checkpoint), "--id", id, *words])
     except InputError as error:
         print(error, file=sys.stderr)

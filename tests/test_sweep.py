@@ -404,7 +404,7 @@ def test_the_best_seed_of_each_head_is_published(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     publish_sweep = runpy.run_path(str(TESTS.parent / "scripts/publish_sweep.py"))["main"]
-    checkpoint, sweep = fit_camvid(tmp_path), tmp_path / "sweep"
+    checkpoint, sweep = fit_camvid(tmp_path, "--trainer.precision=bf16-mixed"), tmp_path / "sweep"
     for seed, miou in enumerate((0.3, 0.4, 0.2)):
         pretend(sweep, "fcn", seed, miou, checkpoint="checkpoints/best.ckpt", image_size=[24, 32], steps=2)
     pretend(sweep, "ccnet", 0, error="boom", status=1, log="ccnet-0.log")
