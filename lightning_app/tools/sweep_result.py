@@ -46,7 +46,7 @@ def measure(run: Path) -> dict[str, Any]:
     return {
         **scores,
         "epoch": best["epoch"],
-        "steps": torch.load(path.with_name("last.ckpt"), weights_only=True, mmap=True)["global_step"],
+        "steps": 1 + int(max(_logged(run, "step"))),
         "checkpoint": BEST.as_posix(),
         "head_parameters": sum(parameter.numel() for parameter in model.head.parameters()),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),

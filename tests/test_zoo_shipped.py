@@ -1,0 +1,71 @@
+"""The weights that come with the repository: whole, small, with what tells how they came about, and they work."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import zoo
+from lightning_app.cli import main
+from lightning_app.pretrained import SHIPS, load
+from lightning_app.registry import HEADS
+from zoo import ZooEntry, cache
+from zoo.entry import SHIPPED
+
+ENTRIES = [entry for entry in zoo.list_entries() if entry.url.startswith(SHIPPED)]
+CAMVID = Path(__file__).parents[2] / "shared" / "camvid"
+
+
+def test_every_head_has_weights_of_camvid_and_of_the_probe() -> None:
+    counts = Counter((entry.head, entry.dataset) for entry in ENTRIES)
+    assert counts.keys() == {(head, dataset) for head in HEADS for dataset in ("camvid", "context-probe")}
+
+
+def test_they_are_small_and_all_there_is() -> None:
+    files = {path for path in SHIPS.glob("*/*") if path.parent.name != "downloads"}
+    assert sum(path.stat().st_size for path in files) <= 120 * 2**20
+    assert {path.parent.name for path in files} == {entry.id for entry in ENTRIES}
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.id)
+@torch.no_grad()
+def test_shipped_weights(entry: ZooEntry) -> None:
+    path = cache.shipped(entry)
+    assert path is not None
+    assert cache.intact(entry, path)
+    assert path.stat().st_size <= 6.5e6
+    config = yaml.safe_load((path.parent / "config.yaml").read_text())
+    assert config["model"]["head"]["class_path"].endswith(f".{entry.name}")
+    assert "root" not in config["data"]["init_args"]
+    assert "val/mIoU" in (path.parent / "metrics_0.csv").read_text()
+    assert f"{entry.miou:.2f}" in (path.parent / "README.md").read_text()
+
+    model = load(entry.id)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    images = torch.rand(1, 3, *entry.crop, generator=torch.Generator().manual_seed(0))
+    logits = model(images)
+    assert logits.shape[1] == len(entry.classes)
+    assert logits.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("id", "typed"),
+    [
+        ("nonlocal_net_patchify_context-probe-64x64_960", "--data ContextProbe"),
+        pytest.param(
+            "fcn_resnet10t_camvid-180x240_990",
+            f"--data CamVid --data.root {CAMVID}",
+            marks=pytest.mark.skipif(not CAMVID.is_dir(), reason="CamVid is not beside the repository"),
+        ),
+    ],
+)
+def test_the_figure_of_the_index_is_measured_again(
+    id: str, typed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["test", "--weights", id, *typed.split(), "--run", "again"]) == 0
+    measured = json.loads((tmp_path / "runs/again/test.json").read_text())
+    assert 100 * measured["mIoU"] == pytest.approx(zoo.get(id).miou, abs=0.1)
