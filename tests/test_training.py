@@ -76,6 +76,17 @@ def test_a_killed_run_ends_with_the_same_weights(tmp_path: Path, workers: int, o
     assert_same_weights(whole, killed)
 
 
+@pytest.mark.parametrize("options", ["", "-c schedule/ema"], ids=["plain", "averaging"])
+def test_the_last_checkpoint_is_the_end_of_the_run(options: str) -> None:
+    """Though it was due at step 100, and the only validation, which was the best, has long been."""
+    assert run(f"{FIT} --run a {options} --trainer.max_epochs 35 --trainer.check_val_every_n_epoch 20") == 0
+    best, last = checkpoint("a", "checkpoints/best.ckpt"), checkpoint("a")
+    assert (best["global_step"], last["global_step"]) == (60, 105)
+    assert ("current_model_state" in last) == (options != "")
+    assert run("fit --run a --ckpt_path last --trainer.max_epochs 36") == 0
+    assert checkpoint("a")["global_step"] == 108
+
+
 def test_resuming_needs_no_other_word(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(f"{FIT} --run a --trainer.precision bf16-mixed --trainer.max_steps 4 --trainer.max_epochs -1") == 0
     assert run("fit --run a --ckpt_path last --trainer.max_steps 7") == 0

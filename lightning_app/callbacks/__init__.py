@@ -1,5 +1,6 @@
 """What a run reports and keeps beside its training: one callback, one file."""
 
+from lightning_app.callbacks.final_checkpoint import FinalCheckpoint
 from lightning_app.callbacks.generators import GeneratorStates
 from lightning_app.callbacks.predictions import PredictionWriter
 from lightning_app.callbacks.progress import Progress
@@ -10,6 +11,7 @@ from lightning_app.callbacks.wandb import WandbReport, WandbRunLogger
 
 __all__ = [
     "ClassTable",
+    "FinalCheckpoint",
     "GeneratorStates",
     "PredictionWriter",
     "Progress",
