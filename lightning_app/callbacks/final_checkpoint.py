@@ -14,6 +14,6 @@ class FinalCheckpoint(Callback):
     """
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
-        saves = trainer.checkpoint_callback
-        if isinstance(saves, ModelCheckpoint) and saves.dirpath and saves.save_last and not trainer.fast_dev_run:
+        saves, trial = trainer.checkpoint_callback, getattr(trainer, "fast_dev_run", False)
+        if isinstance(saves, ModelCheckpoint) and saves.dirpath and saves.save_last and not trial:
             trainer.save_checkpoint(Path(saves.dirpath) / f"{saves.CHECKPOINT_NAME_LAST}.ckpt")
