@@ -307,7 +307,7 @@ contextzoo segment photo.jpg --weights {options.id}
 ```python
 from lightning_app.pretrained import load
 
-model = load("{options.id}")  # or the path of {options.id}.safetensors
+model = load("{options.id}")  # or the path of the .safetensors file
 logits = model(images)  # RGB in 0..1, (B, 3, H, W) -> (B, {len(description["classes"])}, H, W)
 ```
 
