@@ -88,6 +88,7 @@ def test_file_card_and_entry(run: Path, own_index: Path, capsys: pytest.CaptureF
 
     card = (folder / "README.md").read_text()
     assert card.startswith("---\nlicense: apache-2.0\n")
+    assert "| begun from | random weights |" in card
     for text in (f"--weights {ID}", entry.code_licence, entry.weights_licence, entry.data_licence, f"{entry.miou:.2f}"):
         assert text in card
     assert "pavement" in card

@@ -268,6 +268,14 @@ def _push(options: argparse.Namespace, stage: Path) -> str:
     return f"https://huggingface.co/{repository}"
 
 
+def _start(checkpoint: Path) -> str:
+    model = read_config(checkpoint)["model"]
+    if not model.get("weights"):
+        return "pretrained" if (model["backbone"].get("init_args") or {}).get("pretrained") else "random weights"
+    part = "all layers" if model.get("weights_part", "all") == "all" else model["weights_part"]
+    return f"{Path(model['weights']).name}, {part}"
+
+
 def _card(
     options: argparse.Namespace, description: Description, model: Segmentor, head: Entry, logs: Sequence[Path]
 ) -> str:
@@ -281,6 +289,7 @@ def _card(
         "mIoU": f"{metrics['miou']:.2f} ({metrics['source']})",
         "protocol": ", ".join(f"{key} {value}" for key, value in description["protocol"].items() if value),
         "trained": f"{training['iterations']} steps of {training['batch']} images, {optimizer}",
+        "begun from": _start(options.checkpoint),
         "parameters": f"{count:.1f} M, {'half' if options.half else 'single'} precision",
         "licence of the code": licences["code"],
         "licence of the weights": licences["weights"],
