@@ -132,7 +132,8 @@ def write(places: Sequence[Path], page: Path | None) -> None:
             print(f"Wrote {place}/results.md, with .csv, .json and .png beside it")
     if page:
         with replacing(page) as path:
-            path.write_text("# Heads compared\n\n" + "\n".join(sections))
+            command = shlex.join(["contextzoo", "sweep", "--report", *map(str, places), "--to", str(page)])
+            path.write_text(f"# Heads compared\n\nWritten by `{command}`.\n\n" + "\n".join(sections))
         print(f"Wrote {page}")
 
 
