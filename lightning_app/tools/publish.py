@@ -68,8 +68,9 @@ def main(args: Sequence[str]) -> int:
         weights = stage / f"{options.id}.safetensors"
         save_file(_tensors(model, half=options.half), weights, {"format": "pt", HEADER: json.dumps(description)})
         load(weights)
-        _keep_run(options.checkpoint, stage)
-        (stage / CARD).write_text(_card(options, description, model, head, sorted(stage.glob("metrics_*.csv"))))
+        config = read_config(options.checkpoint)
+        logs = _keep_run(options.checkpoint, config, stage)
+        (stage / CARD).write_text(_card(options, description, model, head, _start(config["model"]), logs))
         values: dict[str, Any] = {}
         if dataset:
             values = _values(options, description, model, weights) | {"dataset": dataset.slug}
@@ -134,16 +135,15 @@ def _tensors(model: Segmentor, *, half: bool) -> dict[str, Tensor]:
     return halves
 
 
-def _keep_run(checkpoint: Path, stage: Path) -> None:
-    """How the weights came about: the run's configuration, to train it again, and its log where that is there."""
-    config = read_config(checkpoint)
-    arguments = config["data"]["init_args"]
-    config["data"]["init_args"] = {key: value for key, value in arguments.items() if key not in PLACES}
-    (stage / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+def _keep_run(checkpoint: Path, config: dict[str, Any], stage: Path) -> list[str]:
+    """Keep the run's configuration, to train it again, and its log where that is there; names of the log's files."""
+    data = config["data"]
+    arguments = {key: value for key, value in data["init_args"].items() if key not in PLACES}
+    kept = config | {"data": data | {"init_args": arguments}}
+    (stage / "config.yaml").write_text(yaml.safe_dump(kept, sort_keys=False))
     logs = sorted(checkpoint.parent.parent.glob("csv/version_*/metrics.csv"))  # more than one of a resumed run
     trained = [log for log in logs if ",train/" in log.read_text().partition("\n")[0]]
-    for number, log in enumerate(trained):
-        shutil.copy(log, stage / f"metrics_{number}.csv")
+    return [Path(shutil.copy(log, stage / f"metrics_{number}.csv")).name for number, log in enumerate(trained)]
 
 
 def _values(options: argparse.Namespace, description: Description, model: Segmentor, weights: Path) -> dict[str, Any]:
@@ -268,8 +268,8 @@ def _push(options: argparse.Namespace, stage: Path) -> str:
     return f"https://huggingface.co/{repository}"
 
 
-def _start(checkpoint: Path) -> str:
-    model = read_config(checkpoint)["model"]
+def _start(model: dict[str, Any]) -> str:
+    """What a training began from, by its configuration's ``model``."""
     if not model.get("weights"):
         return "pretrained" if (model["backbone"].get("init_args") or {}).get("pretrained") else "random weights"
     part = "all layers" if model.get("weights_part", "all") == "all" else model["weights_part"]
@@ -277,7 +277,12 @@ def _start(checkpoint: Path) -> str:
 
 
 def _card(
-    options: argparse.Namespace, description: Description, model: Segmentor, head: Entry, logs: Sequence[Path]
+    options: argparse.Namespace,
+    description: Description,
+    model: Segmentor,
+    head: Entry,
+    start: str,
+    logs: Sequence[str],
 ) -> str:
     """The model card, with the fields that the Hugging Face hub reads on top."""
     metrics, training, licences = description["metrics"], description["training"], description["licences"]
@@ -289,7 +294,7 @@ def _card(
         "mIoU": f"{metrics['miou']:.2f} ({metrics['source']})",
         "protocol": ", ".join(f"{key} {value}" for key, value in description["protocol"].items() if value),
         "trained": f"{training['iterations']} steps of {training['batch']} images, {optimizer}",
-        "begun from": _start(options.checkpoint),
+        "begun from": start,
         "parameters": f"{count:.1f} M, {'half' if options.half else 'single'} precision",
         "licence of the code": licences["code"],
         "licence of the weights": licences["weights"],
@@ -298,7 +303,7 @@ def _card(
     table = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
     classes = ", ".join(description["classes"])
     root = "" if _drawn_size(description) else " --data.root DIR"
-    log = f" Its log: {', '.join(path.name for path in logs)}." if logs else ""
+    log = f" Its log: {', '.join(logs)}." if logs else ""
     return f"""---
 license: {options.weights_licence.lower()}
 library_name: contextzoo
