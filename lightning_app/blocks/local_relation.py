@@ -4,8 +4,8 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from lightning_app.blocks._windows import taps, window_sum
 from lightning_app.errors import InputError
 from lightning_app.registry import BLOCKS
 
@@ -53,31 +53,18 @@ def local_relation(
     """
     groups, size, _ = position.shape
     batch, _, height, width = query.shape
-    half = size // 2 * dilation
-
-    def taps(x: Tensor) -> list[Tensor]:
-        """The map as each tap of the window sees it, zeros outside."""
-        after = (size - 1 - size // 2) * dilation
-        x = F.pad(x, [half, after, half, after])
-        rows, columns = (height - 1) * stride + 1, (width - 1) * stride + 1
-        return [
-            x[..., i * dilation : i * dilation + rows : stride, j * dilation : j * dilation + columns : stride]
-            for i in range(size)
-            for j in range(size)
-        ]
+    window = {"stride": stride, "dilation": dilation}
 
     def grouped(x: Tensor) -> Tensor:
-        return x.reshape(batch, groups, -1, height, width)
+        return x.reshape(batch, groups, -1, *x.shape[2:])
 
     query = grouped(query)
-    logits = torch.stack([compare(query, grouped(k), similarity).sum(2) for k in taps(key)], dim=2) * scale
-    inside = torch.stack(taps(torch.ones_like(key[0, 0], dtype=torch.bool)))
-    logits = torch.where(inside, logits, outside) + position.view(groups, -1, 1, 1)
-    weights = logits.softmax(2).unsqueeze(3)
-    out = torch.zeros_like(grouped(taps(value)[0]))
-    for t, v in enumerate(taps(value)):
-        out = out + weights[:, :, t] * grouped(v)
-    return out.flatten(1, 2)
+    seen = taps(grouped(key), size, **window)
+    logits = torch.stack([compare(query, k, similarity).sum(2) * scale for k in seen], dim=2)
+    beyond = torch.stack(taps(torch.ones_like(key[0, 0], dtype=torch.bool), size, **window)).logical_not()
+    weights = logits.masked_fill_(beyond, outside).add_(position.view(groups, -1, 1, 1)).softmax(2)
+    y = window_sum(grouped(value).flatten(0, 1), weights.flatten(0, 1).unsqueeze(2), **window)
+    return y.view(batch, -1, height, width)
 
 
 @BLOCKS.register("local_relation", paper="arXiv:1904.11491", year=2019)
