@@ -1,6 +1,6 @@
 """softmax(Q K^T) V, never holding the N x N matrix."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -10,8 +10,10 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from lightning_app.blocks._layers import ConvBNReLU
+from lightning_app.blocks._products import by_onednn, products
 
-CHUNK_ELEMENTS = 2**21  # of the attention map held at a time: 8 MiB in fp32
+CHUNK_ELEMENTS = 2**19  # of the attention map held at a time: 2 MiB in fp32, which a core's cache holds
+MIN_ROWS = 128  # of a chunk: fewer make thin products, which are slow
 
 
 class SelfAttention(nn.Module):
@@ -81,13 +83,14 @@ def attention(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor
 def attend(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     """y_i = sum_j softmax_j(scale q_i.k_j) v_j.
 
-    Fused where a kernel takes the shapes (CPU: equal widths; CUDA: any), otherwise in chunks of queries whose weights
-    are recomputed in the backward pass. Memory is O(N) both ways.
+    Fused where a kernel takes the shapes (CPU: equal widths; CUDA: any) and nothing is faster; otherwise in chunks of
+    queries whose weights are recomputed in the backward pass. Memory is O(N) both ways.
 
     Shape: contiguous q (B, N, d), k (B, M, d), v (B, M, e) -> (B, N, e).
     """
     q, k = q.to(v.dtype), k.to(v.dtype)
-    if q.shape[-1] == v.shape[-1] or q.is_cuda or torch.compiler.is_exporting():
+    fused = q.is_cuda or (q.shape[-1] == v.shape[-1] and not by_onednn(q, k.mT))
+    if fused or torch.compiler.is_exporting():
         return F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None], scale=scale)[:, 0]
     y: Tensor = _ChunkedAttention.apply(q * scale, k, v)
     return y
@@ -118,35 +121,47 @@ def from_cells(x: Tensor, size: tuple[int, int], cell: tuple[int, int], *, acros
 
 
 class _ChunkedAttention(torch.autograd.Function):
-    """Query chunks; the CPU has no fused kernel for values wider or narrower than the queries."""
+    """Chunks of queries, whose weights are made again in the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        ctx.save_for_backward(q, k, v)
         y = v.new_empty(*q.shape[:2], v.shape[2])
-        for rows in _chunks(q, k):
-            y[:, rows] = _weights(q[:, rows], k) @ v
+        columns = v.mT.contiguous().mT  # as products like them
+        for maps, rows in _chunks(q, k):
+            y[maps, rows] = products(_weights(q[maps, rows], k[maps]), columns[maps])
+        ctx.save_for_backward(q, k, v, y)
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v = ctx.saved_tensors
-        grad_q, grad_k, grad_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
-        for rows in _chunks(q, k):
-            p, g = _weights(q[:, rows], k), grad[:, rows]
-            grad_v += p.transpose(1, 2) @ g
-            s = g @ v.transpose(1, 2)
-            s = p * (s - (p * s).sum(-1, keepdim=True))
-            grad_q[:, rows] = s @ k
-            grad_k += s.transpose(1, 2) @ q[:, rows]
-        return grad_q, grad_k, grad_v
+        q, k, v, y = ctx.saved_tensors
+        mean = (grad * y).sum(-1, keepdim=True)  # of the weights' gradients under the weights
+        columns = k.mT.contiguous().mT
+        grad_q = torch.empty_like(q)
+        grad_k, grad_v = k.new_zeros(k.mT.shape), v.new_zeros(v.mT.shape)  # transposed: long rows are written faster
+        for maps, rows in _chunks(q, k):
+            p, g = _weights(q[maps, rows], k[maps]), grad[maps, rows]
+            grad_v[maps] += products(g.mT, p)
+            s = products(g, v[maps].mT).sub_(mean[maps, rows]).mul_(p)
+            grad_q[maps, rows] = products(s, columns[maps])
+            grad_k[maps] += products(q[maps, rows].mT, s)
+        return grad_q, grad_k.mT, grad_v.mT
 
 
 def _weights(q: Tensor, k: Tensor) -> Tensor:
-    return torch.softmax(q @ k.transpose(1, 2), dim=-1).to(q.dtype)
+    return torch.softmax(products(q, k.mT), dim=-1).to(q.dtype)
 
 
-def _chunks(q: Tensor, k: Tensor) -> list[slice]:
-    step = max(1, CHUNK_ELEMENTS // (k.shape[0] * k.shape[1]))
-    return [slice(i, i + step) for i in range(0, q.shape[1], step)]
+def _chunks(q: Tensor, k: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Maps and rows of the attention map that are held at a time: several maps, or some rows of one."""
+    (batch, n, _), m = q.shape, k.shape[1]
+    rows = max(CHUNK_ELEMENTS // m, MIN_ROWS)
+    if rows >= n:
+        step = max(rows // n, 1)
+        for i in range(0, batch, step):
+            yield slice(i, i + step), slice(None)
+    else:
+        for i in range(batch):
+            for row in range(0, n, rows):
+                yield slice(i, i + 1), slice(row, row + rows)

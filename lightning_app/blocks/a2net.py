@@ -1,8 +1,8 @@
 """Double attention: gather a few global descriptors, give every position the ones it asks for."""
 
-import torch
 from torch import Tensor, nn
 
+from lightning_app.blocks._products import baddbmm, matmul
 from lightning_app.errors import InputError
 from lightning_app.registry import BLOCKS
 
@@ -57,9 +57,9 @@ class DoubleAttention(nn.Module):
         flat = x.flatten(2)
         attention = self.gather(x).flatten(2).softmax(-1)
         # Attention sums to one over positions, distribution over descriptors: the biases of A and W pass through both.
-        descriptors = self.feature((flat @ attention.transpose(1, 2)).unsqueeze(-1))
+        descriptors = self.feature(matmul(flat, attention.mT).unsqueeze(-1))
         if self.expand is not None:
             descriptors = self.expand(descriptors)
         descriptors, distribution = descriptors.squeeze(-1), self.distribute(x).flatten(2).softmax(1)
-        out: Tensor = torch.baddbmm(flat, descriptors, distribution) if self.residual else descriptors @ distribution
+        out: Tensor = baddbmm(flat, descriptors, distribution) if self.residual else matmul(descriptors, distribution)
         return out.view(*out.shape[:2], *x.shape[2:])

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_app.blocks._layers import ConvBNReLU, cells
+from lightning_app.blocks._products import baddbmm, matmul
 from lightning_app.errors import InputError
 from lightning_app.registry import BLOCKS
 
@@ -49,7 +50,7 @@ class AsymmetricAttention(nn.Module):
         """Weights (B, S, N) of the positions of ``high`` over pooled ``low``, and values (B, out_channels, S)."""
         query = self.query(high)
         key = pyramid_pool(query if self.key is None else self.key(low), self.scales, self.pool)
-        logits = (key * key.shape[1] ** -0.5).transpose(1, 2) @ query.flatten(2)
+        logits = matmul((key * key.shape[1] ** -0.5).mT, query.flatten(2))
         if self.pool == "avg":
             value = self.value(pyramid_pool(low, self.scales).unsqueeze(-1)).squeeze(-1)
         else:
@@ -104,11 +105,7 @@ class AsymmetricNonLocal(nn.Module):
         for stage in self.stages:
             weights, values = stage(low, high)
             values = of_context.flatten(1) @ values
-            flat = y.flatten(2)
-            if flat.is_contiguous():
-                flat.baddbmm_(values, weights)
-            else:  # into columns, bf16 on a CPU takes a loop that is two thousand times slower
-                flat.transpose(1, 2).baddbmm_(weights.transpose(1, 2), values.transpose(1, 2))
+            y = baddbmm(y.flatten(2), values, weights).view_as(y)
         fused: Tensor = self.fuse.finish(y)
         return fused
 

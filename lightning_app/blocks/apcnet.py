@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_app.blocks._layers import ConvBNReLU, adaptive_avg_pool
+from lightning_app.blocks._products import matmul
 from lightning_app.registry import BLOCKS
 
 
@@ -43,5 +44,5 @@ class ACM(nn.Module):
         x = self.reduce(x)
         g = self.global_info(F.adaptive_avg_pool2d(x, 1))
         affinity = torch.sigmoid(F.conv2d(x, self.affinity.weight) + self.affinity(g)).flatten(2)
-        y = F.relu(self.residual.finish((cells @ affinity).view_as(x)) + x)
+        y = F.relu(self.residual.finish(matmul(cells, affinity).view_as(x)) + x)
         return y if self.fuse is None else self.fuse(y)

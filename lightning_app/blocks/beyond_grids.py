@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_app.blocks._layers import ConvBNReLU
+from lightning_app.blocks._products import matmul
 from lightning_app.registry import BLOCKS
 
 
@@ -86,14 +87,14 @@ class GraphUnits(nn.Module):
             precision = self.scales.sigmoid().square().reciprocal()
             cross = precision * self.anchors
             constant = (cross * self.anchors).sum(1, keepdim=True)
-            distance = precision @ pixels.square() - 2 * (cross @ pixels) + constant
+            distance = matmul(precision, pixels.square()) - 2 * matmul(cross, pixels) + constant
             return [part.softmax(1) for part in torch.split(-0.5 * distance, self.vertices, dim=1)]
 
     def gather(self, x: Tensor, assignment: Tensor) -> Tensor:
         """The vertices z of all units, (B, sum of vertices, channels), rows of length one."""
         with torch.autocast(x.device.type, enabled=False):
             pixels = x.flatten(2).to(self.anchors.dtype)
-            mean = assignment @ pixels.transpose(1, 2) / assignment.sum(-1, keepdim=True).clamp_min(1e-6)
+            mean = matmul(assignment, pixels.mT) / assignment.sum(-1, keepdim=True).clamp_min(1e-6)
             return F.normalize((mean - self.anchors) / self.scales.sigmoid(), dim=-1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -107,5 +108,5 @@ class GraphUnits(nn.Module):
         for z, reason, norm, weight in zip(units, self.reason, self.norm, others, strict=True):
             node = norm(reason(z @ z.transpose(1, 2) @ z).transpose(1, 2)).relu()
             spread.append(weight.flatten(1) @ node)
-        y = torch.cat(spread, dim=2) @ assignment
+        y = matmul(torch.cat(spread, dim=2), assignment)
         return self.fuse.finish(F.conv2d(x, own) + y.view_as(x))

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_app.blocks._attention import attention, channels_last
+from lightning_app.blocks._products import baddbmm, matmul
 from lightning_app.registry import BLOCKS
 
 
@@ -55,5 +56,5 @@ class ChannelAttention(nn.Module):
             x.device.type, enabled=False
         ):  # sums over all positions, raw in a softmax: half is too coarse
             wide = flat.to(torch.promote_types(x.dtype, torch.float32))
-            weights = (wide @ wide.transpose(1, 2)).neg().softmax(-1).to(x.dtype)
-        return torch.baddbmm(flat, self.gamma * weights, flat).view_as(x)
+            weights = matmul(wide, wide.mT).neg().softmax(-1).to(x.dtype)
+        return baddbmm(flat, self.gamma * weights, flat).view_as(x)

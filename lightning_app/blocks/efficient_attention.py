@@ -1,8 +1,8 @@
 """Efficient attention: a fixed number of global maps instead of all pairs of positions."""
 
-import torch
 from torch import Tensor, nn
 
+from lightning_app.blocks._products import baddbmm, matmul
 from lightning_app.errors import InputError
 from lightning_app.registry import BLOCKS
 
@@ -56,7 +56,7 @@ class EfficientSelfAttention(nn.Module):
         key = self.key(x).flatten(2).softmax(-1)
 
         # Keys sum to one over positions, queries over a head's keys: both biases pass through these sums unchanged.
-        gathered = (key @ x.flatten(2).transpose(1, 2)).view(batch, heads, -1, x.shape[1])
+        gathered = matmul(key, x.flatten(2).mT).view(batch, heads, -1, x.shape[1])
         context = gathered @ self.value.weight.view(heads, -1, x.shape[1]).transpose(1, 2)
         if self.value.bias is not None:
             context = context + self.value.bias.view(heads, 1, -1)
@@ -64,4 +64,4 @@ class EfficientSelfAttention(nn.Module):
         mix = (reproject @ context.transpose(2, 3)).transpose(1, 2).flatten(2)
         if self.reproject.bias is not None:
             mix = mix + self.reproject.bias.view(-1, 1) / heads
-        return torch.baddbmm(x.flatten(2), mix, query).view_as(x)
+        return baddbmm(x.flatten(2), mix, query).view_as(x)

@@ -5,6 +5,7 @@ from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
 from lightning_app.blocks._layers import ConvBNReLU
+from lightning_app.blocks._products import matmul
 from lightning_app.registry import BLOCKS
 
 
@@ -60,10 +61,10 @@ class EMAU(nn.Module):
         scale = x.shape[-1] ** -0.5  # keeps the sums over positions inside fp16's range
         bases = self.bases.expand(x.shape[0], -1, -1)
         for _ in range(self.stages):
-            assignments = ((bases.mT @ weight) @ x + (bias @ bases).unsqueeze(-1)).softmax(1)
+            assignments = (matmul(bases.mT @ weight, x) + (bias @ bases).unsqueeze(-1)).softmax(1)
             scaled = assignments * scale
             mass = scaled.sum(-1).unsqueeze(1)
-            total = weight @ (x @ scaled.mT) + bias[:, None] * mass
+            total = weight @ matmul(x, scaled.mT) + bias[:, None] * mass
             bases = total / (total.norm(dim=1, keepdim=True) + self.eps * (mass + self.eps * scale))
         return assignments, bases
 
@@ -82,6 +83,6 @@ class EMAU(nn.Module):
         assignments, bases = self.fit(x)
         if self.training:
             self.follow(bases)
-        rebuilt = (bases @ assignments).view_as(x)
+        rebuilt = matmul(bases, assignments).view_as(x)
         y: Tensor = self.out(rebuilt.relu_())
         return y.add_(x).relu_()

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_app.blocks._layers import ConvBNReLU
+from lightning_app.blocks._products import matmul
 from lightning_app.registry import BLOCKS
 
 
@@ -39,10 +40,10 @@ class ContextEncoding(nn.Module):
         y = self.project(x).flatten(2)
         with torch.autocast(x.device.type, enabled=False):  # sums over all positions leave fp16's range
             y = y.to(self.codewords.dtype)
-            distance = y.square().sum(1, keepdim=True) - 2 * self.codewords @ y
+            distance = y.square().sum(1, keepdim=True) - 2 * matmul(self.codewords, y)
             distance = distance + self.codewords.square().sum(1)[:, None]
             shares = (self.scale[:, None] * distance).softmax(1)
-            residuals = shares @ y.mT - shares.sum(-1, keepdim=True) * self.codewords
+            residuals = matmul(shares, y.mT) - shares.sum(-1, keepdim=True) * self.codewords
             return F.relu(self.norm(residuals)).mean(1)
 
     def apply_gate(self, x: Tensor, encoding: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from lightning_app.blocks._products import matmul
 from lightning_app.registry import BLOCKS
 
 
@@ -45,7 +46,7 @@ class GlobalReasoning(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         projection = self.projection(x).flatten(2)
         positions = projection.shape[2]
-        gathered = x.flatten(2) @ projection.transpose(1, 2)
+        gathered = matmul(x.flatten(2), projection.mT)
         node = self.state.weight.flatten(1) @ gathered
         if self.state.bias is not None:
             node = node + self.state.bias.view(-1, 1) * projection.sum(-1).unsqueeze(1)
@@ -53,5 +54,5 @@ class GlobalReasoning(nn.Module):
             node = node / positions
         node = (self.mix_nodes(node.transpose(1, 2)).transpose(1, 2) + node).relu()
         node = self.extend.weight.flatten(1) @ self.mix_states(node)
-        out: Tensor = self.norm((node @ projection).view_as(x))
+        out: Tensor = self.norm(matmul(node, projection).view_as(x))
         return x + out

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_app.blocks._layers import ConvBNReLU
+from lightning_app.blocks._products import matmul
 from lightning_app.errors import check_choice
 from lightning_app.registry import BLOCKS
 
@@ -39,13 +40,13 @@ class LatentKernel(nn.Module):
         else:
             gather = F.normalize(gather, dim=2)
             distribute = F.normalize(self.psi_out(back).flatten(2), dim=1)
-        nodes = gather @ visible.flatten(2).transpose(1, 2)
+        nodes = matmul(gather, visible.flatten(2).mT)
         direction = F.normalize(nodes, dim=-1)
         nodes = ((direction @ direction.transpose(1, 2)).softmax(-1) @ nodes).transpose(1, 2)
         if self.graph_conv is None:
-            return (weight @ nodes) @ distribute
-        latent: Tensor = self.graph_conv((nodes @ distribute).view_as(visible))
-        return weight @ latent.flatten(2)
+            return matmul(weight @ nodes, distribute)
+        latent: Tensor = self.graph_conv(matmul(nodes, distribute).view_as(visible))
+        return matmul(weight, latent.flatten(2))
 
 
 @BLOCKS.register("latentgnn", paper="arXiv:1905.11634", year=2019)

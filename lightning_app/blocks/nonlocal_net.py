@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from lightning_app.blocks._attention import attention, channels_last, to_map, tokens
 from lightning_app.blocks._layers import ConvBNReLU
+from lightning_app.blocks._products import matmul
 from lightning_app.errors import InputError
 from lightning_app.registry import BLOCKS
 
@@ -94,8 +95,8 @@ class NonLocalBlock(nn.Module):
 def linear_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """y_i = q_i.(sum_j k_j v_j) / N over maps: associativity makes it O(N d e)."""
     k = tokens(key)
-    context = (value.flatten(2) / k.shape[1]) @ k
-    return (context @ query.flatten(2)).reshape(*value.shape[:2], *query.shape[-2:])
+    context = matmul(value.flatten(2) / k.shape[1], k)
+    return matmul(context, query.flatten(2)).reshape(*value.shape[:2], *query.shape[-2:])
 
 
 def _embedding(channels: int, inner: int) -> nn.Conv2d:

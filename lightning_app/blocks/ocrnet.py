@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_app.blocks._layers import ConvBNReLU, resize
+from lightning_app.blocks._products import matmul
 from lightning_app.errors import InputError
 from lightning_app.registry import BLOCKS
 
@@ -59,10 +60,10 @@ class ObjectContext(nn.Module):
                 raise InputError("ObjectContext with regions=0 needs the region logits: give them beside the map")
             regions = self.regions(x)
         weights = regions.flatten(2).softmax(-1)
-        objects = (x.flatten(2) @ weights.mT).unsqueeze(-1)
+        objects = matmul(x.flatten(2), weights.mT).unsqueeze(-1)
         key, value = self.key(objects).flatten(2), self.out.conv(self.value(objects)).flatten(2)
         query = self.query(F.max_pool2d(x, self.scale) if self.scale > 1 else x)
-        attention = (key.mT * key.shape[1] ** -0.5 @ query.flatten(2)).softmax(1)
-        y = self.out.finish((value @ attention).unflatten(2, query.shape[-2:]))
+        attention = matmul(key.mT * key.shape[1] ** -0.5, query.flatten(2)).softmax(1)
+        y = self.out.finish(matmul(value, attention).view(*value.shape[:2], *query.shape[-2:]))
         fused: Tensor = self.fuse(torch.cat([resize(y, x.shape[-2:], align_corners=True), x], dim=1))
         return fused

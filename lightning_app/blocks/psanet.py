@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from lightning_app.blocks._attention import channels_last, to_map, tokens
 from lightning_app.blocks._layers import ConvBNReLU, resize
+from lightning_app.blocks._products import matmul
 from lightning_app.errors import InputError
 from lightning_app.registry import BLOCKS
 
@@ -105,7 +106,7 @@ class PointwiseSpatialAttention(nn.Module):
             weights = weights.transpose(1, 2)
         if self.softmax:
             weights = weights.softmax(-1).to(f.dtype)
-        return to_map(weights @ tokens(f), f.shape[-2:]) / self.factor
+        return to_map(matmul(weights, tokens(f)), f.shape[-2:]) / self.factor
 
     def _by_position(self, embedded: Tensor, weight: Tensor) -> Tensor:
         """What each position predicts for each other: (B, inner, h, w) -> (B, n, n), 0 for those outside its mask."""

@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from lightning_app.blocks._products import matmul
 from lightning_app.errors import InputError
 from lightning_app.registry import BLOCKS
 
@@ -90,7 +91,7 @@ class SymbolicReasoning(nn.Module):
     def nodes(self, x: Tensor) -> Tensor:
         """The nodes after reasoning, (B, nodes, width)."""
         votes = self.vote(x).flatten(2).softmax(1)
-        gathered = votes @ x.flatten(2).transpose(1, 2) / votes.shape[-1]
+        gathered = matmul(votes, x.flatten(2).mT) / votes.shape[-1]
         words = self.embeddings.expand(x.shape[0], -1, -1)
         reasoned: Tensor = self.reason(torch.cat([self.enter(gathered), words], dim=-1))
         return torch.relu(self.adjacency @ reasoned)
@@ -98,12 +99,12 @@ class SymbolicReasoning(nn.Module):
     def back(self, nodes: Tensor, x: Tensor) -> Tensor:
         """How much every position takes from every node, (B, nodes, N)."""
         if self.compare is not None:
-            return torch.softmax(self.compare(nodes) @ x.flatten(2) / x.shape[1] ** 0.5, dim=1)
+            return torch.softmax(matmul(self.compare(nodes), x.flatten(2)) / x.shape[1] ** 0.5, dim=1)
         assert self.focus is not None
         shared = torch.softmax(self.focus(x).flatten(2), dim=-1)
         return shared.expand(-1, nodes.shape[1], -1)
 
     def forward(self, x: Tensor) -> Tensor:
         nodes = self.nodes(x)
-        message: Tensor = self.leave(nodes).transpose(1, 2) @ self.back(nodes, x)
+        message: Tensor = matmul(self.leave(nodes).mT, self.back(nodes, x))
         return x + message.relu_().view_as(x)

@@ -31,6 +31,7 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from lightning_app.blocks._products import BUILT
 from lightning_app.errors import InputError
 from lightning_app.registry import BLOCKS, HEADS, Entry
 
@@ -349,10 +350,15 @@ def gflop(module: nn.Module, *inputs: Any) -> float:
     """Of the forward pass, counted on the CPU: kernels of our own on CUDA are not known to the counter."""
     module = copy.deepcopy(module).cpu().requires_grad_(False)
     inputs = tuple([x.detach().cpu() for x in i] if isinstance(i, list) else i.detach().cpu() for i in inputs)
-    with FlopCounterMode(display=False) as counter:
+    ours = {torch.ops.mkldnn._linear_pointwise: _product_flop} if BUILT else {}
+    with FlopCounterMode(display=False, custom_mapping=ours) as counter:
         module(*inputs)
     total: int = counter.get_total_flops()
     return total / 1e9
+
+
+def _product_flop(x: Sequence[int], weight: Sequence[int], *_: Any, **__: Any) -> int:
+    return 2 * math.prod(x) * weight[0]
 
 
 def _spread(times: list[float]) -> float:
