@@ -6,7 +6,7 @@ from torch import Tensor
 
 from lightning_app.blocks import _products
 from lightning_app.blocks._attention import attend
-from lightning_app.blocks._products import baddbmm, matmul
+from lightning_app.blocks._products import baddbmm, linear, matmul
 from lightning_app.tools.bench import gflop
 
 if not _products.BUILT:
@@ -61,14 +61,24 @@ def test_gradients_and_their_gradients_equal_those_of_the_plain_product(grad: Te
         torch.testing.assert_close(ours, plain)
 
 
+@pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("layout", ["rows", "columns"])
 @pytest.mark.parametrize("worth", [0, 2**40], ids=["oneDNN", "plain"])
-def test_sum_with_a_product(layout: str, worth: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sums_with_a_product(layout: str, batch: int, worth: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_products, "WORTH", worth)
-    x, a, b = LAYOUTS[layout](torch.randn(2, 5, 4)), torch.randn(2, 5, 7), torch.randn(2, 7, 4)
-    before = x.clone()
-    torch.testing.assert_close(baddbmm(x, a, b), x + a @ b)
-    assert torch.equal(x, before)
+    x, a, b = torch.randn(batch, 5, 4), torch.randn(batch, 5, 7), torch.randn(batch, 7, 4)
+    weight, bias = torch.randn(3, 4), torch.randn(3)
+    for leaf in (x, a, b, weight, bias):
+        leaf.requires_grad_()
+    results = []
+    for added, projected in (
+        (baddbmm(LAYOUTS[layout](x), a, b), linear(LAYOUTS[layout](x), weight, bias)),
+        (x + a @ b, x @ weight.T + bias),
+    ):
+        loss = added.square().sum() + projected.square().sum()
+        results.append((added, projected, *torch.autograd.grad(loss, (x, a, b, weight, bias))))
+    for ours, plain in zip(*results, strict=True):
+        torch.testing.assert_close(ours, plain)
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     fused = q.is_cuda or (q.shape[-1] == v.shape[-1] and not by_onednn(q, k.mT))
     if fused or torch.compiler.is_exporting():
         return F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None], scale=scale)[:, 0]
-    y: Tensor = _ChunkedAttention.apply(q * scale, k, v)
+    y: Tensor = _ChunkedAttention.apply(q, k, v, scale)
     return y
 
 
@@ -124,29 +124,29 @@ class _ChunkedAttention(torch.autograd.Function):
     """Chunks of queries, whose weights are made again in the backward pass."""
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         y = v.new_empty(*q.shape[:2], v.shape[2])
-        columns = v.mT.contiguous().mT  # as products like them
         for maps, rows in _chunks(q, k):
-            y[maps, rows] = products(_weights(q[maps, rows], k[maps]), columns[maps])
+            y[maps, rows] = products(_weights(q[maps, rows] * scale, k[maps]), v[maps])
         ctx.save_for_backward(q, k, v, y)
+        ctx.scale = scale
         return y
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         q, k, v, y = ctx.saved_tensors
-        mean = (grad * y).sum(-1, keepdim=True)  # of the weights' gradients under the weights
-        columns = k.mT.contiguous().mT
         grad_q = torch.empty_like(q)
         grad_k, grad_v = k.new_zeros(k.mT.shape), v.new_zeros(v.mT.shape)  # transposed: long rows are written faster
         for maps, rows in _chunks(q, k):
-            p, g = _weights(q[maps, rows], k[maps]), grad[maps, rows]
+            q_, g = q[maps, rows] * ctx.scale, grad[maps, rows]
+            p = _weights(q_, k[maps])
             grad_v[maps] += products(g.mT, p)
-            s = products(g, v[maps].mT).sub_(mean[maps, rows]).mul_(p)
-            grad_q[maps, rows] = products(s, columns[maps])
-            grad_k[maps] += products(q[maps, rows].mT, s)
-        return grad_q, grad_k.mT, grad_v.mT
+            mean = (g * y[maps, rows]).sum(-1, keepdim=True)  # of the weights' gradients under the weights
+            s = products(g, v[maps].mT).sub_(mean).mul_(p)
+            grad_q[maps, rows] = products(s, k[maps]).mul_(ctx.scale)
+            grad_k[maps] += products(q_.mT, s)
+        return grad_q, grad_k.mT, grad_v.mT, None
 
 
 def _weights(q: Tensor, k: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 BUILT = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")  # type: ignore[no-untyped-call]
 FASTER = BUILT and torch.backends.cpu.get_cpu_capability() == "AVX512"
@@ -23,6 +24,15 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
         return a @ b
     y: Tensor = _Matmul.apply(a.expand(b.shape[0], -1, -1), b)
     return y
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """``x @ weight.T + bias``.
+
+    Shape: x (B, N, K), weight (M, K), bias (M) -> (B, N, M).
+    """
+    weights = weight.T.expand(x.shape[0], -1, -1)
+    return matmul(x, weights).add_(bias) if by_onednn(x, weights) else F.linear(x, weight, bias)
 
 
 def baddbmm(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
@@ -42,19 +52,16 @@ def products(a: Tensor, b: Tensor) -> Tensor:
     """The same inside a function that has a backward pass of its own: (B, M, K), (B, K, N) -> (B, M, N)."""
     if not by_onednn(a, b):
         return a @ b
-    y = a.new_empty(a.shape[0], a.shape[1], b.shape[2])
-    for one, left, right in zip(y, a, b, strict=True):
-        one.copy_(torch.ops.mkldnn._linear_pointwise(_dense(left), _dense(right).T, None, "none", [], ""))
-    return y
+    each = [
+        torch.ops.mkldnn._linear_pointwise(_dense(left), _dense(right).T, None, "none", [], "")
+        for left, right in zip(a, b, strict=True)
+    ]
+    return each[0].unsqueeze_(0) if len(each) == 1 else torch.stack(each)  # one product needs no second memory
 
 
 def _dense(matrix: Tensor) -> Tensor:
-    """The matrix with its rows or columns side by side: for others, as ``expand`` makes, oneDNN has but a slow loop."""
-    rows, columns = matrix.shape
-    along, across = matrix.stride()
-    if (across == 1 and along >= columns) or (along == 1 and across >= rows):
-        return matrix
-    return matrix.contiguous()
+    """The matrix without gaps between its rows or columns: for others oneDNN may have but a loop, a thousand times slower."""
+    return matrix if matrix.is_contiguous() or matrix.T.is_contiguous() else matrix.contiguous()
 
 
 class _Matmul(torch.autograd.Function):

@@ -4,8 +4,8 @@ from importlib.util import find_spec
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from lightning_app.blocks._products import linear, matmul
 from lightning_app.registry import BLOCKS
 
 TRITON = find_spec("triton") is not None  # torch brings it on Linux with CUDA
@@ -43,7 +43,8 @@ class CrissCrossAttention(nn.Module):
         bias = torch.cat([p.bias for p in projections if p.bias is not None])
         y = x.permute(0, 2, 3, 1).contiguous()  # so that neither rows nor columns need a copy of their own
         for _ in range(self.recurrence):
-            q, k, v = torch.split(F.linear(y, weight, bias), [p.out_channels for p in projections], dim=-1)
+            projected = linear(y.flatten(1, 2), weight, bias).view(*y.shape[:3], -1)
+            q, k, v = torch.split(projected, [p.out_channels for p in projections], dim=-1)
             y = torch.addcmul(y, attend(q, k, v), self.gamma)
         return y.permute(0, 3, 1, 2)
 
@@ -77,4 +78,9 @@ def criss_cross(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     row = q @ k.transpose(2, 3)
     p = torch.cat([column, row], dim=-1).softmax(-1).to(v.dtype)
     p_column, p_row = p[..., :height].transpose(1, 2), p[..., height:]
-    return (p_column @ v.transpose(1, 2)).transpose(1, 2) + p_row @ v
+    return _apply(p_column, v.transpose(1, 2)).transpose(1, 2) + _apply(p_row, v)
+
+
+def _apply(weights: Tensor, v: Tensor) -> Tensor:
+    """``weights @ v`` of each line: (B, lines, length, length), (B, lines, length, e)."""
+    return matmul(weights.flatten(0, 1), v.flatten(0, 1)).view(*v.shape)
