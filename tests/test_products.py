@@ -3,9 +3,11 @@
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from lightning_app.blocks import _products
 from lightning_app.blocks._attention import attend
+from lightning_app.blocks._layers import Conv1x1
 from lightning_app.blocks._products import baddbmm, linear, matmul
 from lightning_app.tools.bench import gflop
 
@@ -79,6 +81,30 @@ def test_sums_with_a_product(layout: str, batch: int, worth: int, monkeypatch: p
         results.append((added, projected, *torch.autograd.grad(loss, (x, a, b, weight, bias))))
     for ours, plain in zip(*results, strict=True):
         torch.testing.assert_close(ours, plain)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("bias", [True, False])
+def test_pointwise_convolution(bias: bool, layout: torch.memory_format, batch: int, threads: int) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        conv = Conv1x1(4, 6, bias=bias)
+        x = torch.randn(batch, 4, 5, 7).contiguous(memory_format=layout).requires_grad_()
+        wanted = layout == torch.contiguous_format or threads == 1
+        assert called(lambda: conv(x)) == wanted
+        ours, plain = conv(x), F.conv2d(x, conv.weight, conv.bias)
+        torch.testing.assert_close(ours, plain)
+        assert ours.is_contiguous(memory_format=layout)
+        leaves, grad = (x, *conv.parameters()), torch.randn_like(plain)
+        for mine, reference in zip(
+            torch.autograd.grad(ours, leaves, grad), torch.autograd.grad(plain, leaves, grad), strict=True
+        ):
+            torch.testing.assert_close(mine, reference)
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(

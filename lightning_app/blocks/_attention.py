@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from lightning_app.blocks._layers import ConvBNReLU
+from lightning_app.blocks._layers import Conv1x1, ConvBNReLU
 from lightning_app.blocks._products import by_onednn, products
 
 CHUNK_ELEMENTS = 2**19  # of the attention map held at a time: 2 MiB in fp32, which a core's cache holds
@@ -49,7 +49,7 @@ class SelfAttention(nn.Module):
         self.scale = key_channels**-0.5
         self.query = projection()
         self.key = None if shared else projection()
-        self.value = nn.Conv2d(channels, value_channels, 1, bias=value_bias)
+        self.value = Conv1x1(channels, value_channels, bias=value_bias)
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Query, key and value maps."""

@@ -48,6 +48,25 @@ def baddbmm(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return torch.baddbmm(x.mT, b.mT, a.mT).mT
 
 
+def conv1x1(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``F.conv2d`` with kernels of one pixel.
+
+    As a product where PyTorch has nothing better for few images: it gives them to MKL on one thread, and on several
+    reorders maps that are not channels_last at the cost of a second convolution.
+
+    Shape: x (B, K, H, W), weight (M, K, 1, 1), bias (M) -> (B, M, H, W).
+    """
+    (batch, channels, height, width), matrix = x.shape, weight.flatten(1)
+    if batch < 16 and by_onednn(matrix, x.flatten(2)):
+        if x.is_contiguous():
+            y = matmul(matrix, x.flatten(2))
+            return (y if bias is None else y.add_(bias.unsqueeze(1))).view(batch, -1, height, width)
+        if torch.get_num_threads() == 1 and x.is_contiguous(memory_format=torch.channels_last):
+            y = matmul(x.permute(0, 2, 3, 1).reshape(1, -1, channels), matrix.T.unsqueeze(0))
+            return (y if bias is None else y.add_(bias)).view(batch, height, width, -1).permute(0, 3, 1, 2)
+    return F.conv2d(x, weight, bias)
+
+
 def products(a: Tensor, b: Tensor) -> Tensor:
     """The same inside a function that has a backward pass of its own: (B, M, K), (B, K, N) -> (B, M, N)."""
     if not by_onednn(a, b):
@@ -60,7 +79,7 @@ def products(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _dense(matrix: Tensor) -> Tensor:
-    """The matrix without gaps between its rows or columns: for others oneDNN may have but a loop, a thousand times slower."""
+    """The matrix without gaps between rows or columns: for others oneDNN may take a loop a thousand times slower."""
     return matrix if matrix.is_contiguous() or matrix.T.is_contiguous() else matrix.contiguous()
 
 

@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from lightning_app.blocks._layers import Conv1x1
 from lightning_app.blocks._products import baddbmm, matmul
 from lightning_app.errors import InputError
 from lightning_app.registry import BLOCKS
@@ -48,10 +49,10 @@ class DoubleAttention(nn.Module):
         width = width or channels // 4
         descriptors = descriptors or width
         self.residual = residual
-        self.feature = nn.Conv2d(channels, width, 1)
-        self.gather = nn.Conv2d(channels, descriptors, 1)
-        self.distribute = nn.Conv2d(channels, descriptors, 1)
-        self.expand = nn.Conv2d(width, channels, 1) if expand else None
+        self.feature = Conv1x1(channels, width)
+        self.gather = Conv1x1(channels, descriptors)
+        self.distribute = Conv1x1(channels, descriptors)
+        self.expand = Conv1x1(width, channels) if expand else None
 
     def forward(self, x: Tensor) -> Tensor:
         flat = x.flatten(2)

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_app.blocks._layers import ConvBNReLU, cells
-from lightning_app.blocks._products import matmul
+from lightning_app.blocks._layers import Conv1x1, ConvBNReLU, cells
+from lightning_app.blocks._products import conv1x1, matmul
 from lightning_app.errors import InputError
 from lightning_app.registry import BLOCKS
 
@@ -41,8 +41,8 @@ class AsymmetricAttention(nn.Module):
         self.scales, self.pool = tuple(scales), pool
         self.query = ConvBNReLU(high_channels, key_channels, bias=bias)
         self.key = None if shared else ConvBNReLU(low_channels, key_channels, bias=bias)
-        self.value = nn.Conv2d(low_channels, value_channels, 1)
-        self.out = nn.Conv2d(value_channels, out_channels, 1)
+        self.value = Conv1x1(low_channels, value_channels)
+        self.out = Conv1x1(value_channels, out_channels)
         for parameter in self.out.parameters():
             nn.init.zeros_(parameter)
 
@@ -101,7 +101,7 @@ class AsymmetricNonLocal(nn.Module):
     def attend(self, low: Tensor, high: Tensor) -> Tensor:
         conv = self.fuse.conv
         of_context, of_high = torch.split(conv.weight, [conv.out_channels, high.shape[1]], dim=1)
-        y = F.conv2d(high, of_high, conv.bias)
+        y = conv1x1(high, of_high, conv.bias)
         for stage in self.stages:
             weights, values = stage(low, high)
             values = of_context.flatten(1) @ values

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_app.blocks._layers import ConvBNReLU, adaptive_avg_pool
-from lightning_app.blocks._products import matmul
+from lightning_app.blocks._layers import Conv1x1, ConvBNReLU, adaptive_avg_pool
+from lightning_app.blocks._products import conv1x1, matmul
 from lightning_app.registry import BLOCKS
 
 
@@ -35,7 +35,7 @@ class ACM(nn.Module):
         self.pooled = ConvBNReLU(channels, width)
         self.reduce = ConvBNReLU(channels, width)
         self.global_info = ConvBNReLU(width, width)
-        self.affinity = nn.Conv2d(width, scale**2, 1)
+        self.affinity = Conv1x1(width, scale**2)
         self.residual = ConvBNReLU(width, width)
         self.fuse = ConvBNReLU(width, width) if fusion else None
 
@@ -43,6 +43,6 @@ class ACM(nn.Module):
         cells = self.residual.conv(self.pooled(adaptive_avg_pool(x, self.scale))).flatten(2)
         x = self.reduce(x)
         g = self.global_info(F.adaptive_avg_pool2d(x, 1))
-        affinity = torch.sigmoid(F.conv2d(x, self.affinity.weight) + self.affinity(g)).flatten(2)
+        affinity = torch.sigmoid(conv1x1(x, self.affinity.weight) + self.affinity(g)).flatten(2)
         y = F.relu(self.residual.finish(matmul(cells, affinity).view_as(x)) + x)
         return y if self.fuse is None else self.fuse(y)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_app.blocks._layers import ConvBNReLU
-from lightning_app.blocks._products import matmul
+from lightning_app.blocks._products import conv1x1, matmul
 from lightning_app.registry import BLOCKS
 
 
@@ -109,4 +109,4 @@ class GraphUnits(nn.Module):
             node = norm(reason(z @ z.transpose(1, 2) @ z).transpose(1, 2)).relu()
             spread.append(weight.flatten(1) @ node)
         y = matmul(torch.cat(spread, dim=2), assignment)
-        return self.fuse.finish(F.conv2d(x, own) + y.view_as(x))
+        return self.fuse.finish(conv1x1(x, own) + y.view_as(x))

@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightning_app.blocks._layers import Conv1x1
 from lightning_app.blocks._windows import window_sum
 from lightning_app.errors import InputError
 
@@ -47,7 +48,7 @@ class CARAFEUpsample(nn.Module):
         if channels % groups:
             raise InputError(f"groups={groups} must divide channels={channels}.")
         self.scale, self.kernel, self.groups = scale, kernel, groups
-        self.compressor = nn.Conv2d(channels, compressed, 1)
+        self.compressor = Conv1x1(channels, compressed)
         self.encoder = nn.Conv2d(
             compressed,
             kernel**2 * groups * scale**2,

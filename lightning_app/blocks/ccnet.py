@@ -5,6 +5,7 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor, nn
 
+from lightning_app.blocks._layers import Conv1x1
 from lightning_app.blocks._products import linear, matmul
 from lightning_app.registry import BLOCKS
 
@@ -32,9 +33,9 @@ class CrissCrossAttention(nn.Module):
         super().__init__()
         self.recurrence = recurrence
         inner = max(channels // reduction, 1)
-        self.query = nn.Conv2d(channels, inner, 1)
-        self.key = nn.Conv2d(channels, inner, 1)
-        self.value = nn.Conv2d(channels, channels, 1)
+        self.query = Conv1x1(channels, inner)
+        self.key = Conv1x1(channels, inner)
+        self.value = Conv1x1(channels, channels)
         self.gamma = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor) -> Tensor:

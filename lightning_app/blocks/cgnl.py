@@ -5,6 +5,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from lightning_app.blocks._layers import Conv1x1
 from lightning_app.errors import InputError
 from lightning_app.registry import BLOCKS
 
@@ -56,9 +57,9 @@ class CompactNonLocal(nn.Module):
             raise InputError(f"groups={groups} must divide channels={channels} and width={width}.")
         self.groups, self.kernel, self.use_scale = groups, kernel, use_scale
         self.coefficients = [math.exp(-2 * GAMMA) * (2 * GAMMA) ** k / math.factorial(k) for k in range(order + 1)]
-        self.t = nn.Conv2d(channels, width, 1, bias=False)
-        self.p = nn.Conv2d(channels, width, 1, bias=False)
-        self.g = nn.Conv2d(channels, width, 1, bias=False)
+        self.t = Conv1x1(channels, width, bias=False)
+        self.p = Conv1x1(channels, width, bias=False)
+        self.g = Conv1x1(channels, width, bias=False)
         self.z = nn.Conv2d(width, channels, 1, groups=groups, bias=False)
         self.gn = nn.GroupNorm(groups, channels)
         for conv in (self.t, self.p, self.g, self.z):

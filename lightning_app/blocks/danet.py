@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_app.blocks._attention import attention, channels_last
+from lightning_app.blocks._layers import Conv1x1
 from lightning_app.blocks._products import baddbmm, matmul
 from lightning_app.registry import BLOCKS
 
@@ -23,9 +24,9 @@ class PositionAttention(nn.Module):
     def __init__(self, channels: int, *, key_channels: int | None = None) -> None:
         super().__init__()
         inner = max(channels // 8, 1) if key_channels is None else key_channels
-        self.query = nn.Conv2d(channels, inner, 1)
-        self.key = nn.Conv2d(channels, inner, 1)
-        self.value = nn.Conv2d(channels, channels, 1)
+        self.query = Conv1x1(channels, inner)
+        self.key = Conv1x1(channels, inner)
+        self.value = Conv1x1(channels, channels)
         self.gamma = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_app.blocks._layers import ConvBNReLU, adaptive_avg_pool
+from lightning_app.blocks._layers import Conv1x1, ConvBNReLU, adaptive_avg_pool
 from lightning_app.registry import BLOCKS
 
 
@@ -33,7 +33,7 @@ class DCM(nn.Module):
         super().__init__()
         width = channels if out_channels is None else out_channels
         self.filter_size = filter_size
-        self.filter = nn.Conv2d(channels, width, 1)
+        self.filter = Conv1x1(channels, width)
         self.reduce = ConvBNReLU(channels, width)
         self.norm = nn.BatchNorm2d(width)
         self.fuse = ConvBNReLU(width, width) if fusion else None

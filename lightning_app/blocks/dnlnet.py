@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from lightning_app.blocks._layers import Conv1x1
 from lightning_app.blocks.nonlocal_net import NonLocalBlock
 from lightning_app.errors import InputError
 from lightning_app.registry import BLOCKS
@@ -31,7 +32,7 @@ class DisentangledNonLocalBlock(NonLocalBlock):
         if self.mode == "mean_shift":
             raise InputError("The disentangled non-local block has no mean_shift mode.")
         self.scale /= temperature
-        self.conv_mask = nn.Conv2d(channels, 1, 1)
+        self.conv_mask = Conv1x1(channels, 1)
 
     def embed(self, x: Tensor) -> tuple[Tensor, Tensor]:
         theta, phi = super().embed(x)

@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from lightning_app.blocks._layers import Conv1x1
 from lightning_app.blocks._products import baddbmm, matmul
 from lightning_app.errors import InputError
 from lightning_app.registry import BLOCKS
@@ -45,10 +46,10 @@ class EfficientSelfAttention(nn.Module):
         if key_channels % heads or value_channels % heads:
             raise InputError(f"heads={heads} must divide key_channels={key_channels}, value_channels={value_channels}.")
         self.heads = heads
-        self.key = nn.Conv2d(channels, key_channels, 1)
-        self.query = nn.Conv2d(channels, key_channels, 1)
-        self.value = nn.Conv2d(channels, value_channels, 1)
-        self.reproject = nn.Conv2d(value_channels, channels, 1)
+        self.key = Conv1x1(channels, key_channels)
+        self.query = Conv1x1(channels, key_channels)
+        self.value = Conv1x1(channels, value_channels)
+        self.reproject = Conv1x1(value_channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         batch, heads = x.shape[0], self.heads

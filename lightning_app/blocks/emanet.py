@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
-from lightning_app.blocks._layers import ConvBNReLU
+from lightning_app.blocks._layers import Conv1x1, ConvBNReLU
 from lightning_app.blocks._products import matmul
 from lightning_app.registry import BLOCKS
 
@@ -49,7 +49,7 @@ class EMAU(nn.Module):
         super().__init__()
         self.stages, self.momentum, self.unit_update, self.eps = stages, momentum, unit_update, eps
         self.register_buffer("bases", F.normalize(torch.randn(1, channels, bases) * (2 / bases) ** 0.5, dim=1))
-        self.mid = nn.Conv2d(channels, channels, 1).requires_grad_(False)
+        self.mid = Conv1x1(channels, channels).requires_grad_(False)
         self.out = ConvBNReLU(channels, channels, slope=None)
 
     @torch.no_grad()

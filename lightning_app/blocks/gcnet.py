@@ -5,6 +5,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from lightning_app.blocks._layers import Conv1x1
 from lightning_app.errors import check_choice
 from lightning_app.registry import BLOCKS
 
@@ -39,7 +40,7 @@ class GlobalContext(nn.Module):
         for way in fusion:
             check_choice("fusion", way, ("add", "mul"))
         hidden = max(int(channels * ratio), 1)
-        self.mask = nn.Conv2d(channels, 1, 1) if pooling == "att" else None
+        self.mask = Conv1x1(channels, 1) if pooling == "att" else None
         self.add = _transform(channels, hidden) if "add" in fusion else None
         self.mul = _transform(channels, hidden) if "mul" in fusion else None
         if self.mask is not None:
@@ -59,8 +60,8 @@ class GlobalContext(nn.Module):
 
 
 def _transform(channels: int, hidden: int) -> nn.Sequential:
-    last = nn.Conv2d(hidden, channels, 1)
+    last = Conv1x1(hidden, channels)
     nn.init.zeros_(last.weight)
     if last.bias is not None:
         nn.init.zeros_(last.bias)
-    return nn.Sequential(nn.Conv2d(channels, hidden, 1), nn.LayerNorm([hidden, 1, 1]), nn.ReLU(), last)
+    return nn.Sequential(Conv1x1(channels, hidden), nn.LayerNorm([hidden, 1, 1]), nn.ReLU(), last)

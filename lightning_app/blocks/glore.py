@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from lightning_app.blocks._layers import Conv1x1
 from lightning_app.blocks._products import matmul
 from lightning_app.registry import BLOCKS
 
@@ -35,11 +36,11 @@ class GlobalReasoning(nn.Module):
         nodes = nodes or channels // 4
         states = states or 2 * nodes
         self.normalize = normalize
-        self.state = nn.Conv2d(channels, states, 1)
-        self.projection = nn.Conv2d(channels, nodes, 1)
+        self.state = Conv1x1(channels, states)
+        self.projection = Conv1x1(channels, nodes)
         self.mix_nodes = nn.Conv1d(nodes, nodes, 1)
         self.mix_states = nn.Conv1d(states, states, 1, bias=False)
-        self.extend = nn.Conv2d(states, channels, 1, bias=False)
+        self.extend = Conv1x1(states, channels, bias=False)
         self.norm = nn.BatchNorm2d(channels, eps=1e-4)
         nn.init.zeros_(self.norm.weight)
 

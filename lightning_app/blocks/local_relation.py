@@ -5,6 +5,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from lightning_app.blocks._layers import Conv1x1
 from lightning_app.blocks._windows import taps, window_sum
 from lightning_app.errors import InputError
 from lightning_app.registry import BLOCKS
@@ -108,10 +109,10 @@ class LocalRelationLayer(nn.Module):
             raise InputError(f'Unknown similarity "{similarity}": one of {", ".join(SIMILARITIES)}.')
         groups = channels // group_channels
         self.similarity, self.dilation = similarity, dilation
-        self.query = None if similarity == "key" else nn.Conv2d(channels, groups, 1)
-        self.key = nn.Conv2d(channels, groups, 1)
-        self.prior = nn.Sequential(nn.Conv2d(2, hidden, 1), nn.ReLU(inplace=True), nn.Conv2d(hidden, groups, 1))
-        self.out = nn.Conv2d(channels, channels, 1)
+        self.query = None if similarity == "key" else Conv1x1(channels, groups)
+        self.key = Conv1x1(channels, groups)
+        self.prior = nn.Sequential(Conv1x1(2, hidden), nn.ReLU(inplace=True), Conv1x1(hidden, groups))
+        self.out = Conv1x1(channels, channels)
         axis = torch.linspace(-1, 1, kernel)
         taps = torch.stack(torch.meshgrid(axis, axis, indexing="ij"))
         self.register_buffer("taps", taps.unsqueeze(0), persistent=False)

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_app.blocks._attention import attention, channels_last, to_map, tokens
-from lightning_app.blocks._layers import ConvBNReLU
+from lightning_app.blocks._layers import Conv1x1, ConvBNReLU
 from lightning_app.blocks._products import matmul
 from lightning_app.errors import InputError
 from lightning_app.registry import BLOCKS
@@ -60,7 +60,7 @@ class NonLocalBlock(nn.Module):
             self.theta = _embedding(channels, inner)
             self.phi = None if shared else _embedding(channels, inner)
         if mode == "concatenation":
-            self.concat_project = nn.Conv2d(2 * inner, 1, 1, bias=False)
+            self.concat_project = Conv1x1(2 * inner, 1, bias=False)
         self.conv_out = ConvBNReLU(inner, channels, slope=None)
         nn.init.zeros_(self.conv_out.bn.weight)
 
@@ -100,7 +100,7 @@ def linear_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 def _embedding(channels: int, inner: int) -> nn.Conv2d:
-    conv = nn.Conv2d(channels, inner, 1)
+    conv = Conv1x1(channels, inner)
     nn.init.normal_(conv.weight, std=0.01)
     nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
     return conv

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_app.blocks._attention import SelfAttention, attention, channels_last, from_cells, to_cells
-from lightning_app.blocks._layers import ConvBNReLU, resize
+from lightning_app.blocks._layers import Conv1x1, ConvBNReLU, resize
 from lightning_app.registry import BLOCKS
 
 LEAKY = 0.01  # the activation of InPlaceABN, which the authors' first code uses throughout
@@ -38,7 +38,7 @@ class ObjectContextPooling(nn.Module):
             bias=True,
             slope=0.0 if openseg else LEAKY,
         )
-        self.out = nn.Conv2d(value_channels, out_channels, 1)
+        self.out = Conv1x1(value_channels, out_channels)
         for parameter in self.out.parameters():
             nn.init.zeros_(parameter)
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_app.blocks._layers import ConvBNReLU, resize
+from lightning_app.blocks._layers import Conv1x1, ConvBNReLU, resize
 from lightning_app.blocks._products import matmul
 from lightning_app.errors import InputError
 from lightning_app.registry import BLOCKS
@@ -47,7 +47,7 @@ class ObjectContext(nn.Module):
         super().__init__()
         keys = max(channels // 2, 1) if key_channels is None else key_channels
         self.scale = scale
-        self.regions = nn.Conv2d(channels, regions, 1) if regions else None
+        self.regions = Conv1x1(channels, regions) if regions else None
         self.query = nn.Sequential(ConvBNReLU(channels, keys, bias=bias), ConvBNReLU(keys, keys, bias=bias))
         self.key = nn.Sequential(ConvBNReLU(channels, keys, bias=bias), ConvBNReLU(keys, keys, bias=bias))
         self.value = ConvBNReLU(channels, keys, bias=bias)

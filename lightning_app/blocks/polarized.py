@@ -4,6 +4,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from lightning_app.blocks._layers import Conv1x1
 from lightning_app.errors import check_choice
 from lightning_app.registry import BLOCKS
 
@@ -49,21 +50,21 @@ class PolarizedSelfAttention(nn.Module):
         self.mode, self.form = mode, form
         half = channels // 2
         bias = form == "paper"
-        self.channel_query = nn.Conv2d(channels, 1, 1, bias=bias)
-        self.channel_value = nn.Conv2d(channels, half, 1, bias=bias)
-        self.spatial_query = nn.Conv2d(channels, half, 1, bias=bias)
-        self.spatial_value = nn.Conv2d(channels, half, 1, bias=bias)
+        self.channel_query = Conv1x1(channels, 1, bias=bias)
+        self.channel_value = Conv1x1(channels, half, bias=bias)
+        self.spatial_query = Conv1x1(channels, half, bias=bias)
+        self.spatial_value = Conv1x1(channels, half, bias=bias)
         if form == "paper":  # one group over a 1x1 map is a layer norm over channels
-            self.channel_up = nn.Sequential(nn.Conv2d(half, channels, 1), nn.GroupNorm(1, channels))
+            self.channel_up = nn.Sequential(Conv1x1(half, channels), nn.GroupNorm(1, channels))
         elif mode == "sequential":
             self.channel_up = nn.Sequential(
-                nn.Conv2d(half, half // 4, 1),
+                Conv1x1(half, half // 4),
                 nn.LayerNorm([half // 4, 1, 1]),
                 nn.ReLU(inplace=True),
-                nn.Conv2d(half // 4, channels, 1),
+                Conv1x1(half // 4, channels),
             )
         else:
-            self.channel_up = nn.Sequential(nn.Conv2d(half, channels, 1, bias=False))
+            self.channel_up = nn.Sequential(Conv1x1(half, channels, bias=False))
         if form == "official":
             for conv in (self.channel_query, self.channel_value, self.spatial_query, self.spatial_value):
                 nn.init.kaiming_normal_(conv.weight, mode="fan_in", nonlinearity="relu")

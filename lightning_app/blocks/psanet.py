@@ -5,8 +5,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_app.blocks._attention import channels_last, to_map, tokens
-from lightning_app.blocks._layers import ConvBNReLU, resize
-from lightning_app.blocks._products import matmul
+from lightning_app.blocks._layers import Conv1x1, ConvBNReLU, resize
+from lightning_app.blocks._products import conv1x1, matmul
 from lightning_app.errors import InputError
 from lightning_app.registry import BLOCKS
 
@@ -68,7 +68,7 @@ class PointwiseSpatialAttention(nn.Module):
         self.directions = MODES[:2] if mode == "bidirection" else (mode,)
         self.reduce = nn.ModuleList(ConvBNReLU(channels, inner) for _ in self.directions)
         self.attention = nn.ModuleList(
-            nn.Sequential(ConvBNReLU(inner, inner), nn.Conv2d(inner, area, 1, bias=False)) for _ in self.directions
+            nn.Sequential(ConvBNReLU(inner, inner), Conv1x1(inner, area, bias=False)) for _ in self.directions
         )
         self.proj = ConvBNReLU(inner * len(self.directions), channels)
 
@@ -114,7 +114,7 @@ class PointwiseSpatialAttention(nn.Module):
         rows, row, row_inside = _offsets(height, self.mask_size[0], weight.device)
         columns, column, column_inside = _offsets(width, self.mask_size[1], weight.device)
         reached = weight.reshape(*self.mask_size, *weight.shape[1:])[rows, columns]
-        own = tokens(torch.conv2d(embedded, reached.flatten(0, 1)))
+        own = tokens(conv1x1(embedded, reached.flatten(0, 1)))
         index = row[:, None, :, None] * reached.shape[1] + column[None, :, None, :]
         inside = row_inside[:, None, :, None] & column_inside[None, :, None, :]
         shape = (1, height * width, height * width)

@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from lightning_app.blocks._layers import Conv1x1
 from lightning_app.registry import BLOCKS
 
 
@@ -21,8 +22,8 @@ class SE(nn.Module):
     def __init__(self, channels: int, reduction: int = 16, *, bias: bool = True) -> None:
         super().__init__()
         width = max(channels // reduction, 1)
-        self.fc1 = nn.Conv2d(channels, width, 1, bias=bias)
-        self.fc2 = nn.Conv2d(width, channels, 1, bias=bias)
+        self.fc1 = Conv1x1(channels, width, bias=bias)
+        self.fc2 = Conv1x1(width, channels, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         gate: Tensor = self.fc2(self.fc1(x.mean((2, 3), keepdim=True)).relu())

@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from lightning_app.blocks._layers import Conv1x1
 from lightning_app.blocks._products import matmul
 from lightning_app.errors import InputError
 from lightning_app.registry import BLOCKS
@@ -81,12 +82,12 @@ class SymbolicReasoning(nn.Module):
         self.register_buffer("adjacency", scale[:, None] * graph * scale)
         self.register_buffer("embeddings", words)
         self.mapping = mapping
-        self.vote = nn.Conv2d(channels, nodes, 1)
+        self.vote = Conv1x1(channels, nodes)
         self.enter = nn.Linear(channels, width, bias=False)
         self.reason = nn.Linear(width + words.shape[1], width, bias=False)
         self.leave = nn.Linear(width, channels, bias=False)
         self.compare = nn.Linear(width, channels, bias=False) if mapping == "bilinear" else None
-        self.focus = nn.Conv2d(channels, 1, 1, bias=False) if mapping == "additive" else None
+        self.focus = Conv1x1(channels, 1, bias=False) if mapping == "additive" else None
 
     def nodes(self, x: Tensor) -> Tensor:
         """The nodes after reasoning, (B, nodes, width)."""

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lightning_app.blocks._layers import ConvBNReLU, resize
+from lightning_app.blocks._layers import Conv1x1, ConvBNReLU, resize
 
 
 class Auxiliary(NamedTuple):
@@ -63,7 +63,7 @@ class ContextHead(nn.Module, ABC):
             self.low_level = ConvBNReLU(in_channels[0], low_level_channels)
             self.refine = ConvBNReLU(channels + low_level_channels, channels, 3)
         self.dropout = nn.Dropout2d(dropout)
-        self.classifier = nn.Conv2d(channels, num_classes, 1)
+        self.classifier = Conv1x1(channels, num_classes)
         nn.init.normal_(self.classifier.weight, std=0.01)
         assert self.classifier.bias is not None
         nn.init.zeros_(self.classifier.bias)

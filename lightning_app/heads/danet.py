@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lightning_app.blocks._layers import ConvBNReLU
+from lightning_app.blocks._layers import Conv1x1, ConvBNReLU
 from lightning_app.blocks.danet import ChannelAttention, PositionAttention
 from lightning_app.heads.base import Auxiliary, ContextHead, Outputs
 from lightning_app.registry import HEADS
@@ -44,8 +44,8 @@ class DANet(ContextHead):
 
         self.pam = branch(PositionAttention(channels, key_channels=key_channels))
         self.cam = branch(ChannelAttention(channels))
-        self.pam_classifier = nn.Conv2d(channels, num_classes, 1)
-        self.cam_classifier = nn.Conv2d(channels, num_classes, 1)
+        self.pam_classifier = Conv1x1(channels, num_classes)
+        self.cam_classifier = Conv1x1(channels, num_classes)
 
     def context(self, features: Sequence[Tensor]) -> Tensor:
         x = features[self.level]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_app.blocks._layers import ConvBNReLU, resize
+from lightning_app.blocks._layers import Conv1x1, ConvBNReLU, resize
 from lightning_app.heads.base import ContextHead
 from lightning_app.registry import HEADS
 
@@ -42,11 +42,10 @@ class LRASPP(ContextHead):
         self.levels = tuple(levels)
         *finer, top = self.levels
         self.reduce = ConvBNReLU(in_channels[top], channels)
-        self.gate = nn.Conv2d(in_channels[top], channels, 1, bias=False)
-        self.project = nn.Conv2d(channels, channels, 1)
+        self.gate = Conv1x1(in_channels[top], channels, bias=False)
+        self.project = Conv1x1(channels, channels)
         self.branches = nn.ModuleList(
-            nn.Conv2d(in_channels[level], width, 1, bias=False)
-            for level, width in zip(finer, branch_channels, strict=True)
+            Conv1x1(in_channels[level], width, bias=False) for level, width in zip(finer, branch_channels, strict=True)
         )
         self.fuse = nn.ModuleList(ConvBNReLU(channels + width, channels) for width in branch_channels)
 

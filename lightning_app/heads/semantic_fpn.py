@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_app.blocks._layers import ConvBNReLU, resize
+from lightning_app.blocks._layers import Conv1x1, ConvBNReLU, resize
 from lightning_app.errors import InputError
 from lightning_app.heads.base import ContextHead
 from lightning_app.registry import HEADS
@@ -23,7 +23,7 @@ class FPN(nn.Module):
 
     def __init__(self, in_channels: Sequence[int], channels: int) -> None:
         super().__init__()
-        self.laterals = nn.ModuleList(nn.Conv2d(width, channels, 1) for width in in_channels)
+        self.laterals = nn.ModuleList(Conv1x1(width, channels) for width in in_channels)
         self.outs = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in in_channels)
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:

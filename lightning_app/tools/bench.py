@@ -31,6 +31,7 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from lightning_app.blocks._layers import Conv1x1
 from lightning_app.blocks._products import BUILT
 from lightning_app.errors import InputError
 from lightning_app.registry import BLOCKS, HEADS, Entry
@@ -56,6 +57,9 @@ class Subject:
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         plain: nn.Module = getattr(module, self.entry.cls.__name__)(**self.arguments)
+        for layer in plain.modules():
+            if isinstance(layer, Conv1x1):
+                layer.__class__ = nn.Conv2d  # type: ignore[assignment] # what it inherits is plain too
         return plain
 
 
