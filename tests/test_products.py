@@ -19,6 +19,7 @@ if not _products.BUILT:
 def always(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_products, "FASTER", True)
     monkeypatch.setattr(_products, "WORTH", 0)
+    monkeypatch.setattr(_products, "NARROW", 0)
 
 
 def called(function: object) -> bool:
@@ -132,6 +133,17 @@ def test_attention_of_equal_widths_equals_the_plain_form() -> None:
         torch.autograd.grad(ours, (q, k, v), grad), torch.autograd.grad(plain, (q, k, v), grad), strict=True
     ):
         torch.testing.assert_close(mine, reference)
+
+
+def test_functional_gradients_pass_through() -> None:
+    x, query = torch.randn(2, 7, 4), torch.randn(2, 5, 4)
+
+    def loss(x: Tensor) -> Tensor:
+        return matmul(query, attend(x, x, x, 0.3).mT).square().sum()
+
+    leaf = x.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(loss(leaf), leaf)
+    torch.testing.assert_close(torch.func.grad(loss)(x), expected)
 
 
 def test_the_counter_of_operations_sees_the_products() -> None:

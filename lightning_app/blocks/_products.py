@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 BUILT = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")  # type: ignore[no-untyped-call]
 FASTER = BUILT and torch.backends.cpu.get_cpu_capability() == "AVX512"
+NARROW = 8  # rows or columns of the result below which both libraries run at the speed of memory
 WORTH = 2**21  # multiply-adds of one matrix product from which on oneDNN's 10 us of preparation pay
 
 
@@ -85,9 +86,12 @@ def _dense(matrix: Tensor) -> Tensor:
 
 class _Matmul(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
-        ctx.save_for_backward(a, b)
+    def forward(a: Tensor, b: Tensor) -> Tensor:
         return products(a, b)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -102,6 +106,7 @@ def by_onednn(a: Tensor, b: Tensor) -> bool:
         FASTER
         and a.device.type == b.device.type == "cpu"
         and a.dtype == b.dtype == torch.float32
+        and min(a.shape[-2], b.shape[-1]) >= NARROW
         and a.shape[-2] * a.shape[-1] * b.shape[-1] >= WORTH
         and bool(torch.backends.mkldnn.enabled)
         and not torch.is_autocast_enabled("cpu")

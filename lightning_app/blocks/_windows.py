@@ -34,9 +34,7 @@ def window_sum(x: Tensor, weights: Tensor, *, stride: int = 1, dilation: int = 1
 
 class _WindowSum(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weights: Tensor, stride: int, dilation: int) -> Tensor:
-        ctx.save_for_backward(x, weights)
-        ctx.stride, ctx.dilation = stride, dilation
+    def forward(x: Tensor, weights: Tensor, stride: int, dilation: int) -> Tensor:
         y = x.new_zeros(*x.shape[:2], *weights.shape[2:])
         kernel = round(weights.shape[1] ** 0.5)
         for maps, channels in _slabs(y):
@@ -44,6 +42,11 @@ class _WindowSum(torch.autograd.Function):
             for t, seen in enumerate(taps(x[maps, channels], kernel, stride=stride, dilation=dilation)):
                 slab.addcmul_(w[:, None, t], seen.unsqueeze(2))
         return y
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, int, int], output: Tensor) -> None:
+        x, weights, ctx.stride, ctx.dilation = inputs
+        ctx.save_for_backward(x, weights)
 
     @staticmethod
     @once_differentiable

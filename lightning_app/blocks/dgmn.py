@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightning_app.blocks._products import matmul
 from lightning_app.errors import InputError
 from lightning_app.registry import BLOCKS
 
@@ -53,7 +54,7 @@ class Messages(nn.Module):
         else:
             columns = sample(x, self.offset(x), self.dilation)
             samples = list(columns.unbind(2))
-            filters = self.filter.weight.flatten(1) @ columns.flatten(1, 2).flatten(2)
+            filters = matmul(self.filter.weight.flatten(1), columns.flatten(1, 2).flatten(2))
         weights = filters[:, : 9 * self.groups].reshape(batch, self.groups, 9, height, width)
         if self.deform == "deformatt":
             attention = weights[:, -1] if self.att_of_filter else filters[:, 9 * self.groups :].view_as(weights[:, 0])

@@ -5,6 +5,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from lightning_app.blocks._layers import Conv1x1
+from lightning_app.blocks._products import matmul
 from lightning_app.errors import check_choice
 from lightning_app.registry import BLOCKS
 
@@ -87,7 +88,7 @@ class PolarizedSelfAttention(nn.Module):
             query = query.softmax(1)
         query = query.unsqueeze(1)
         if self.form == "official" and self.mode == "sequential":
-            scores = query @ (weight @ x.flatten(2)).softmax(-1)
+            scores = query @ matmul(weight, x.flatten(2)).softmax(-1)
         else:
             scores = query @ weight @ x.flatten(2)
             if self.spatial_value.bias is not None:
