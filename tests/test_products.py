@@ -146,6 +146,15 @@ def test_functional_gradients_pass_through() -> None:
     torch.testing.assert_close(torch.func.grad(loss)(x), expected)
 
 
+def test_an_exported_graph_holds_at_other_sizes_on_other_machines() -> None:
+    side = torch.export.Dim.AUTO
+    graph = torch.export.export(
+        Conv1x1(4, 6), (torch.randn(2, 4, 5, 7),), dynamic_shapes=({0: side, 2: side, 3: side},)
+    )
+    assert graph.module()(torch.randn(17, 4, 3, 9)).shape == (17, 6, 3, 9)
+    assert "mkldnn" not in str(graph.graph)
+
+
 def test_the_counter_of_operations_sees_the_products() -> None:
     class Product(torch.nn.Module):
         def forward(self, x: Tensor) -> Tensor:

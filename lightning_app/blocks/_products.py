@@ -57,15 +57,18 @@ def conv1x1(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
     Shape: x (B, K, H, W), weight (M, K, 1, 1), bias (M) -> (B, M, H, W).
     """
+    if not _runs_now(x) or len(x) >= 16:
+        return F.conv2d(x, weight, bias)
     (batch, channels, height, width), matrix = x.shape, weight.flatten(1)
-    if batch < 16 and by_onednn(matrix, x.flatten(2)):
-        if x.is_contiguous():
-            y = matmul(matrix, x.flatten(2))
-            return (y if bias is None else y.add_(bias.unsqueeze(1))).view(batch, -1, height, width)
-        if torch.get_num_threads() == 1 and x.is_contiguous(memory_format=torch.channels_last):
-            y = matmul(x.permute(0, 2, 3, 1).reshape(1, -1, channels), matrix.T.unsqueeze(0))
-            return (y if bias is None else y.add_(bias)).view(batch, height, width, -1).permute(0, 3, 1, 2)
-    return F.conv2d(x, weight, bias)
+    by_channel = x.is_contiguous()
+    by_position = torch.get_num_threads() == 1 and x.is_contiguous(memory_format=torch.channels_last)
+    if not (by_channel or by_position) or not by_onednn(matrix, x.flatten(2)):
+        return F.conv2d(x, weight, bias)
+    if by_channel:
+        y = matmul(matrix, x.flatten(2))
+        return (y if bias is None else y.add_(bias.unsqueeze(1))).view(batch, -1, height, width)
+    y = matmul(x.permute(0, 2, 3, 1).reshape(1, -1, channels), matrix.T.unsqueeze(0))
+    return (y if bias is None else y.add_(bias)).view(batch, height, width, -1).permute(0, 3, 1, 2)
 
 
 def products(a: Tensor, b: Tensor) -> Tensor:
@@ -103,13 +106,21 @@ class _Matmul(torch.autograd.Function):
 def by_onednn(a: Tensor, b: Tensor) -> bool:
     """Whether oneDNN multiplies these matrices faster, and nothing traces or recasts them."""
     return (
-        FASTER
-        and a.device.type == b.device.type == "cpu"
-        and a.dtype == b.dtype == torch.float32
+        _runs_now(a)
+        and _runs_now(b)
         and min(a.shape[-2], b.shape[-1]) >= NARROW
         and a.shape[-2] * a.shape[-1] * b.shape[-1] >= WORTH
-        and bool(torch.backends.mkldnn.enabled)
-        and not torch.is_autocast_enabled("cpu")
+    )
+
+
+def _runs_now(x: Tensor) -> bool:
+    """Apart from sizes, of which a graph that is being compiled or exported would take note."""
+    return (
+        FASTER
         and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
+        and x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and not torch.is_autocast_enabled("cpu")
+        and bool(torch.backends.mkldnn.enabled)
     )
