@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from lightning_app.blocks._layers import Conv1x1, ConvBNReLU
+from lightning_app.blocks._layers import Conv1x1, ConvBNReLU, pieces
 from lightning_app.blocks._products import by_onednn, products
 
 CHUNK_ELEMENTS = 2**20  # of the attention map held at a time: 4 MiB in fp32, which caches hold
@@ -162,14 +162,5 @@ def _weights(q: Tensor, k: Tensor) -> Tensor:
 
 
 def _chunks(q: Tensor, k: Tensor) -> Iterator[tuple[slice, slice]]:
-    """Maps and rows of the attention map that are held at a time: several maps, or some rows of one."""
-    (batch, n, _), m = q.shape, k.shape[1]
-    rows = max(CHUNK_ELEMENTS // m, MIN_ROWS)
-    if rows >= n:
-        step = max(rows // n, 1)
-        for i in range(0, batch, step):
-            yield slice(i, i + step), slice(None)
-    else:
-        for i in range(batch):
-            for row in range(0, n, rows):
-                yield slice(i, i + 1), slice(row, row + rows)
+    """Maps and rows of the attention map that are held at a time."""
+    return pieces(q.shape[0], q.shape[1], max(CHUNK_ELEMENTS // k.shape[1], MIN_ROWS))

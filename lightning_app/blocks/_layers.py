@@ -1,6 +1,6 @@
 """The few layers that every paper shares."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -69,6 +69,18 @@ class SeparableConvBNReLU(nn.Sequential):
         super().__init__()
         self.depthwise = ConvBNReLU(in_channels, in_channels, kernel_size, dilation=dilation, groups=in_channels)
         self.pointwise = ConvBNReLU(in_channels, out_channels)
+
+
+def pieces(outer: int, inner: int, fit: int) -> Iterator[tuple[slice, slice]]:
+    """Cut a grid of outer x inner things where ``fit`` may be held at a time: several rows of it, or parts of one."""
+    if fit >= inner:
+        step = fit // inner
+        for i in range(0, outer, step):
+            yield slice(i, i + step), slice(None)
+    else:
+        for i in range(outer):
+            for j in range(0, inner, fit):
+                yield slice(i, i + 1), slice(j, j + fit)
 
 
 def resize(x: Tensor, size: tuple[int, ...], align_corners: bool = False) -> Tensor:

@@ -1,7 +1,7 @@
 """Matrix products, by the faster of the two libraries that PyTorch carries on a CPU.
 
-``@`` takes MKL, which leaves AVX-512 unused on processors that are not Intel's; oneDNN's fp32 kernels then run at two
-to three times its speed, at the same precision.
+``@`` takes MKL, which takes a generic path on processors that are not Intel's; with AVX-512 oneDNN's fp32 kernels then
+run at two to three times its speed, at the same precision.
 """
 
 from typing import Any
@@ -21,19 +21,19 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
 
     Shape: (B, M, K) or (M, K), (B, K, N) -> (B, M, N).
     """
-    if not by_onednn(a, b):
-        return a @ b
-    y: Tensor = _Matmul.apply(a.expand(b.shape[0], -1, -1), b)
-    return y
+    return _fast(a, b) if by_onednn(a, b) else a @ b
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """``x @ weight.T + bias``.
 
     Shape: x (B, N, K), weight (M, K), bias (M) -> (B, N, M).
     """
     weights = weight.T.expand(x.shape[0], -1, -1)
-    return matmul(x, weights).add_(bias) if by_onednn(x, weights) else F.linear(x, weight, bias)
+    if not by_onednn(x, weights):
+        return F.linear(x, weight, bias)
+    y = _fast(x, weights)
+    return y if bias is None else y.add_(bias)
 
 
 def baddbmm(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
@@ -42,7 +42,7 @@ def baddbmm(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
     Shape: x (B, M, N), a (B, M, K), b (B, K, N) -> (B, M, N).
     """
     if by_onednn(a, b):
-        return matmul(a, b).add_(x)
+        return _fast(a, b).add_(x)
     if x.is_contiguous() or x.is_cuda:
         return torch.baddbmm(x, a, b)
     # Into columns, bf16 on a CPU takes a loop that is two thousand times slower.
@@ -52,29 +52,35 @@ def baddbmm(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
 def conv1x1(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``F.conv2d`` with kernels of one pixel.
 
-    As a product where PyTorch has nothing better for few images: it gives them to MKL on one thread, and on several
-    reorders maps that are not channels_last at the cost of a second convolution.
+    As a product where PyTorch is slower with few images: on one thread, where it takes MKL, and on several for maps
+    that are not channels_last.
 
     Shape: x (B, K, H, W), weight (M, K, 1, 1), bias (M) -> (B, M, H, W).
     """
     if not _runs_now(x) or len(x) >= 16:
         return F.conv2d(x, weight, bias)
-    (batch, channels, height, width), matrix = x.shape, weight.flatten(1)
-    by_channel = x.is_contiguous()
-    by_position = torch.get_num_threads() == 1 and x.is_contiguous(memory_format=torch.channels_last)
-    if not (by_channel or by_position) or not by_onednn(matrix, x.flatten(2)):
-        return F.conv2d(x, weight, bias)
-    if by_channel:
-        y = matmul(matrix, x.flatten(2))
-        return (y if bias is None else y.add_(bias.unsqueeze(1))).view(batch, -1, height, width)
-    y = matmul(x.permute(0, 2, 3, 1).reshape(1, -1, channels), matrix.T.unsqueeze(0))
-    return (y if bias is None else y.add_(bias)).view(batch, height, width, -1).permute(0, 3, 1, 2)
+    matrix = weight.flatten(1)
+    if x.is_contiguous() and by_onednn(matrix, x.flatten(2)):
+        y = _fast(matrix, x.flatten(2))
+        return (y if bias is None else y.add_(bias.unsqueeze(1))).view(len(x), -1, *x.shape[2:])
+    if torch.get_num_threads() == 1 and x.is_contiguous(memory_format=torch.channels_last):
+        positions = x.permute(0, 2, 3, 1)
+        y = linear(positions.reshape(1, -1, x.shape[1]), matrix, bias)
+        return y.view(*positions.shape[:3], -1).permute(0, 3, 1, 2)
+    return F.conv2d(x, weight, bias)
 
 
 def products(a: Tensor, b: Tensor) -> Tensor:
     """The same inside a function that has a backward pass of its own: (B, M, K), (B, K, N) -> (B, M, N)."""
-    if not by_onednn(a, b):
-        return a @ b
+    return _multiply(a, b) if by_onednn(a, b) else a @ b
+
+
+def _fast(a: Tensor, b: Tensor) -> Tensor:
+    y: Tensor = _Matmul.apply(a.expand(b.shape[0], -1, -1), b)
+    return y
+
+
+def _multiply(a: Tensor, b: Tensor) -> Tensor:
     each = [
         torch.ops.mkldnn._linear_pointwise(_dense(left), _dense(right).T, None, "none", [], "")
         for left, right in zip(a, b, strict=True)
@@ -90,7 +96,7 @@ def _dense(matrix: Tensor) -> Tensor:
 class _Matmul(torch.autograd.Function):
     @staticmethod
     def forward(a: Tensor, b: Tensor) -> Tensor:
-        return products(a, b)
+        return _multiply(a, b)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:

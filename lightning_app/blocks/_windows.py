@@ -8,6 +8,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from lightning_app.blocks._layers import pieces
+
 SLAB_BYTES = 2**18  # of the result worked on at a time on a CPU: it stays in the cache for all taps
 
 
@@ -79,18 +81,11 @@ def _views(padded: Tensor, kernel: int, stride: int, dilation: int) -> list[Tens
 
 
 def _slabs(y: Tensor) -> Iterator[tuple[slice, slice]]:
-    """Maps and channels of each slab of a result (M, C, ...): several maps, or a part of one's channels.
+    """Maps and channels of each slab of a result (M, C, ...).
 
     One slab where there is no cache to spare: kernels of a GPU and of a compiler fuse by themselves.
     """
     maps, channels = y.shape[:2]
-    one = max(y[0, 0].numel() * y.element_size(), 1)
-    fit = maps * channels if y.is_cuda or torch.compiler.is_compiling() else max(SLAB_BYTES // one, 1)
-    if fit >= channels:
-        step = fit // channels
-        for m in range(0, maps, step):
-            yield slice(m, m + step), slice(None)
-    else:
-        for m in range(maps):
-            for c in range(0, channels, fit):
-                yield slice(m, m + 1), slice(c, c + fit)
+    if y.is_cuda or torch.compiler.is_compiling():
+        return pieces(maps, channels, maps * channels)
+    return pieces(maps, channels, max(SLAB_BYTES // (y[0, 0].numel() * y.element_size()), 1))
