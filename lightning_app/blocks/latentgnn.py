@@ -65,7 +65,7 @@ class LatentGraph(nn.Module):
         stride: the reduced features have channels // stride channels.
         mode: "symmetric" shares one assignment for both ways; "asymmetric" learns one for each.
         graph_conv: a convolution on each kernel's visible features.
-        residual: add the input.
+        residual: add the input; without, out = BN(W [...]), and gamma is there but takes no part, as in the reference.
 
     Paper: https://arxiv.org/abs/1905.11634. Consulted: github.com/latentgnn/LatentGNN-V1-PyTorch.
     """
@@ -88,7 +88,7 @@ class LatentGraph(nn.Module):
         self.down_back = ConvBNReLU(channels, width, slope=None) if mode == "asymmetric" else None
         self.kernels = nn.ModuleList(LatentKernel(width, n, mode, graph_conv) for n in nodes)
         self.up = ConvBNReLU(width * len(nodes), channels, slope=None)
-        self.gamma = nn.Parameter(torch.zeros(1)) if residual else None
+        self.gamma = nn.Parameter(torch.zeros(1), requires_grad=residual)
 
     def forward(self, x: Tensor) -> Tensor:
         visible = F.normalize(self.down(x), dim=1)
@@ -96,4 +96,4 @@ class LatentGraph(nn.Module):
         weights = self.up.conv.weight.flatten(1).chunk(len(self.kernels), dim=1)
         y = reduce(torch.add, (k(visible, back, weight) for k, weight in zip(self.kernels, weights, strict=True)))
         out: Tensor = self.up.bn(y.view_as(x))
-        return out if self.gamma is None else torch.addcmul(x, out, self.gamma)
+        return torch.addcmul(x, out, self.gamma) if self.residual else out

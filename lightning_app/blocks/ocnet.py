@@ -81,10 +81,10 @@ def _bands(length: int, count: int) -> list[tuple[int, int, int]]:
 class BaseOC(nn.Module):
     """out = CBR1([sum over sizes of object context, x]).
 
-    Shape: (B, C, H, W) -> (B, C, H, W). Time O(N^2 C), memory O(N C).
+    Shape: (B, C, H, W) -> (B, out_channels, H, W). Time O(N^2 C), memory O(N C).
 
     Args:
-        out_channels: width of the result; ``channels`` where not given.
+        out_channels: width of the result; ``channels`` where not given. The context has ``channels`` either way.
         key_channels: width of query and key; channels // 2, at least 1, where not given.
         value_channels: width of the values; ``key_channels`` where not given.
         sizes, openseg: see :class:`ObjectContextPooling`; one stage per size.
@@ -103,13 +103,13 @@ class BaseOC(nn.Module):
         openseg: bool = False,
     ) -> None:
         super().__init__()
-        out = channels if out_channels is None else out_channels
         keys = max(channels // 2, 1) if key_channels is None else key_channels
         values = keys if value_channels is None else value_channels
         self.stages = nn.ModuleList(
-            ObjectContextPooling(channels, keys, values, out, size=size, openseg=openseg) for size in sizes
+            ObjectContextPooling(channels, keys, values, channels, size=size, openseg=openseg) for size in sizes
         )
-        self.fuse = ConvBNReLU(out + channels, out, bias=True, slope=0.0 if openseg else LEAKY)
+        out = channels if out_channels is None else out_channels
+        self.fuse = ConvBNReLU(2 * channels, out, bias=True, slope=0.0 if openseg else LEAKY)
 
     def forward(self, x: Tensor) -> Tensor:
         x = channels_last(x)

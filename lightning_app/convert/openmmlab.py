@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from lightning_app.convert.openmmlab_backbones import new_backbone, rename_backbone
-from lightning_app.convert.openmmlab_heads import Config, joined, new_head, rename_head
+from lightning_app.convert.openmmlab_heads import Config, joined, loss_weight, new_head, rename_head
 from lightning_app.convert.unpickle import read_tensors
 from lightning_app.errors import InputError
 from lightning_app.heads.base import ContextHead
@@ -49,7 +49,7 @@ def new_segmentor(config: Mapping[str, Any]) -> Segmentor:
         backbone,
         new_head(_decode_head(config)),
         new_head(extra) if extra else None,
-        auxiliary_weight=extra.get("loss_decode", {}).get("loss_weight", 1.0) if extra else 0.0,
+        auxiliary_weight=loss_weight(extra.get("loss_decode", {})) if extra else 0.0,
     )
 
 

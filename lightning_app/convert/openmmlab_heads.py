@@ -57,6 +57,11 @@ def only(key: str, *allowed: Any) -> Callable[[Any], dict[str, Any]]:
     return check
 
 
+def loss_weight(losses: Any) -> float:
+    """The weight of a head's loss, or of its several losses together."""
+    return float(sum(loss.get("loss_weight", 1.0) for loss in _several(losses)))
+
+
 def attention_stages(query_scales: Sequence[int]) -> dict[str, Any]:
     """ANN's attentions on the whole map; those on a smaller one cannot run in mmsegmentation."""
     if any(scale != 1 for scale in query_scales):
@@ -82,12 +87,34 @@ def unswapped(config: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**config, "psa_type": swapped.get(kind, kind)} if config.get("compact") else config
 
 
+NECK = {"type": "FPN", "start_level": 0, "end_level": -1, "add_extra_convs": False, "norm_cfg": None, "act_cfg": None}
+NECK |= {"relu_before_extra_convs": False, "no_norm_on_lateral": False, "conv_cfg": None}
+NECK |= {"upsample_cfg": {"mode": "nearest"}}  # what every published neck has
+
+
 def with_neck(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """FPNHead reads the levels that its FPN neck reads, where the neck is given."""
     neck = config.get("neck")
-    if neck and (neck["type"] != "FPN" or neck["num_outs"] != len(neck["in_channels"])):
-        raise InputError(f"neck={neck!r} is not supported: it must be an FPN with as many levels out as in")
-    return {**config, "in_channels": neck["in_channels"]} if neck else config
+    if not neck:
+        return config
+    others = {key: value for key, value in neck.items() if key not in ("in_channels", "out_channels", "num_outs")}
+    others.pop("init_cfg", None)
+    if neck["num_outs"] != len(neck["in_channels"]) or others != {key: NECK.get(key) for key in others}:
+        raise InputError(
+            f"neck={neck!r} is not supported: it must be an FPN of mmsegmentation's defaults, with as many levels out "
+            "as in"
+        )
+    return {**config, "in_channels": neck["in_channels"]}
+
+
+def with_decoder(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """DepthwiseSeparableASPPHead without the finest level: its last two convolutions then take no more channels."""
+    if config["c1_in_channels"] == 0 and config["c1_channels"] != 0:
+        raise InputError(
+            f"c1_channels={config['c1_channels']!r} is not supported: it must be 0 where c1_in_channels is, or "
+            "mmsegmentation cannot run it either"
+        )
+    return config
 
 
 @dataclass(frozen=True)
@@ -208,8 +235,9 @@ RULES: dict[str, HeadRule] = {
         {
             "dilations": "dilations",
             "c1_channels": "low_level_channels",
-            "c1_in_channels": lambda width: {} if width else {"low_level_channels": 0},
+            "c1_in_channels": lambda width: {},
         },
+        prepare=with_decoder,
         fixed={"dilations": (1, 6, 12, 18)},
         names=(
             (r"aspp_modules\.(\d+)\.(depth|point)wise_conv\.", r"pyramid.branches.\1.\2wise."),
@@ -243,7 +271,7 @@ RULES: dict[str, HeadRule] = {
         {
             "num_codes": "codes",
             "add_lateral": lambda joined: {} if joined else {"lateral_levels": ()},
-            "loss_se_decode": lambda loss: {"presence_weight": loss["loss_weight"]},
+            "loss_se_decode": lambda loss: {"presence_weight": loss_weight(loss)},
             "use_se_loss": lambda used: {} if used else {"presence_weight": 0.0},
         },
         names=(
@@ -340,7 +368,7 @@ RULES: dict[str, HeadRule] = {
             "coarse_num_convs": only("num_convs", 1),
             "coarse_concat_input": only("concat_input", False),
             "coarse_in_index": lambda index: {"coarse_levels": tuple(_several(index))},
-            "coarse_loss_decode": lambda loss: {"coarse_weight": loss["loss_weight"]},
+            "coarse_loss_decode": lambda loss: {"coarse_weight": loss_weight(loss)},
         },
         fixed={"coarse_channels": 0},
         names=(
@@ -391,11 +419,13 @@ SHARED: dict[str, str | Callable[[Any], dict[str, Any]]] = {
     "dropout_ratio": lambda ratio: {"dropout": max(ratio, 0)},  # -1 says none
     "conv_cfg": only("conv_cfg", None),
     "act_cfg": only("act_cfg", {"type": "ReLU"}, {"type": "ReLU", "inplace": True}),
+    "threshold": lambda value: {},  # of a binary head, see out_channels
     "input_transform": only("input_transform", None, "resize_concat", "multiple_select"),
 }
-IGNORED = {"type", "num_classes", "in_channels", "in_index", "norm_cfg"}  # read elsewhere
-IGNORED |= {"loss_decode", "sampler", "ignore_index", "init_cfg"}  # training only
-IGNORED |= {f"coarse_{key}" for key in (*SHARED, *IGNORED)}  # as in the head that follows
+IGNORED = {"type", "num_classes", "out_channels", "in_channels", "in_index", "norm_cfg"}  # read elsewhere
+IGNORED |= {"loss_decode", "sampler", "ignore_index", "init_cfg", "downsample_label_ratio"}  # training only
+SAME = {"align_corners": False, "conv_cfg": None, "act_cfg": {"type": "ReLU"}, "norm_cfg": None, "num_classes": None}
+IGNORED |= {f"coarse_{key}" for key in (*SHARED, *IGNORED)}  # training only, or checked to be the same: joined
 
 
 def joined(config: Config) -> Mapping[str, Any]:
@@ -406,6 +436,12 @@ def joined(config: Config) -> Mapping[str, Any]:
     if kinds != ["FCNHead", "OCRHead"]:
         raise InputError(f"The cascade of {' and '.join(kinds)} has no counterpart here, only FCNHead and OCRHead")
     coarse, fine = config
+    for key, default in SAME.items():
+        if (first := coarse.get(key, default)) != (second := fine.get(key, default)):
+            raise InputError(
+                f"The two heads of a cascade differ in {key} ({first!r} and {second!r}): no counterpart here"
+            )
+    coarse = {"num_convs": 2, "concat_input": True, **coarse}  # FCNHead's defaults
     return {**fine, **{f"coarse_{key}": value for key, value in coarse.items()}}
 
 
@@ -423,6 +459,11 @@ def new_head(config: Config) -> ContextHead:
     config = rule.prepare(config)
     for key in config.keys() - SHARED.keys() - rule.arguments.keys() - IGNORED:
         raise InputError(f'{config["type"]} has the argument "{key}" ({config[key]!r}): no counterpart here')
+    if config.get("out_channels") not in (None, config["num_classes"]):
+        raise InputError(
+            f"out_channels={config['out_channels']!r} is not supported: it must be num_classes, "
+            f"{config['num_classes']} (a map for each class)"
+        )
 
     levels = _widths(config)
     arguments = rule.levels(tuple(levels)) | dict(rule.fixed)

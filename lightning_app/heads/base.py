@@ -58,7 +58,7 @@ class ContextHead(nn.Module, ABC):
         super().__init__()
         self.align_corners = align_corners
         self.low_level: ConvBNReLU | None = None
-        self.refine: nn.Module
+        self.refine: nn.Module | None = None
         if low_level_channels:
             self.low_level = ConvBNReLU(in_channels[0], low_level_channels)
             self.refine = ConvBNReLU(channels + low_level_channels, channels, 3)
@@ -76,7 +76,9 @@ class ContextHead(nn.Module, ABC):
         """Logits of the context features ``x``."""
         if self.low_level is not None:
             detail = self.low_level(features[0])
-            x = self.refine(torch.cat([resize(x, detail.shape[-2:], self.align_corners), detail], dim=1))
+            x = torch.cat([resize(x, detail.shape[-2:], self.align_corners), detail], dim=1)
+        if self.refine is not None:
+            x = self.refine(x)
         logits: Tensor = self.classifier(self.dropout(x))
         return logits
 

@@ -17,11 +17,12 @@ class DeepLabV3Plus(ContextHead):
 
     logits = classify(S3(S3([up(ASPP(level)), CBR1(finest)]))), S3 a depthwise separable 3x3 with BN and ReLU.
 
-    Shape: levels (B, in_channels[i], h_i, w_i) -> (B, num_classes, h_0, w_0) of the finest.
+    Shape: levels (B, in_channels[i], h_i, w_i) -> (B, num_classes, h_0, w_0) of the finest; without it, (h, w) of the
+    level read.
 
     Args:
         dilations: one branch each; (1, 12, 24, 36) at output stride 8, (1, 6, 12, 18) at 16.
-        low_level_channels: width of the finest level's branch; 0 leaves the decoder out.
+        low_level_channels: width of the finest level's branch; 0 leaves it out: logits = classify(S3(S3(ASPP(level)))).
         level: index of the backbone level that the pyramid reads.
 
     Reference: OpenMMLab's DepthwiseSeparableASPPHead.
@@ -41,11 +42,10 @@ class DeepLabV3Plus(ContextHead):
         super().__init__(in_channels, num_classes, channels, low_level_channels=low_level_channels, **options)
         self.level = level
         self.pyramid = AtrousPyramid(in_channels[level], channels, dilations, separable=True)
-        if low_level_channels:
-            self.refine = nn.Sequential(
-                SeparableConvBNReLU(channels + low_level_channels, channels, 3),
-                SeparableConvBNReLU(channels, channels, 3),
-            )
+        self.refine = nn.Sequential(
+            SeparableConvBNReLU(channels + low_level_channels, channels, 3),
+            SeparableConvBNReLU(channels, channels, 3),
+        )
 
     def context(self, features: Sequence[Tensor]) -> Tensor:
         context: Tensor = self.pyramid(features[self.level])
