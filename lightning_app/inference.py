@@ -260,7 +260,13 @@ class _View:
 def _views(
     model: Model, images: Tensor, size: Size, protocol: Protocol, *, largest: float = float("inf")
 ) -> Iterator[_View]:
-    """Every view of the protocol; those of windows are kept where together they have at most ``largest`` pixels."""
+    """Every view of the protocol; those of windows are kept where together they have at most ``largest`` pixels.
+
+    Raises:
+        InputError: no images, or images or labels without pixels.
+    """
+    if 0 in (*images.shape, *size):
+        raise InputError(f"There is nothing to see in images of shape {list(images.shape)} for a label of {list(size)}")
     height, width = fitted((images.shape[-2], images.shape[-1]), protocol)
     shapes = [(round(height * scale) or 1, round(width * scale) or 1) for scale in protocol.scales]
     flips = (False, True)[: 1 + protocol.flip]

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from lightning_app.backbone import Backbone
 from lightning_app.blocks._layers import resize
+from lightning_app.errors import InputError
 from lightning_app.heads.base import Auxiliary, ContextHead, Outputs
 from lightning_app.inference import Protocol
 
@@ -88,7 +89,24 @@ class Segmentor(nn.Module):
         return self._at_image_size(self.head(self.features(images)), images, self.head.align_corners)
 
     def outputs(self, images: Tensor) -> Outputs:
-        """Prediction and side outputs, maps at the images' size."""
+        """Prediction and side outputs, maps at the images' size.
+
+        Raises:
+            InputError: in training, a batch norm is left with one value per channel, which has no variance.
+        """
+        try:
+            return self._outputs(images)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):  # torch's own words
+                raise
+            height, width = images.shape[-2:]
+            raise InputError(
+                f"{type(self.head).__name__} cannot train on batches of {len(images)} image of {width}x{height}: a "
+                "batch norm sees a map of one pixel, which has no variance. Give --data.batch_size 2 or more (it "
+                "counts per device), or on several GPUs --trainer.sync_batchnorm true"
+            ) from error
+
+    def _outputs(self, images: Tensor) -> Outputs:
         features = self.features(images)
         logits, side = self.head.outputs(features)
         side = tuple(
@@ -100,7 +118,15 @@ class Segmentor(nn.Module):
         return Outputs(self._at_image_size(logits, images, self.head.align_corners), side)
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """Backbone levels of images in 0..1, padded with the mean colour to what the backbone can take."""
+        """Backbone levels of images in 0..1, padded with the mean colour to what the backbone can take.
+
+        Raises:
+            InputError: no images, or images without pixels or of other channels.
+        """
+        if images.dim() != 4 or images.shape[1] != len(self.backbone.mean) or 0 in images.shape:
+            raise InputError(
+                f"Images are of shape {list(images.shape)}: give (B, {len(self.backbone.mean)}, H, W), none of them 0"
+            )
         x = (images - self.mean) / self.std
         height, width = self._padded_size(images)
         x = F.pad(x, (0, width - x.shape[-1], 0, height - x.shape[-2]))

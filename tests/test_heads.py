@@ -121,14 +121,37 @@ def test_head_is_restored_from_its_weights(entry: Entry) -> None:
     assert torch.equal(fresh(features), head.eval()(features))
 
 
+def assert_finite_in(dtype: torch.dtype, head: ContextHead) -> None:
+    """One step of training under autocast, images of contrast 1 and 30: outputs, gradients and buffers are finite."""
+    for contrast in (1, 30):
+        features = [(contrast * x).requires_grad_() for x in levels()]
+        head.zero_grad()
+        with torch.autocast("cpu", dtype=dtype):
+            outputs = head.outputs(features)
+        logits = [outputs.logits, *(auxiliary.logits for auxiliary in outputs.auxiliary)]
+        torch.stack([x.float().mean() for x in logits]).sum().backward()
+        assert all(x.isfinite().all() for x in logits)
+        assert all(x.grad is None or x.grad.isfinite().all() for x in features)
+        for name, each in [*head.named_parameters(), *head.named_buffers()]:
+            assert each.isfinite().all(), name
+            assert each.grad is None or each.grad.isfinite().all(), name
+
+
 @HEAD
-def test_head_is_finite_in_bfloat16(entry: Entry) -> None:
-    head, features = build_head(entry.cls).train(), [x.requires_grad_() for x in levels()]
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        outputs = head.outputs(features)
-    outputs.logits.float().sum().backward()
-    assert outputs.logits.isfinite().all()
-    assert all(x.grad is None or x.grad.isfinite().all() for x in features)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_head_trains_in_half_precision(entry: Entry, dtype: torch.dtype) -> None:
+    assert_finite_in(dtype, build_head(entry.cls).train())
+
+
+@pytest.mark.parametrize("mode", ["symmetric", "asymmetric"])
+@pytest.mark.parametrize("graph_conv", [False, True])
+def test_latent_nodes_that_nothing_reaches_stay_finite(mode: str, graph_conv: bool) -> None:
+    """Where a ReLU leaves an assignment of zeros, its length is zero in every precision."""
+    head = build_head(HEADS["latentgnn"].cls, mode=mode, graph_conv=graph_conv).train()
+    for name, parameter in head.named_parameters():
+        if "psi" in name and name.endswith("bn.bias"):
+            nn.init.constant_(parameter, -100)
+    assert_finite_in(torch.float16, head)
 
 
 @pytest.mark.parametrize("slug", ["fcn", "nonlocal_net", "ccnet", "danet", "ann", "ocrnet", "pspnet"])

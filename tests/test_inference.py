@@ -207,3 +207,13 @@ def test_images_fill_a_box_and_keep_their_ratio(fit: tuple[int, int], shape: tup
 def test_a_box_has_a_longer_and_a_shorter_side(fit: tuple[int, int]) -> None:
     with pytest.raises(InputError, match="longer and the shorter side"):
         Protocol(fit=fit)
+
+
+@pytest.mark.parametrize(("shape", "size"), [((0, 3, 4, 4), (4, 4)), ((1, 3, 0, 4), (4, 4)), ((1, 3, 4, 4), (4, 0))])
+@pytest.mark.parametrize("mode", ["whole", "slide"])
+def test_nothing_to_predict(mode: str, shape: tuple[int, ...], size: tuple[int, int]) -> None:
+    protocol = Protocol(mode, crop=(2, 2))  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="nothing to see"):
+        predict(pixelwise, torch.zeros(shape), size, protocol)
+    with pytest.raises(InputError, match="nothing to see"):
+        list(predict_classes(pixelwise, torch.zeros(shape), size, protocol, (2, 2)))

@@ -8,8 +8,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_app.backbone import Backbone, TimmBackbone
+from lightning_app.errors import InputError
 from lightning_app.heads.encnet import EncNet
 from lightning_app.heads.fcn import FCN
+from lightning_app.registry import HEADS, Entry
 from lightning_app.segmentor import Segmentor
 
 TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2])
@@ -79,6 +81,45 @@ def test_outputs_hold_the_prediction_and_every_side_output_at_image_size() -> No
     logits, (presence,) = present.outputs(images)
     assert presence.logits.shape == (2, 3)  # which classes are there: no map to resize
     torch.testing.assert_close(logits, present(images))
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 8, 8), (1, 3, 0, 8), (1, 3, 8, 0), (1, 1, 8, 8), (3, 8, 8)], ids=str)
+def test_images_that_are_none_are_refused(shape: tuple[int, ...]) -> None:
+    model = Segmentor(Pixels(), FCN([3, 3], 2, channels=2))
+    for call in (model, model.outputs):
+        with pytest.raises(InputError, match=r"Images are of shape .*: give \(B, 3, H, W\)"):
+            call(torch.zeros(shape))
+
+
+class Narrow(Backbone):
+    """Levels at strides 4 to 32, each an average of the pixels with a batch norm of its own."""
+
+    channels = (8, 8, 8, 8)
+    reductions = (4, 8, 16, 32)
+    size_multiple = 32
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norms = torch.nn.ModuleList(torch.nn.BatchNorm2d(8) for _ in self.reductions)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        x = torch.cat([images, images, images[:, :2]], dim=1)
+        return [norm(F.avg_pool2d(x, step)) for norm, step in zip(self.norms, self.reductions, strict=True)]
+
+
+@pytest.mark.parametrize("entry", HEADS.values(), ids=list(HEADS))
+def test_one_image_a_batch_trains_or_is_refused_in_one_line(entry: Entry) -> None:
+    """Batch norm needs two values per channel; a coarsest level of one pixel is one, and so is a pyramid's mean."""
+    torch.manual_seed(0)
+    model = Segmentor(Narrow(), entry.cls(Narrow.channels, 3)).train()
+    pools = entry.slug in ("apcnet", "deeplabv3", "deeplabv3plus", "pspnet", "upernet")
+    for side in (128, 32) if pools else (32,):
+        with pytest.raises(InputError, match=r"cannot train on batches of 1 image.*--data.batch_size 2") as caught:
+            model.outputs(torch.rand(1, 3, side, side))
+        assert str(caught.value).startswith(entry.cls.__name__)
+        assert "\n" not in str(caught.value)
+    assert model.outputs(torch.rand(1 + pools, 3, 128, 128)).logits.isfinite().all()
+    assert model.outputs(torch.rand(2, 3, 32, 32)).logits.isfinite().all()
 
 
 @torch.no_grad()

@@ -292,3 +292,13 @@ def test_a_checkpoint_is_a_task_by_itself() -> None:
     assert type(task.segmentor.head).__name__ == "CCNet"
     assert task.class_names == ["background", "rows", "columns"]
     assert_same_weights({"state_dict": task.state_dict()}, checkpoint("a"))
+
+
+def test_a_batch_of_one_that_cannot_be_normalised_stops_before_the_first_step(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(f"{FIT} --data.batch_size 1 --model.head PSPNet --model.head.channels 8 --run one") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("PSPNet cannot train on batches of 1 image of ")
+    assert "--data.batch_size 2" in line
+    assert not list(Path("runs").rglob("*.ckpt"))

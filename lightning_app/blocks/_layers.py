@@ -90,6 +90,15 @@ def resize(x: Tensor, size: tuple[int, ...], align_corners: bool = False) -> Ten
     return F.interpolate(x, size, mode="bilinear", align_corners=align_corners)
 
 
+def unit(x: Tensor, dim: int) -> Tensor:
+    """x / max(|x|_2, eps) along ``dim``, in float32 at least; a vector of zeros stays one.
+
+    fp16 has no 1e-12, the eps of the references: there 1e-3 keeps 0 / 0, and an endless gradient at 0, away.
+    """
+    eps = 1e-3 if x.dtype == torch.float16 else 1e-12
+    return F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=dim, eps=eps).to(x.dtype)
+
+
 def adaptive_avg_pool(x: Tensor, size: int) -> Tensor:
     """Mean over ``size`` x ``size`` cells: (B, C, H, W) -> (B, C, size, size), as torch's adaptive pooling.
 

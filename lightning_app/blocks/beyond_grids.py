@@ -95,7 +95,8 @@ class GraphUnits(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             pixels = x.flatten(2).to(self.anchors.dtype)
             mean = matmul(assignment, pixels.mT) / assignment.sum(-1, keepdim=True).clamp_min(1e-6)
-            return F.normalize((mean - self.anchors) / self.scales.sigmoid(), dim=-1)
+            # k-means may put an anchor on its mean: that vertex has no direction, and no endless gradient either
+            return F.normalize((mean - self.anchors) / self.scales.sigmoid(), dim=-1, eps=1e-3)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training and not self.placed:

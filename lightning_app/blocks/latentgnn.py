@@ -6,9 +6,8 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from lightning_app.blocks._layers import ConvBNReLU
+from lightning_app.blocks._layers import ConvBNReLU, unit
 from lightning_app.blocks._products import matmul
 from lightning_app.errors import check_choice
 from lightning_app.registry import BLOCKS
@@ -36,12 +35,12 @@ class LatentKernel(nn.Module):
     def forward(self, visible: Tensor, back: Tensor, weight: Tensor) -> Tensor:
         gather: Tensor = self.psi_in(visible).flatten(2)
         if self.psi_out is None:
-            gather = distribute = F.normalize(gather, dim=1)
+            gather = distribute = unit(gather, dim=1)
         else:
-            gather = F.normalize(gather, dim=2)
-            distribute = F.normalize(self.psi_out(back).flatten(2), dim=1)
+            gather = unit(gather, dim=2)
+            distribute = unit(self.psi_out(back).flatten(2), dim=1)
         nodes = matmul(gather, visible.flatten(2).mT)
-        direction = F.normalize(nodes, dim=-1)
+        direction = unit(nodes, dim=-1)
         nodes = ((direction @ direction.transpose(1, 2)).softmax(-1) @ nodes).transpose(1, 2)
         if self.graph_conv is None:
             return matmul(weight @ nodes, distribute)
@@ -91,8 +90,8 @@ class LatentGraph(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(1), requires_grad=residual)
 
     def forward(self, x: Tensor) -> Tensor:
-        visible = F.normalize(self.down(x), dim=1)
-        back = visible if self.down_back is None else F.normalize(self.down_back(x), dim=1)
+        visible = unit(self.down(x), dim=1)
+        back = visible if self.down_back is None else unit(self.down_back(x), dim=1)
         weights = self.up.conv.weight.flatten(1).chunk(len(self.kernels), dim=1)
         y = reduce(torch.add, (k(visible, back, weight) for k, weight in zip(self.kernels, weights, strict=True)))
         out: Tensor = self.up.bn(y.view_as(x))
