@@ -28,7 +28,7 @@ from lightning_app.patchify import Patchify  # noqa: F401
 from lightning_app.registry import HEADS
 from lightning_app.registry import Entry as HeadEntry
 from lightning_app.segmentor import ModelInfo, Segmentor
-from zoo import ZooEntry, ZooError, download, index
+from zoo import ZooEntry, ZooError, download, index, writing
 from zoo.cache import CHECKOUT
 from zoo.entry import SHIPPED, Dataset
 
@@ -374,6 +374,6 @@ def add_entry(id: str, head: HeadEntry, values: Mapping[str, Any], *, rehearse: 
             folder = Path(scratch) if rehearse else index.INDEX
             if rehearse and (there := index.INDEX / f"{head.slug}.toml").is_file():
                 shutil.copy(there, folder)
-            return index.add(id, head.slug, head.cls.__name__, head.paper, values, folder)
+            return writing.add(id, head.slug, head.cls.__name__, head.paper, values, folder)
     except (OSError, ZooError) as error:
         raise InputError(f"No entry {id}: {error}") from None

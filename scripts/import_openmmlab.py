@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from zoo import index
+from zoo import index, writing
 
 FAMILIES = {
     "ann": "ANN",
@@ -168,13 +168,14 @@ def write_family(family: str, rows: list[dict[str, Any]]) -> None:
         for entry in entries.values():
             entry["model"] = None
     path = index.INDEX / f"{family}.toml"
-    own = path.read_text().partition(f"\n{index.TRAINED_HERE}\n") if path.exists() else ("", "", "")
+    own = path.read_text().partition(f"\n{writing.TRAINED_HERE}\n") if path.exists() else ("", "", "")
+    kept = f'which keeps what stands below "{writing.TRAINED_HERE}"'
     parts = [
-        f'# Published weights, by scripts/import_openmmlab.py, which keeps what stands below "{index.TRAINED_HERE}".\n',
+        f"# Published weights, by scripts/import_openmmlab.py, {kept}.\n",
         f'name = "{FAMILIES[family]}"\npaper = "{rows[0]["paper"]}"\n',
-        index.format_table("defaults", defaults),
-        *(index.format_table(f"model.{name}", model) for name, model in models.items()),
-        *(index.format_table(f"entry.{id}", entry) for id, entry in entries.items()),
+        writing.format_table("defaults", defaults),
+        *(writing.format_table(f"model.{name}", model) for name, model in models.items()),
+        *(writing.format_table(f"entry.{id}", entry) for id, entry in entries.items()),
     ]
     path.write_text("\n".join(parts) + own[1] + own[2])
 

@@ -195,13 +195,13 @@ def test_the_figure_measured_with_the_checkpoint_goes_first(run: Path, tmp_path:
 def test_what_is_wrong_leaves_nothing(
     run: Path, own_index: Path, id: str, typed: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = {path.name: path.read_bytes() for path in own_index.iterdir()}
+    before = {path.name: path.read_bytes() for path in own_index.glob("*.toml")}
     assert publish(run, typed, id) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
     assert not Path("out").exists() or not list(Path("out").iterdir())
-    assert {path.name: path.read_bytes() for path in own_index.iterdir()} == before
+    assert {path.name: path.read_bytes() for path in own_index.glob("*.toml")} == before
 
 
 def test_a_folder_that_is_there_is_left_alone(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -125,7 +125,7 @@ def test_show_of_drawn_data_asks_for_no_root(own: Zoo) -> None:
         ),
         (["list", "--head", "ccent"], 'Unknown head "ccent". Did you mean "ccnet"?'),
         (["list", "--sort", "mIuo"], 'Unknown --sort "mIuo". Did you mean "miou"?'),
-        (["list", "--min-miou", "high"], "argument --min-miou: invalid float value: 'high'"),
+        (["list", "--min-miou", "high"], "argument --min-miou: 'high' is no number from 0 to 100"),
         (["show", ID[:-1]], f'Unknown weights "{ID[:-1]}". Did you mean "{ID}"? (contextzoo zoo list)'),
         (["download", ID, "ccnet"], 'Unknown weights "ccnet".'),
         (["show"], "the following arguments are required: id"),

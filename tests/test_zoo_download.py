@@ -10,7 +10,7 @@ import pytest
 from weights_server import CONTENT, HALF, SHA256, Request, Server, Zoo, copy_zoo, serve, wait_for
 
 import zoo
-from zoo import download
+from zoo import download, streams
 from zoo.errors import ZooError
 
 
@@ -28,7 +28,7 @@ def toy(tmp_path: Path) -> Zoo:
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(download, "BACKOFF", 0.01)
-    monkeypatch.setattr(download, "TIMEOUT", 0.3)
+    monkeypatch.setattr(streams, "TIMEOUT", 0.3)
     monkeypatch.setenv("CONTEXTZOO_HOME", str(tmp_path / "home"))
     for name in ("CONTEXTZOO_OFFLINE", "HTTP_PROXY", "http_proxy"):
         monkeypatch.delenv(name, raising=False)

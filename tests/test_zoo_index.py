@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import zoo
-from zoo import index
+from zoo import index, writing
 from zoo.entry import FieldError
 from zoo.errors import ZooError
 
@@ -320,29 +320,29 @@ OWN = {
 def test_own_weights_are_added_below_the_published_ones(tmp_path: Path) -> None:
     shutil.copy(index.INDEX / "ccnet.toml", tmp_path)
     before = index.read(index.INDEX / "ccnet.toml")
-    path = index.add("ccnet_resnet18_camvid-360x480_1k", "ccnet", "CCNet", "unused", OWN, folder=tmp_path)
+    path = writing.add("ccnet_resnet18_camvid-360x480_1k", "ccnet", "CCNet", "unused", OWN, folder=tmp_path)
     *rest, entry = index.read(path)
     assert tuple(rest) == before
     assert entry.backbone.name == "resnet18"
     assert entry.sources == (OWN["url"], *OWN["mirrors"])
     assert (entry.miou, entry.memory_gb, entry.commercial) == (60.25, None, "unclear")
-    assert path.read_text().count(f"\n{index.TRAINED_HERE}\n") == 1
+    assert path.read_text().count(f"\n{writing.TRAINED_HERE}\n") == 1
     with pytest.raises(ZooError, match="is taken"):
-        index.add(entry.id, "ccnet", "CCNet", "unused", OWN, folder=tmp_path)
+        writing.add(entry.id, "ccnet", "CCNet", "unused", OWN, folder=tmp_path)
     with pytest.raises(ZooError, match="own config"):
         index.upstream_config(entry)
 
 
 def test_wrong_own_weights_leave_the_index_as_it_was(tmp_path: Path) -> None:
     with pytest.raises(ZooError, match="weights_licence: is missing"):
-        index.add("glore_resnet18_x-1x1_1k", "glore", "GloRe", "p", OWN | {"weights_licence": None}, folder=tmp_path)
-    assert list(tmp_path.iterdir()) == []
+        writing.add("glore_resnet18_x-1x1_1k", "glore", "GloRe", "p", OWN | {"weights_licence": None}, folder=tmp_path)
+    assert list(tmp_path.glob("*.toml")) == []
 
 
 def test_own_weights_inherit_nothing_from_published_ones(tmp_path: Path) -> None:
     shutil.copy(index.INDEX / "ccnet.toml", tmp_path)
     with pytest.raises(ZooError, match="lr: is missing"):
-        index.add("ccnet_resnet18_x-1x1_1k", "ccnet", "CCNet", "p", OWN | {"lr": None}, folder=tmp_path)
+        writing.add("ccnet_resnet18_x-1x1_1k", "ccnet", "CCNet", "p", OWN | {"lr": None}, folder=tmp_path)
 
 
 def test_an_entry_checks_itself() -> None:

@@ -12,7 +12,7 @@ from typing import Final, NoReturn
 
 from zoo import cache, index
 from zoo.entry import ZooEntry
-from zoo.errors import ZooError
+from zoo.errors import ZooError, shown
 
 SORTS: Final[dict[str, Callable[[ZooEntry], float | str]]] = {
     "miou": lambda entry: -entry.miou,
@@ -26,13 +26,30 @@ class _Parser(argparse.ArgumentParser):
     """Errors in one line, with the closest name."""
 
     def error(self, message: str) -> NoReturn:
-        raise ZooError(f"{message} ({self.prog} --help)")
+        raise ZooError(f"{shown(message, 400)} ({self.prog} --help)")
 
     def _check_value(self, action: argparse.Action, value: object) -> None:
         choices = [str(each) for each in action.choices or ()]
         if choices and value not in choices:
             what = "command" if action.dest == "command" else action.option_strings[0]
-            raise ZooError(f'Unknown {what} "{value}".{index.suggest(str(value), choices)} Known: {", ".join(choices)}')
+            hint = index.suggest(str(value), choices)
+            raise ZooError(f'Unknown {what} "{shown(value)}".{hint} Known: {", ".join(choices)}')
+
+
+def _percent(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value <= 100:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to 100")
+    return value
+
+
+def _folder(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("an empty name; the folder here is .")
+    return Path(text)
 
 
 def _parser() -> _Parser:
@@ -49,7 +66,7 @@ def _parser() -> _Parser:
     each.add_argument("--head", help="slug of a head, such as ccnet")
     each.add_argument("--dataset", help="slug of a dataset, such as cityscapes")
     each.add_argument("--backbone", help="short name such as r50-d8, or timm's such as resnet50c")
-    each.add_argument("--min-miou", type=float, metavar="PERCENT", help="at least this mIoU, single scale")
+    each.add_argument("--min-miou", type=_percent, metavar="PERCENT", help="at least this mIoU, single scale")
     each.add_argument("--commercial", action="store_true", help="only where all three licences allow commercial use")
     each.add_argument("--local", action="store_true", help="only those whose file is on this machine")
     each.add_argument("--sort", choices=tuple(SORTS), help="default: the order of the index")
@@ -57,7 +74,7 @@ def _parser() -> _Parser:
     command(_show, "Show all that is known of some weights.").add_argument("id")
     each = command(_download, "Download weights and check them.")
     each.add_argument("id", nargs="+")
-    each.add_argument("--to", type=Path, metavar="DIR", help="folder to put them in, instead of the cache")
+    each.add_argument("--to", type=_folder, metavar="DIR", help="folder to put them in, instead of the cache")
     each = command(_verify, "Check the hashes of the weights on this machine.")
     each.add_argument("id", nargs="*", help="only these, which must be here")
     each.add_argument("--all", action="store_true", help="all that are here, as without ids")
@@ -92,7 +109,7 @@ def _list(options: argparse.Namespace) -> int:
             entry.dataset,
             entry.backbone.name,
             "-" if entry.memory_gb is None else f"{entry.memory_gb:g}",
-            "yes" if cache.find(entry) else "-",
+            "yes" if cache.find(entry) else "repository" if cache.out_of_reach(entry) else "-",
         )
         for entry in entries
     ]
@@ -101,7 +118,10 @@ def _list(options: argparse.Namespace) -> int:
         from rich.table import Table
 
         known = [each for each in zip(header, *rows, strict=True) if set(each[1:]) != {"-"}]
-        table = Table(box=None, pad_edge=False, caption=f"{len(rows)} of the zoo's weights")
+        caption = f"{len(rows)} of the zoo's weights"
+        if any(row[-1] == "repository" for row in rows):
+            caption += "; some ship with the repository, which is not here (contextzoo zoo show ID)"
+        table = Table(box=None, pad_edge=False, caption=caption)
         for name, *_ in known:
             numbers = name in ("mIoU", "ms+flip", "GB to train")
             table.add_column(name, justify="right" if numbers else "left", overflow="fold")
@@ -119,6 +139,7 @@ def _show(options: argparse.Namespace) -> int:
     entry = index.get(options.id)
     dataset = index.datasets()[entry.dataset]
     here = cache.find(entry)
+    how = cache.NOT_HERE if cache.out_of_reach(entry) else f"contextzoo zoo download {entry.id}"
     crop = f"{entry.crop[0]}x{entry.crop[1]}"
     digits = "" if len(entry.sha256) == 64 else " (the first 8 digits, all that is published)"
     lines = {
@@ -143,7 +164,7 @@ def _show(options: argparse.Namespace) -> int:
         "weights licence": entry.weights_licence,
         "training data": entry.data_licence + (f" ({dataset.url})" if dataset.url else ""),
         "commercial use": entry.commercial,
-        "here": here or f"no (contextzoo zoo download {entry.id})",
+        "here": here or f"no ({how})",
         "measure again": f"contextzoo test --weights {entry.id} --data {dataset.data}"
         + (" --data.root DIR" if dataset.url else ""),
     }
@@ -191,11 +212,10 @@ def _verify(options: argparse.Namespace) -> int:
 
 def _remove(options: argparse.Namespace) -> int:
     for entry in [index.get(id) for id in options.id]:
-        path = cache.target(entry)
-        beside = [*path.parent.glob(f"{path.stem}.*"), *path.parent.glob(f".{path.stem}.*")]
-        for each in beside:
-            each.unlink()
-        print(f"{entry.id}: {'removed' if beside else 'was not downloaded'}")
+        belongings = cache.belongings(entry)
+        for path in belongings:
+            path.unlink(missing_ok=True)
+        print(f"{entry.id}: {'removed' if belongings else 'was not downloaded'}")
     return 0
 
 
@@ -227,19 +247,22 @@ def main(args: Sequence[str] | None = None) -> int:
         if unknown and options.command != "publish":
             flags = re.findall(r"--[a-z-]+", options.parser.format_usage())
             hint = index.suggest(unknown[0], flags)
-            raise ZooError(f'Unknown argument "{unknown[0]}".{hint} ({options.parser.prog} --help)')
+            raise ZooError(f'Unknown argument "{shown(unknown[0])}".{hint} ({options.parser.prog} --help)')
         status = options.run(options) or 0
         sys.stdout.flush()
         return status
     except ZooError as error:
         print(error, file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("Stopped; the same command goes on where it stopped.", file=sys.stderr)
-        return 130
     except BrokenPipeError:  # the reader, such as head, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        print(f"{shown(error.filename or 'Input or output')}: {error.strerror or error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Stopped; the same command goes on where it stopped.", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

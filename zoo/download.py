@@ -1,31 +1,35 @@
-"""Fetch a file of weights: one process at a time, resumed where it stopped, checked before it gets its name."""
+"""Fetch a file of weights: one process at a time, resumed where it stopped, checked before it gets its name.
+
+Nothing that a server sends is believed: no more bytes are written than the index's size, none where the disk would be
+full, and one that dawdles is left. Nothing that stands in the folder already is followed, waited for or written to.
+"""
 
 import errno
-import re
+import os
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from io import FileIO
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from zoo import cache
+from zoo import cache, files, streams
 from zoo.entry import SHIPPED, ZooEntry
-from zoo.errors import ZooError
+from zoo.errors import ZooError, shown
+from zoo.streams import RefusedError, open_stream
 
 ATTEMPTS: Final = 4  # at each address
 BACKOFF: Final = 0.5  # seconds before the second attempt, doubled each time
-TIMEOUT: Final = 30.0  # seconds without a byte
-CHUNK: Final = 1 << 20
+LARGEST: Final = 4 * 10**9  # bytes, where the index gives no size; the largest published file has 0.6 GB
+SPARE: Final = 64 * 10**6  # bytes of the disk that are left free
+WINDOW: Final = 30.0  # seconds over which the speed is taken
+SLOWEST: Final = 4000.0  # bytes a second
 _PASSING_STATUS: Final = frozenset({408, 425, 429})  # of the 4xx, those worth another attempt
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 OnBytes = Callable[[int, int | None], None]  # bytes so far, bytes in all
-
-
-class _RefusedError(Exception):
-    """This address will not give the file, however often it is asked."""
 
 
 class _CutError(Exception):
@@ -57,14 +61,13 @@ def fetch(entry: ZooEntry, to: Path | None = None, say: Callable[[str], None] = 
         say(f"{entry.id}: ships with the repository, verified")
         return ships
     path = (to or cache.home()) / entry.filename
-    if path.is_file() and cache.intact(entry, path):  # needs no lock, so a folder may be read-only
+    if files.is_file(path) and cache.intact(entry, path):  # needs no lock, so a folder may be read-only
         say(f"{entry.id}: already here, verified")
         return path
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ZooError(f"{path.parent}: {error.strerror}") from None
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    files.make_folder(path.parent)
+    name = path.with_name(f".{path.name}.lock")
+    files.clear(name)
+    lock = FileLock(name)
     try:
         lock.acquire(blocking=False)
     except Timeout:
@@ -79,32 +82,42 @@ def fetch(entry: ZooEntry, to: Path | None = None, say: Callable[[str], None] = 
 
 
 def _fetch(entry: ZooEntry, path: Path, say: Callable[[str], None]) -> Path:
-    if path.exists():
+    if files.is_file(path):
         if cache.intact(entry, path):
             say(f"{entry.id}: already here, verified")
             return path
-        path.unlink()
+        _remove(path)
         say(f"{entry.id}: the file here was corrupt and is gone")
-
+    files.clear(path)
     failures = []
     for source in entry.sources:
-        url = source
-        if source.startswith(f"{SHIPPED}/"):
-            if not (cache.CHECKOUT / source).is_file():
-                failures.append(f"{source} is not in this installation")
-                continue
-            url = (cache.CHECKOUT / source).as_uri()
-        elif cache.offline() and not source.startswith("file:"):
+        url = _address(source)
+        if url is None:
+            failures.append(f"{source} {cache.NOT_HERE}")
+            continue
+        if cache.offline() and not url.startswith("file:"):
             failures.append(f"CONTEXTZOO_OFFLINE is set: put the file at {path}, or unset it")
             continue
         try:
             _from_source(entry, url, path)
-        except _RefusedError as error:
+        except RefusedError as error:
             failures.append(f"{url}: {error}")
             continue
         say(f"{entry.id}: {human(path.stat().st_size)}  sha256 {_digits(entry)} ok")
         return path
     raise ZooError(f"{entry.id}: {'; '.join(dict.fromkeys(failures))}")
+
+
+def _address(source: str) -> str | None:
+    """The URL of an entry's source; None of a file of the repository that nothing here leads to."""
+    if not source.startswith(f"{SHIPPED}/"):
+        return source
+    if files.is_file(cache.CHECKOUT / source):
+        return (cache.CHECKOUT / source).as_uri()
+    if (place := cache.shipped_at()) is None:
+        return None
+    rest = source.removeprefix(f"{SHIPPED}/")
+    return f"{place.rstrip('/')}/{rest}" if "://" in place else (Path(place).expanduser().resolve() / rest).as_uri()
 
 
 def _digits(entry: ZooEntry) -> str:
@@ -120,119 +133,143 @@ def _from_source(entry: ZooEntry, url: str, path: Path) -> None:
     for attempt in range(ATTEMPTS):
         if attempt:
             time.sleep(BACKOFF * 2 ** (attempt - 1))
-        try:
-            with _progress(entry.id) as on_bytes:
-                start = _transfer(entry, url, part, on_bytes)
-        except (ZooError, _RefusedError):
-            raise
-        except Exception as error:  # every file system of fsspec has errors of its own
-            problem = _reason(error)
-            if _final(error):
-                raise _RefusedError(problem) from None
-            continue
-        if cache.intact(entry, part):
-            part.replace(path)
-            return
-        part.unlink()
-        problem = "wrong bytes, their sha256 is not the index's"
-        if start == 0:  # else the bytes of an earlier run may be the wrong ones
-            raise _RefusedError(problem)
-    raise _RefusedError(f"{problem} ({ATTEMPTS} attempts; the next call resumes)")
+        with files.open_own(part) as file:
+            try:
+                with _progress(entry.id) as on_bytes:
+                    start = _transfer(entry, url, file, part, on_bytes)
+                if cache.matches(entry, file):
+                    _name(part, path)
+                    return
+                file.truncate(0)
+                problem = "wrong bytes, their sha256 is not the index's"
+                if start == 0:  # else the bytes of an earlier run may be the wrong ones
+                    raise RefusedError(problem)
+            except (ZooError, RefusedError):
+                raise
+            except Exception as error:  # every file system of fsspec has errors of its own
+                problem = _reason(error)
+                if _final(error):
+                    raise RefusedError(problem) from None
+            finally:
+                if os.fstat(file.fileno()).st_size == 0:
+                    part.unlink(missing_ok=True)
+    raise RefusedError(f"{problem} ({ATTEMPTS} attempts; the next call resumes)")
 
 
-def _transfer(entry: ZooEntry, url: str, part: Path, on_bytes: OnBytes) -> int:
-    """Append to ``part`` what it lacks; returns how much was there before."""
-    start = part.stat().st_size if part.exists() else 0
-    if start and cache.intact(entry, part):  # stopped between the last byte and the rename
+def _name(part: Path, path: Path) -> None:
+    try:
+        part.replace(path)
+    except OSError as error:
+        raise ZooError(f"{path}: {error.strerror}") from None
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink()
+    except OSError as error:
+        raise ZooError(f"{path}: {error.strerror}") from None
+
+
+def _transfer(entry: ZooEntry, url: str, file: FileIO, part: Path, on_bytes: OnBytes) -> int:
+    """Append to the part what it lacks; returns how much was there before."""
+    limit = entry.size or LARGEST
+    start = os.fstat(file.fileno()).st_size
+    if start and cache.matches(entry, file):  # stopped between the last byte and the rename
         return start
-    open_stream = _open_http if url.startswith("http") else _open_other
-    stream, start, total = open_stream(url, start)
+    stream = open_stream(url, start if start < limit else 0)
     with closing(stream):
-        if None not in (entry.size, total) and total != entry.size:
-            raise _RefusedError(f"the server's file has {total} bytes, the index's {entry.size}")
-        if total is not None and total - start > (free := shutil.disk_usage(part.parent).free):
-            raise ZooError(f"{part.parent}: {entry.id} needs {human(total - start)}, {human(free)} are free")
-        done = start
-        try:
-            file = part.open("ab" if start else "wb")
-        except OSError as error:
-            raise ZooError(f"{part}: {error.strerror}") from None
-        with file:
-            while chunk := stream.read(CHUNK):
-                _write(file, chunk, entry, part)
-                done += len(chunk)
-                on_bytes(done, total)
+        start, total = stream.start, stream.total
+        file.truncate(start)
+        if total is not None and entry.size not in (None, total):
+            file.truncate(0)
+            raise RefusedError(f"the server's file has {total} bytes, the index's {entry.size}")
+        if (total or 0) > limit:
+            file.truncate(0)
+            raise RefusedError(f"the server's file has {human(total or 0)}; {human(limit)} is the most that is taken")
+        _check_space(entry, part, (entry.size or total or start) - start, file)
+        done, pace = start, _Pace()
+        while chunk := pace.time(stream.read):
+            if done + len(chunk) > limit:
+                file.truncate(0)
+                most = "the index's size" if entry.size else "the most that is taken"
+                raise RefusedError(f"sends more than {limit} bytes, {most}")
+            _check_space(entry, part, len(chunk), file)
+            _write(file, chunk, entry, part)
+            done += len(chunk)
+            on_bytes(done, total)
     if total is not None and done < total:
         raise _CutError(f"cut after {done} of {total} bytes")
     return start
 
 
-def _write(file: Any, chunk: bytes, entry: ZooEntry, part: Path) -> None:
+class _Pace:
+    """Refuses a server that dawdles; what this machine does with the bytes takes no time here."""
+
+    def __init__(self) -> None:
+        self.bytes, self.seconds = 0, 0.0
+
+    def time(self, read: Callable[[], bytes]) -> bytes:
+        before = time.monotonic()
+        chunk = read()
+        self.seconds += time.monotonic() - before
+        self.bytes += len(chunk)
+        if self.seconds >= WINDOW:
+            if chunk and self.bytes < SLOWEST * self.seconds:
+                raise RefusedError(f"too slow, {self.bytes / self.seconds:.3g} bytes a second; the next call resumes")
+            self.bytes, self.seconds = 0, 0.0
+        return chunk
+
+
+def _check_space(entry: ZooEntry, part: Path, needed: int, file: FileIO) -> None:
     try:
-        file.write(chunk)
-        file.flush()
+        free = max(shutil.disk_usage(part.parent).free - SPARE, 0)
+    except OSError as error:
+        raise ZooError(f"{part.parent}: {error.strerror}") from None
+    if needed > free:
+        file.truncate(0)
+        needs = f"{entry.id} needs {human(needed)} more, {human(free)} are free"
+        raise ZooError(f"{part.parent}: {needs} beside the last {human(SPARE)}; what was there of it is removed")
+
+
+def _write(file: FileIO, chunk: bytes, entry: ZooEntry, part: Path) -> None:
+    rest = memoryview(chunk)
+    try:
+        while rest:
+            rest = rest[file.write(rest) :]
     except OSError as error:
         if error.errno in _FULL:
-            part.unlink()
+            file.truncate(0)
             raise ZooError(f"{part.parent}: the disk is full; what was there of {entry.id} is removed") from None
         raise ZooError(f"{part}: {error.strerror}") from None
 
 
-def _open_http(url: str, start: int) -> tuple[Any, int, int | None]:
-    """Stream, the offset that it really starts at, bytes of the whole file where the server says."""
-    import aiohttp
-    import fsspec
-
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT, sock_read=TIMEOUT)
-    http = fsspec.filesystem("http", client_kwargs={"timeout": timeout, "trust_env": True}, skip_instance_cache=True)
-    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
-    try:
-        stream = http.open(url, block_size=0, size=1, headers=headers)  # streamed; any size spares a HEAD request
-    except aiohttp.ClientResponseError as error:
-        if error.status == 416 and start:  # the part is no beginning of that file
-            return _open_http(url, 0)
-        raise
-    answer = stream.r
-    if start and answer.status == 206:
-        where = re.match(r"bytes (\d+)-", answer.headers.get("Content-Range", ""))
-        if where is None or int(where[1]) != start:
-            stream.close()
-            return _open_http(url, 0)
-    elif start:
-        start = 0
-    length = answer.headers.get("Content-Length")
-    return stream, start, None if length is None else start + int(length)
-
-
-def _open_other(url: str, start: int) -> tuple[Any, int, int | None]:
-    """The same for every other file system that fsspec knows."""
-    import fsspec
-
-    files, path = fsspec.url_to_fs(url)
-    total = files.size(path)
-    start = start if start <= total else 0
-    stream = files.open(path, "rb")
-    stream.seek(start)
-    return stream, start, total
-
-
 def _final(error: Exception) -> bool:
     """Whether another attempt would fail in the same way."""
+    import aiohttp
+
     status = getattr(error, "status", None)
     if isinstance(status, int):
         return 400 <= status < 500 and status not in _PASSING_STATUS
-    return isinstance(error, FileNotFoundError | PermissionError | ImportError | ValueError)
+    hopeless = (FileNotFoundError, IsADirectoryError, PermissionError, ImportError, ValueError)
+    return isinstance(error, (*hopeless, aiohttp.ConnectionTimeoutError))
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(status := getattr(error, "status", None), int):
-        return f"the server answers {status} {getattr(error, 'message', '')}".rstrip()
-    if isinstance(error, FileNotFoundError):
+    """What went wrong, in one line, whatever the server put into it."""
+    import aiohttp
+
+    status = getattr(error, "status", None)
+    if status == 404 or isinstance(error, FileNotFoundError):
         return "not found"
+    if isinstance(status, int):
+        lines = str(getattr(error, "message", "")).splitlines()
+        return f"the server answers {status} {shown(lines[0] if lines else '')}".rstrip()
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return f"no connection within {streams.CONNECT:g} s"
     if isinstance(error, TimeoutError):
-        return f"no answer within {TIMEOUT:g} s"
+        return f"no answer within {streams.TIMEOUT:g} s"
     lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return shown(lines[0]) if lines else type(error).__name__
 
 
 @contextmanager

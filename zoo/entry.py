@@ -6,16 +6,22 @@ from dataclasses import MISSING, dataclass, field, fields
 from types import UnionType
 from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
 
-from zoo.errors import ZooError
+from zoo.errors import ZooError, shown
 
 SHIPPED: Final = "checkpoints"  # folder of the repository that holds weights trained here
 FORMATS: Final = {"openmmlab": ".pth", "safetensors": ".safetensors"}
 PERMISSIVE: Final = frozenset(
     {"Apache-2.0", "MIT", "BSD-2-Clause", "BSD-3-Clause", "CC-BY-4.0", "CC0-1.0", "Unlicense"}
 )
-_ID: Final = re.compile(r"[a-z0-9]+([_-][a-z0-9]+)+")
+_ID: Final = re.compile(r"(?=.{3,150}$)[a-z0-9]+([_-][a-z0-9]+)+")  # with its suffixes it is the name of a file
 _SHA256: Final = re.compile(r"[0-9a-f]{8}|[0-9a-f]{64}")
-_REMOTE: Final = re.compile(r"(https?|file|s3|gs|hf)://\S+")
+ADDRESSES: Final = "http(s), file, s3, gs, hf"
+REMOTE: Final = re.compile(r"(https?|file|s3|gs|hf)://(?!\S*::)[!-~]{1,2000}")  # "::" would chain fsspec's file systems
+
+_SHIPS: Final = re.compile(rf"{SHIPPED}(/[a-zA-Z0-9_-][a-zA-Z0-9._-]{{0,200}}){{1,4}}")
+_LONGEST: Final = 2000  # characters of a text
+_LARGEST: Final = 10**15  # of a whole number
+_DEEPEST: Final = 8  # tables inside tables
 
 Commercial = Literal["yes", "no", "unclear"]
 
@@ -145,12 +151,14 @@ class ZooEntry:
             value = getattr(self, name)
             if type(value) not in kinds:
                 wanted = " or ".join(kind.__name__ for kind in kinds)
-                raise FieldError(name, f"{value!r} is not {wanted}")
+                raise FieldError(name, f"{quoted(value)} is not {wanted}")
             if value == "":
                 raise FieldError(name, "is empty")
+            if type(value) is not Backbone and (reason := unfit(value)):
+                raise FieldError(name, f"{quoted(value)}: {reason}")
         check = self._check
-        check("id", _ID.fullmatch(self.id) is not None, "lower-case letters, digits, - and _")
-        check("id", self.id.startswith(f"{self.head}_"), f'must start with "{self.head}_", the name of its file')
+        check("id", _ID.fullmatch(self.id) is not None, "lower-case letters, digits, - and _, 150 at most")
+        check("id", self.id.startswith(f"{self.head}_"), f'must start with "{shown(self.head)}_", the name of its file')
         check("sha256", _SHA256.fullmatch(self.sha256) is not None, "64 lower-case hexadecimal digits, or the first 8")
         check("format", self.format in FORMATS, " or ".join(FORMATS))
         for name in ("miou", "miou_ms"):
@@ -162,20 +170,22 @@ class ZooEntry:
         for name in ("iterations", "batch", "lr", "memory_gb", "size"):
             number = getattr(self, name)
             check(name, number is None or number > 0, "a positive number")
-        for stage in self.stages:
-            check("decode_head", isinstance(stage, dict) and "type" in stage, "needs a type")
+        check("decode_head", bool(self.stages), "needs a type")
+        for name, call in [*(("decode_head", stage) for stage in self.stages), ("auxiliary_head", self.auxiliary_head)]:
+            typed = isinstance(call, dict) and isinstance(call.get("type"), str)
+            check(name, typed or (call is None and name == "auxiliary_head"), "needs a type")
         if self.format == "openmmlab":
             check("backbone", "type" in self.backbone.upstream, "needs upstream, the published model's config")
         check("mirrors", all(isinstance(mirror, str) for mirror in self.mirrors), "a list of addresses")
         for source in self.sources:
             name = "url" if source == self.url else "mirrors"
-            ships = source.startswith(f"{SHIPPED}/") and ".." not in source
-            check(name, ships or _REMOTE.fullmatch(source) is not None, f"http(s), file, s3, gs, hf or {SHIPPED}/")
+            ships = _SHIPS.fullmatch(source) is not None
+            check(name, ships or REMOTE.fullmatch(source) is not None, f"{ADDRESSES} or {SHIPPED}/")
             check("sha256", not ships or len(self.sha256) == 64, "a file that ships with the repository needs all 64")
 
     def _check(self, name: str, good: bool, rule: str) -> None:
         if not good:
-            raise FieldError(name, f"{getattr(self, name)!r}: {rule}")
+            raise FieldError(name, f"{quoted(getattr(self, name))}: {rule}")
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -199,6 +209,27 @@ class ZooEntry:
         if self.window and self.stride:
             how = f"windows of {self.window[0]}x{self.window[1]} every {self.stride[0]}x{self.stride[1]} pixels"
         return f"{how}, align_corners {'on' if self.align_corners else 'off'}"
+
+
+def quoted(value: object) -> str:
+    """A value as the file spells it, fit for a line."""
+    return f"'{shown(value)}'" if isinstance(value, str) else shown(value)
+
+
+def unfit(value: object, depth: int = 0) -> str:
+    """Why a value of a file cannot stand in an entry; empty where it can: printable, finite, small and plain."""
+    if isinstance(value, str):
+        return "" if len(value) <= _LONGEST and value.isprintable() else f"printable, {_LONGEST} characters at most"
+    if value is None or isinstance(value, bool):
+        return ""
+    if isinstance(value, int | float):
+        return "" if abs(value) <= _LARGEST else f"a number of {_LARGEST:.0e} at most"
+    if not isinstance(value, dict | list | tuple):
+        return f"{type(value).__name__} has no place in an entry"
+    if depth == _DEEPEST or len(value) > 1000:
+        return f"{_DEEPEST} tables deep at most, and 1000 values long"
+    parts = [*value, *value.values()] if isinstance(value, dict) else value
+    return next((reason for part in parts if (reason := unfit(part, depth + 1))), "")
 
 
 def _is_length(value: object) -> bool:

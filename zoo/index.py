@@ -1,7 +1,6 @@
 """The index: entries read from ``index/<head>.toml`` and checked."""
 
 import difflib
-import json
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -11,23 +10,26 @@ from pathlib import Path
 from typing import Any, Final, get_args
 
 from zoo.cache import find
-from zoo.entry import FIELDS, PERMISSIVE, Backbone, Commercial, Dataset, FieldError, ZooEntry
-from zoo.errors import ZooError
+from zoo.entry import FIELDS, PERMISSIVE, Backbone, Commercial, Dataset, FieldError, ZooEntry, quoted, unfit
+from zoo.errors import ZooError, shown
+from zoo.files import open_plain
 
 ROOT: Final = Path(__file__).parent
 INDEX: Final = ROOT / "index"
-TRAINED_HERE: Final = "# Trained here"  # the line of an index file below which our own entries stand
 _OF_FILE: Final = frozenset({"id", "head", "name", "paper"})  # told by the file, not by an entry's table
 _DERIVED: Final = frozenset({"data_licence", "commercial"})  # told by the dataset
 _ENTRY_KEYS: Final = FIELDS.keys() - _OF_FILE - _DERIVED | {"model"}
+_LONGEST_NAME: Final = 200  # characters of what was typed that are compared with names
+_LARGEST_FILE: Final = 4 * 10**6  # bytes of an index file; the largest of ours has 27 kB
 _BACKBONE_KEYS: Final = ("name", "output_stride", "changes", "upstream")
 _MODEL_KEYS: Final = ("decode_head", "auxiliary_head")
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """' Did you mean "x"?', or nothing."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f' Did you mean "{close[0]}"?' if close else ""
+    """' Did you mean "x"?', or nothing. Upper case and blanks around the name do not matter."""
+    names = {each.lower(): each for each in known}
+    close = difflib.get_close_matches(name[:_LONGEST_NAME].strip().lower(), names, n=1, cutoff=0.5)
+    return f' Did you mean "{shown(names[close[0]])}"?' if close else ""
 
 
 def heads() -> list[str]:
@@ -39,28 +41,40 @@ def heads() -> list[str]:
 def datasets() -> dict[str, Dataset]:
     """Slug -> dataset."""
     path = ROOT / "datasets.toml"
-    found = {}
-    for slug, table in _parse(path, _text(path)).items():
-        keys = {"title", "data", "terms", "commercial", "classes", "palette"}
-        if wrong := table.keys() - {"url", "evaluated"} ^ keys:
-            raise ZooError(f"{path}: [{slug}]: wrong or missing key: {', '.join(sorted(wrong))}")
-        table["url"] = table.get("url")
-        table["evaluated"] = tuple(table.get("evaluated", ())) or None
-        classes = tuple(" ".join(table.pop("classes").split()).split(", "))
-        palette = tuple(table.pop("palette").split())
-        if table["commercial"] not in get_args(Commercial):
-            raise ZooError(f"{path}: [{slug}]: commercial must be {' or '.join(get_args(Commercial))}")
-        if len(palette) != len(classes) or len(set(classes)) != len(classes):
-            raise ZooError(f"{path}: [{slug}]: {len(classes)} classes, {len(palette)} colours; names must differ")
-        found[slug] = Dataset(slug=slug, classes=classes, palette=palette, **table)
-    return found
+    return {
+        slug: _dataset(f"{path}: [{shown(slug)}]", slug, table) for slug, table in _parse(path, text_of(path)).items()
+    }
+
+
+def _dataset(where: str, slug: str, table: Any) -> Dataset:
+    texts = {"title", "data", "terms", "commercial", "classes", "palette"}
+    if not isinstance(table, dict):
+        raise ZooError(f"{where} must be a table")
+    if wrong := table.keys() - {"url", "evaluated"} ^ texts:
+        raise ZooError(f"{where}: wrong or missing key: {', '.join(map(shown, sorted(wrong)))}")
+    for key in sorted(texts | table.keys() & {"url"}):
+        if not isinstance(table[key], str) or not table[key].strip() or unfit(" ".join(table[key].split())):
+            raise ZooError(f"{where}: {key} must be a text, printable and not too long")
+    box = table.get("evaluated")
+    if box is not None and not (isinstance(box, list) and len(box) == 2 and all(type(side) is int for side in box)):
+        raise ZooError(f"{where}: evaluated must be [longer, shorter side], in pixels")
+    classes = tuple(" ".join(table["classes"].split()).split(", "))
+    palette = tuple(table["palette"].split())
+    if table["commercial"] not in get_args(Commercial):
+        raise ZooError(f"{where}: commercial must be {' or '.join(get_args(Commercial))}")
+    if len(palette) != len(classes) or len(set(classes)) != len(classes):
+        raise ZooError(f"{where}: {len(classes)} classes, {len(palette)} colours; names must differ")
+    if not all(re.fullmatch("[0-9a-f]{6}", colour) for colour in palette):
+        raise ZooError(f"{where}: palette must hold rrggbb of each class, in lower-case hexadecimal digits")
+    given = {"url": table.get("url"), "evaluated": tuple(box) if box else None}
+    return Dataset(slug=slug, **(table | given | {"classes": classes, "palette": palette}))
 
 
 @cache
 def backbones() -> dict[str, Backbone]:
     """Short name -> backbone."""
     path = ROOT / "backbones.toml"
-    text = _text(path)
+    text = text_of(path)
     try:
         return {slug: _backbone(slug, table) for slug, table in _parse(path, text).items()}
     except FieldError as error:
@@ -119,7 +133,7 @@ def get(id: str) -> ZooEntry:
     entries = list_entries()
     upstream = {entry.config: entry.id for entry in entries if entry.config}
     hint = f' Did you mean "{upstream[id]}"?' if id in upstream else suggest(id, (entry.id for entry in entries))
-    raise ZooError(f'Unknown weights "{id}".{hint} (contextzoo zoo list)')
+    raise ZooError(f'Unknown weights "{shown(id)}".{hint} (contextzoo zoo list)')
 
 
 def check() -> list[ZooEntry]:
@@ -130,11 +144,15 @@ def check() -> list[ZooEntry]:
     """
     seen: dict[str, str] = {}
     entries = list_entries()
+    ids: dict[str, str] = {}
     for entry in entries:
+        if entry.id in ids:
+            raise ZooError(f"{INDEX / entry.head}.toml: {entry.id} stands in {ids[entry.id]}.toml too")
+        ids[entry.id] = entry.head
         for source in entry.sources:
             if source in seen:
                 path = INDEX / f"{entry.head}.toml"
-                line = _line(_text(path), f"entry.{entry.id}", "url")
+                line = _line(text_of(path), f"entry.{entry.id}", "url")
                 raise ZooError(f"{path}:{line}: {entry.id} and {seen[source]} have the same file {source}")
             seen[source] = entry.id
     return entries
@@ -149,68 +167,32 @@ def read(path: Path) -> tuple[ZooEntry, ...]:
     Raises:
         ZooError: the file is wrong; names file, line and key.
     """
-    return _entries(path, _text(path))
+    return parse(path, text_of(path))
 
 
-def add(id: str, head: str, name: str, paper: str, values: Mapping[str, Any], folder: Path = INDEX) -> Path:
-    """Append an entry of weights trained here to ``folder/<head>.toml``; returns that path.
-
-    Args:
-        values: the fields of :class:`ZooEntry`, as the file spells them; those that the index derives are left out.
+def parse(path: Path, text: str) -> tuple[ZooEntry, ...]:
+    """Entries of the text of one index file.
 
     Raises:
-        ZooError: the entry would be wrong, or the id is taken; nothing is written.
+        ZooError: it is wrong; names file, line and key.
     """
-    path = folder / f"{head}.toml"
-    text = _text(path) if path.exists() else f"name = {_toml(name)}\npaper = {_toml(paper)}\n"
-    if f"[entry.{id}]" in text.splitlines():
-        raise ZooError(f"{path}: {id} is taken; give another id")
-    if f"\n{TRAINED_HERE}\n" not in text:
-        text += f"\n{TRAINED_HERE}\n"
-    text += "\n" + format_table(f"entry.{id}", values)
-    _entries(path, text)
-    part = path.with_suffix(".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
-    read.cache_clear()
-    return path
 
-
-def format_table(header: str, values: Mapping[str, Any]) -> str:
-    """A table in TOML; of a list of tables, each stands on its own line. None is left out."""
-    lines = [f"[{header}]"]
-    for key, value in values.items():
-        if isinstance(value, list) and value and isinstance(value[0], dict):
-            lines += [f"{key} = [", *(f"  {_toml(each)}," for each in value), "]"]
-        elif value is not None:
-            lines.append(f"{key} = {_toml(value)}")
-    return "\n".join(lines) + "\n"
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{key} = {_toml(each)}" for key, each in value.items()) + " }"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_toml, value)) + "]"
-    return json.dumps(value, ensure_ascii=False)
-
-
-def _entries(path: Path, text: str) -> tuple[ZooEntry, ...]:
     def table(header: str, value: Any, known: Iterable[str] | None = None) -> dict[str, Any]:
         """``value``, once it is a table, and of known keys where those are given."""
         if not isinstance(value, dict):
-            raise ZooError(f"{path}:{_line(text, '', header)}: {header} must be a table")
+            raise ZooError(f"{path}:{_line(text, '', header)}: {shown(header)} must be a table")
         names = value if known is None else sorted(known)
         for key in value:
             if key not in names:
                 where = f"{path}:{_line(text, header, key)}"
-                raise ZooError(f'{where}: unknown key "{key}" in {header or "the file"}.{suggest(key, names)}')
+                place = shown(header) or "the file"
+                raise ZooError(f'{where}: unknown key "{shown(key)}" in {place}.{suggest(key, names)}')
         return value
 
     top = table("", _parse(path, text), ("name", "paper", "defaults", "model", "entry"))
     for key in ("name", "paper"):
-        if not isinstance(top.get(key), str) or not top[key]:
-            raise ZooError(f"{path}:1: {key} is missing")
+        if not isinstance(top.get(key), str) or not top[key] or unfit(top[key]):
+            raise ZooError(f"{path}:{_line(text, '', key)}: {key} is missing, or is no printable text")
     defaults = table("defaults", top.get("defaults", {}), _ENTRY_KEYS)
     models = table("model", top.get("model", {}))
     for name, model in models.items():
@@ -225,7 +207,7 @@ def _entries(path: Path, text: str) -> tuple[ZooEntry, ...]:
         except FieldError as error:
             shared = error.field in inherited and error.field not in own
             header = "defaults" if shared else f"entry.{id}"
-            raise ZooError(f"{path}:{_line(text, header, error.field)}: {id}: {error}") from None
+            raise ZooError(f"{path}:{_line(text, header, error.field)}: {shown(id)}: {error}") from None
     return tuple(found)
 
 
@@ -252,43 +234,63 @@ def _values(head: str, table: Mapping[str, Any], models: Mapping[str, Mapping[st
     return values
 
 
-def _backbone(slug: str, table: Mapping[str, Any]) -> Backbone:
+def _backbone(slug: Any, table: Any) -> Backbone:
+    slug = shown(slug)
+    if not isinstance(table, dict):
+        raise FieldError("backbone", f"{slug} must be a table")
     for key in table:
         if key not in _BACKBONE_KEYS:
-            raise FieldError("backbone", f'unknown key "{key}" of {slug}.{suggest(key, _BACKBONE_KEYS)}')
-    if not isinstance(table.get("name"), str) or not isinstance(table.get("output_stride"), int):
-        raise FieldError("backbone", f"{slug} needs a name, in quotes, and an output_stride, a number")
+            raise FieldError("backbone", f'unknown key "{shown(key)}" of {slug}.{suggest(key, _BACKBONE_KEYS)}')
+    stride = table.get("output_stride")
+    if not isinstance(table.get("name"), str) or type(stride) is not int or not 0 < stride <= 1024:
+        raise FieldError("backbone", f"{slug} needs a name, in quotes, and an output_stride, a positive number")
     for key in ("changes", "upstream"):
         if not isinstance(table.get(key, {}), dict):
             raise FieldError("backbone", f"{key} of {slug} must be a table")
+    if reason := unfit(table):
+        raise FieldError("backbone", f"{slug}: {reason}")
     return Backbone(slug, **table)
 
 
 def _lookup(kind: str, name: Any, known: Mapping[str, Any]) -> Any:
     if not isinstance(name, str) or name not in known:
-        raise FieldError(kind, f"{name!r} is not known.{suggest(str(name), known)}")
+        raise FieldError(kind, f"{quoted(name)} is not known.{suggest(shown(name), known)}")
     return known[name]
 
 
 def _known(kind: str, name: str | None, known: Iterable[str]) -> None:
     names = sorted(known)
     if name is not None and name not in names:
-        raise ZooError(f'Unknown {kind} "{name}".{suggest(name, names)} Known: {", ".join(names)}')
+        raise ZooError(f'Unknown {kind} "{shown(name)}".{suggest(name, names)} Known: {", ".join(names)}')
 
 
-def _text(path: Path) -> str:
+def text_of(path: Path) -> str:
+    """The text of one index file.
+
+    Raises:
+        ZooError: it cannot be read.
+    """
     try:
-        return path.read_text(encoding="utf-8")
+        with open_plain(path) as file:
+            content = file.read(_LARGEST_FILE + 1)
     except OSError as error:
         raise ZooError(f"{path}: {error.strerror}") from None
+    if len(content) > _LARGEST_FILE:
+        raise ZooError(f"{path}: over {_LARGEST_FILE / 1e6:g} MB, which no index file has")
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise ZooError(f"{path}:{content.count(10, 0, error.start) + 1}: not UTF-8") from None
 
 
 def _parse(path: Path, text: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError:
+        raise ZooError(f"{path}: tables inside tables without end") from None
+    except ValueError as error:  # of TOML, or of a number with more digits than Python reads
         line = re.search(r"at line (\d+)", str(error))
-        raise ZooError(f"{path}:{line[1] if line else text.count(chr(10))}: {error}") from None
+        raise ZooError(f"{path}:{line[1] if line else text.count(chr(10))}: {shown(str(error))}") from None
 
 
 def _line(text: str, header: str, key: str = "") -> int:

@@ -9,12 +9,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import date
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import yaml
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -37,10 +38,12 @@ from lightning_app.pretrained import (
 )
 from lightning_app.registry import HEADS, Entry
 from lightning_app.segmentor import Segmentor
+from zoo import ZooError, index, writing
 
 OPTIMIZERS: Final = {"sgd": "SGD", "adamw": "AdamW"}
 HUB: Final = "hf://"
 CARD: Final = "README.md"
+UNFINISHED: Final = ".unfinished"  # marks a folder whose entry is not written yet
 
 
 def main(args: Sequence[str]) -> int:
@@ -64,7 +67,7 @@ def main(args: Sequence[str]) -> int:
             "weights get no entry in the index, or add it to zoo/datasets.toml"
         )
     description["licences"] = {"code": options.code_licence, "weights": options.weights_licence, "training data": terms}
-    with _stage(options) as stage:
+    with _alone(options, enters=dataset is not None), _stage(options) as stage:
         weights = stage / f"{options.id}.safetensors"
         save_file(_tensors(model, half=options.half), weights, {"format": "pt", HEADER: json.dumps(description)})
         load(weights)
@@ -76,12 +79,27 @@ def main(args: Sequence[str]) -> int:
             values = _values(options, description, model, weights) | {"dataset": dataset.slug}
             add_entry(options.id, head, values, rehearse=True)
         place = _push(options, stage) if options.to.startswith(HUB) else _move(options, stage)
+        entered = "No entry in the index: the zoo does not know its dataset"
+        if dataset:
+            entered = f"Entry in {add_entry(options.id, head, values)}: contextzoo zoo show {options.id}"
+        if isinstance(place, Path):
+            (place / UNFINISHED).unlink()
     print(f"{options.id}: {place}")
-    if dataset:
-        print(f"Entry in {add_entry(options.id, head, values)}: contextzoo zoo show {options.id}")
-    else:
-        print("No entry in the index: the zoo does not know its dataset")
+    print(entered)
     return 0
+
+
+@contextmanager
+def _alone(options: argparse.Namespace, *, enters: bool) -> Iterator[None]:
+    """One process at a time enters weights into the index; what cannot be written is one line."""
+    try:
+        with writing.locked(index.INDEX) if enters else nullcontext():
+            yield
+    except ZooError as error:
+        raise InputError(f"No entry {options.id}: {error}") from None
+    except (OSError, SafetensorError) as error:
+        reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
+        raise InputError(f"{options.id} cannot be published: {reason}") from None
 
 
 def _metrics(options: argparse.Namespace, description: Description) -> dict[str, Any]:
@@ -227,22 +245,28 @@ def _url(options: argparse.Namespace) -> str:
 @contextmanager
 def _stage(options: argparse.Namespace) -> Iterator[Path]:
     """An empty folder on the right disk, which is gone afterwards."""
-    if options.to.startswith(HUB):
-        parent = None
-    else:
-        if _folder(options).exists():
-            raise InputError(f"{_folder(options)} is there already: give another --id or --to")
-        parent = _folder(options).parent
+    parent = None
+    if not options.to.startswith(HUB):
+        folder = _folder(options)
+        if (folder / UNFINISHED).is_file():  # stopped in mid-way, in front of the index
+            shutil.rmtree(folder)
+        if folder.exists():
+            raise InputError(f"{folder} is there already: give another --id or --to")
+        parent = folder.parent
         parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=parent, prefix=f".{options.id}.") as folder:
-        yield Path(folder)
+        for stopped in parent.glob(f".{options.id}.*"):
+            shutil.rmtree(stopped)
+    with tempfile.TemporaryDirectory(dir=parent, prefix=f".{options.id}.") as stage:
+        yield Path(stage)
 
 
 def _move(options: argparse.Namespace, stage: Path) -> Path:
+    """The staged files under their own name in one step, marked as unfinished until the index knows them."""
     folder = _folder(options)
     files = list(stage.iterdir())
     complete = stage / options.id
     complete.mkdir()
+    (complete / UNFINISHED).touch()
     for file in files:
         file.rename(complete / file.name)
     complete.rename(folder)

@@ -1,0 +1,94 @@
+"""Write to the index: one process at a time, and whole files only."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from zoo import files, index
+from zoo.errors import ZooError
+
+TRAINED_HERE: Final = "# Trained here"  # the line of an index file below which our own entries stand
+_LOCK: Final = ".lock"
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the index for this process, which may ask again inside; the system lets go of it when the process ends.
+
+    Raises:
+        ZooError: the folder cannot be written to.
+    """
+    from filelock import FileLock
+
+    path = folder / _LOCK
+    files.clear(path)
+    lock = FileLock(path, is_singleton=True)
+    try:
+        lock.acquire()
+    except OSError as error:
+        raise ZooError(f"{folder}: {error.strerror}") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def add(id: str, head: str, name: str, paper: str, values: Mapping[str, Any], folder: Path) -> Path:
+    """Append an entry of weights trained here to ``folder/<head>.toml``; returns that path.
+
+    Args:
+        values: the fields of :class:`ZooEntry`, as the file spells them; those that the index derives are left out.
+
+    Raises:
+        ZooError: the entry would be wrong, or the id is taken; nothing is written.
+    """
+    path = folder / f"{head}.toml"
+    with locked(folder):
+        text = index.text_of(path) if path.exists() else f"name = {_toml(name)}\npaper = {_toml(paper)}\n"
+        if f"[entry.{id}]" in text.splitlines():
+            raise ZooError(f"{path}: {id} is taken; give another id")
+        if f"\n{TRAINED_HERE}\n" not in text:
+            text += f"\n{TRAINED_HERE}\n"
+        text += "\n" + format_table(f"entry.{id}", values)
+        index.parse(path, text)
+        _replace(path, text)
+    index.read.cache_clear()
+    return path
+
+
+def _replace(path: Path, text: str) -> None:
+    """The text under that name, or the one before; nothing between, whenever this stops."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with files.open_own(part) as file:
+            file.truncate(0)
+            rest = memoryview(text.encode())
+            while rest:
+                rest = rest[file.write(rest) :]
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise ZooError(f"{path}: {error.strerror}; the index is as it was") from None
+
+
+def format_table(header: str, values: Mapping[str, Any]) -> str:
+    """A table in TOML; of a list of tables, each stands on its own line. None is left out."""
+    lines = [f"[{header}]"]
+    for key, value in values.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            lines += [f"{key} = [", *(f"  {_toml(each)}," for each in value), "]"]
+        elif value is not None:
+            lines.append(f"{key} = {_toml(value)}")
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {_toml(each)}" for key, each in value.items()) + " }"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    return json.dumps(value, ensure_ascii=False)
