@@ -13,6 +13,10 @@ from lightning_app.blocks._layers import resize
 from lightning_app.errors import InputError
 from lightning_app.heads.base import Auxiliary, ContextHead, Outputs
 from lightning_app.inference import Protocol
+from lightning_app.segmentation import Segmentation
+from lightning_app.segmenter import Options, Picture, Segmenter
+
+MOST = 1.5  # of a pixel: 1, and what a sharp resize may overshoot
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,8 @@ class ModelInfo:
 class Segmentor(nn.Module):
     """Normalise, backbone, head (and auxiliary head) -> logits at the images' size.
 
-    ``segmentor(images)`` is what gets exported; ``segmentor.outputs(images)`` adds the side outputs for the loss.
+    ``segmentor(images)`` is what gets exported; ``segmentor.outputs(images)`` adds the side outputs for the loss;
+    ``segmentor.predict("photo.jpg")`` gives the class of each pixel by the protocol of pretrained weights.
 
     Shape: RGB images (B, 3, H, W) in 0..1, any H and W -> logits (B, num_classes, H, W).
 
@@ -86,7 +91,44 @@ class Segmentor(nn.Module):
         return self
 
     def forward(self, images: Tensor) -> Tensor:
+        """Logits at the images' size.
+
+        Raises:
+            InputError: images of whole numbers, or of floats in 0..255.
+        """
+        _require_unit_range(images)
         return self._at_image_size(self.head(self.features(images)), images, self.head.align_corners)
+
+    def predict(self, picture: Picture, **options: Any) -> Segmentation:
+        """The class of each pixel of one picture, as ``contextzoo segment`` gives it, at the picture's own size.
+
+        Args:
+            picture: a file, a Pillow image, an array (H, W, 3) of bytes, or a tensor (3, H, W) of floats in 0..1.
+            options: window, overlap, tta, precision and batch of :class:`~lightning_app.segmenter.Options`.
+
+        Raises:
+            InputError: a picture or an option that cannot be used, or weights that do not say what they are.
+        """
+        return self.segmenter(Options(**options))(picture)
+
+    def segmenter(self, options: Options) -> Segmenter:
+        """What segments one picture after another."""
+        known = self.known
+        return Segmenter(self, known.protocol, known.classes, known.palette, options)
+
+    @property
+    def known(self) -> ModelInfo:
+        """What the weights know besides their numbers.
+
+        Raises:
+            InputError: they are not pretrained.
+        """
+        if self.info is None:
+            raise InputError(
+                "This model was made by hand, so its classes are not known: give it a ModelInfo as model.info, "
+                "or take one from load(weights)"
+            )
+        return self.info
 
     def outputs(self, images: Tensor) -> Outputs:
         """Prediction and side outputs, maps at the images' size.
@@ -145,3 +187,15 @@ class Segmentor(nn.Module):
             return logits
         height, width = images.shape[-2:]
         return resize(logits, self._padded_size(images), align_corners)[..., :height, :width]
+
+
+def _require_unit_range(images: Tensor) -> None:
+    """Refuse what would be segmented wrongly without a word; while a graph is recorded nothing is looked at."""
+    if not images.is_floating_point():
+        raise InputError(f"Images of {images.dtype}: give floats in 0..1 (divide by 255), or call predict(image)")
+    if torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export() or images.is_meta:
+        return
+    if images.is_cuda and torch.cuda.is_current_stream_capturing():
+        return
+    if images.numel() and (most := images.detach().amax().item()) > MOST:
+        raise InputError(f"Images up to {most:.4g}: give floats in 0..1 (divide by 255), or call predict(image)")

@@ -16,11 +16,12 @@ from tiny import CLASSES, PALETTE
 from weights import ENTRY, openmmlab_file, write_tiny
 
 import zoo
+from lightning_app import segmenter
 from lightning_app.cli import main
 from lightning_app.inference import Protocol, predict
 from lightning_app.overlay import class_shares, legend, overlay, percent
 from lightning_app.pretrained import load
-from lightning_app.tools import segment
+from lightning_app.segmentor import Segmentor
 
 ROOT = Path(__file__).parents[1]
 
@@ -81,16 +82,16 @@ def test_windows_as_asked(folder: Path) -> None:
         crop = (48, 64) if "64" in typed else (48, 48)
         how = Protocol("slide", crop=crop, stride=stride)
         if "tta" in typed:
-            how = Protocol("slide", crop=crop, stride=stride, scales=segment.SCALES, flip=True)
+            how = Protocol("slide", crop=crop, stride=stride, scales=segmenter.SCALES, flip=True)
         same = np.array(Image.open("out/a.png")) == expected(pixels, how)
         assert same.mean() > 0.99  # resizes of whole numbers round
 
 
 def test_a_large_image_is_seen_in_windows_and_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     pixels = photo("a.png", 100, 80)
-    monkeypatch.setattr(segment, "WHOLE", 5000)
-    monkeypatch.setattr(segment, "WINDOW", (32, 32))
-    monkeypatch.setattr(segment, "LOGITS", 4 * 3 * 42 * 42)  # tiles of 42 x 42 pixels
+    monkeypatch.setattr(segmenter, "WHOLE", 5000)
+    monkeypatch.setattr(segmenter, "WINDOW", (32, 32))
+    monkeypatch.setattr(segmenter, "LOGITS", 4 * 3 * 42 * 42)  # tiles of 42 x 42 pixels
     assert run("a.png") == 0
     how = Protocol("slide", crop=(32, 32))
     np.testing.assert_array_equal(np.array(Image.open("segmented/a.png")), expected(pixels, how))
@@ -107,8 +108,8 @@ def test_memory_grows_by_little_more_than_the_picture() -> None:
 import re
 from pathlib import Path
 from lightning_app.cli import main
-from lightning_app.tools import segment
-segment.LOGITS = 2**22
+from lightning_app import segmenter
+segmenter.LOGITS = 2**22
 def peak(name):
     assert main(["segment", name, "--weights", "tiny.safetensors", "--window", "250", "--overlap", "0"]) == 0
     return 1024 * int(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1])
@@ -161,7 +162,7 @@ def test_a_pattern_is_expanded(capsys: pytest.CaptureFixture[str]) -> None:
         ("nothing*.png", "nothing*.png: no such file"),
         ("photo.png --out .", "photo.png would be overwritten by its class map: give another --out"),
         ("photo.png other/photo.png", "would both be segmented to segmented/photo.png"),
-        ("photo.png --window 0", "'0' is not a size such as 512 1024, or 512"),
+        ("photo.png --window 0x5", "'0x5' is not a size such as 512 1024, or 512"),
         ("photo.png --overlap 1", "'1' is not a share from 0 to 0.9"),
         ("photo.png --batch -1", "--batch"),
         ("photo.png --device abacus", "'abacus' cannot be used here"),
@@ -189,14 +190,14 @@ def test_a_folder_that_cannot_be_written_to(capsys: pytest.CaptureFixture[str]) 
 
 def out_of_memory_above(monkeypatch: pytest.MonkeyPatch, pixels: int) -> None:
     """Let the model fail as the allocator does where a window has more pixels."""
-    forward = segment.Segmentor.forward
+    forward = Segmentor.forward
 
     def limited(self: Any, images: torch.Tensor) -> torch.Tensor:
         if images.shape[-2] * images.shape[-1] > pixels:
             raise RuntimeError("[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory")
         return forward(self, images)
 
-    monkeypatch.setattr(segment.Segmentor, "forward", limited)
+    monkeypatch.setattr(Segmentor, "forward", limited)
 
 
 def test_out_of_memory_halves_the_window_once(
@@ -226,7 +227,7 @@ def test_an_error_of_another_kind_is_not_taken_for_memory(monkeypatch: pytest.Mo
         raise RuntimeError("shapes do not match")
 
     photo("a.png")
-    monkeypatch.setattr(segment.Segmentor, "forward", broken)
+    monkeypatch.setattr(Segmentor, "forward", broken)
     with pytest.raises(RuntimeError, match="shapes"):
         run("a.png")
 

@@ -51,6 +51,21 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     image = _open(path)
     if image.info["deep"]:
         raise BadFile(path, ("More than 8 bits a channel",), "Scale the values you need to 0..255 and save as 8-bit.")
+    return _rgb(image)
+
+
+def rgb_pixels(image: Image.Image) -> NDArray[np.uint8]:
+    """The same of an image that is open already.
+
+    Raises:
+        InputError: more than 8 bits a channel.
+    """
+    if image.mode[0] in "IF":
+        raise InputError(f"A picture of mode {image.mode}: scale the values you need to 0..255 and make it 8-bit")
+    return _rgb(ImageOps.exif_transpose(image))
+
+
+def _rgb(image: Image.Image) -> NDArray[np.uint8]:
     if image.mode != "RGB":
         image = image.convert("RGB")
     width, height = image.size

@@ -2,57 +2,77 @@
 
 import argparse
 import json
-import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass
 from glob import glob
-from itertools import chain
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor
 
-from lightning_app.data.images import SUFFIXES, BadFile, read_image
+from lightning_app.data.images import SUFFIXES, BadFile
 from lightning_app.errors import InputError
 from lightning_app.explain import closest
 from lightning_app.files import replacing
-from lightning_app.inference import Protocol, Size, fitted, predict_classes
-from lightning_app.overlay import Colours, blend, class_shares, overlay, percent
+from lightning_app.inference import Protocol, Size
+from lightning_app.overlay import blend, percent
 from lightning_app.pretrained import load
-from lightning_app.segmentor import Segmentor
+from lightning_app.segmenter import CLOSER, PRECISIONS, Advance, Options, Segmenter
 
 VIDEOS: Final = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm"})
-PRECISIONS: Final = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-SCALES: Final = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)  # of --tta, those of the field's multi-scale figures
-WHOLE: Final = 2048 * 1024  # pixels: larger images are seen in windows where the protocol has neither box nor windows
-WINDOW: Final = (1024, 1024)
-JPEG_SIDE: Final = 65_500  # pixels that the format can hold
-LOGITS: Final = 192 * 2**20  # bytes of logits that are held at once
 
-Ids = NDArray[np.uint8]
-Advance = Callable[[float], None]
+
+@dataclass
+class _Work:
+    """What one command line does to each of its files."""
+
+    segmenter: Segmenter
+    weights: str  # their name
+    has_spoken: bool = False  # of windows that nobody asked for
+
+    def say_windows(self, source: Path, size: Size) -> None:
+        """Once, that large images are seen in windows, and how to have it otherwise."""
+        if self.has_spoken or self.segmenter.options.window != "auto" or not self.segmenter.is_large(size):
+            return
+        self.has_spoken = True
+        how = self.segmenter.protocol(size)
+        assert how.crop is not None
+        height, width = how.crop
+        if how.fit is None:
+            seen = f"is seen in windows of {width}x{height}"
+        else:
+            times = max(size) / max(height, width)
+            seen = (
+                f"is {times:.0f} times as wide and high as what {self.weights} knows: seen as a whole of "
+                f"{width}x{height}, and {CLOSER[-1]:g} times closer in windows of that size"
+            )
+        print(
+            f"{source}, {size[1]}x{size[0]}, {seen}. --window none: the whole alone; "
+            "--window H W: at its own resolution",
+            file=sys.stderr,
+        )
 
 
 def main(args: Sequence[str]) -> int:
     """Segment everything that was named; 1 where some of it could not be."""
     options = _parse(args)
     sources = _sources(options.inputs, options.out)
-    segmenter = Segmenter(load(options.weights, device=options.device), options)
+    asked = Options(options.window, options.overlap, options.tta, options.precision, options.batch)
+    model = load(options.weights, device=options.device)
+    work = _Work(model.segmenter(asked), model.known.name)
     skipped = 0
     with _progress(len(sources)) as advance, _images_of_any_size():
         for target, source in sources.items():
             segment = _segment_video if _is_video(source) else _segment_image
             try:
-                print(segment(segmenter, source, target, advance), flush=True)
+                print(segment(work, source, target, advance), flush=True)
             except BadFile as error:
                 skipped += 1
                 print(error, file=sys.stderr)
@@ -66,97 +86,7 @@ def main(args: Sequence[str]) -> int:
     return int(skipped > 0)
 
 
-class Segmenter:
-    """Images to class numbers, by the protocol of the weights and what was asked on top of it.
-
-    When memory runs out, the window is halved once and stays so.
-    """
-
-    def __init__(self, model: Segmentor, options: argparse.Namespace) -> None:
-        assert model.info is not None
-        self.model, self.info, self.options = model, model.info, options
-        self.halved = False
-
-    def __call__(self, image: NDArray[np.uint8], advance: Advance) -> Ids:
-        """Class numbers; ``advance`` hears of each share of the pixels that is done.
-
-        Shape: (H, W, 3) -> (H, W).
-
-        Raises:
-            MemoryError: half the window is too much as well.
-        """
-        ids = self._attempt(image, advance)
-        if ids is None and not self.halved:
-            self.halved = True
-            crop = self.protocol((image.shape[0], image.shape[1])).crop
-            assert crop is not None
-            print(f"Out of memory: going on in windows of {crop[0]}x{crop[1]}", file=sys.stderr)
-            ids = self._attempt(image, advance)
-        if ids is None:
-            raise MemoryError
-        return ids
-
-    def _attempt(self, image: NDArray[np.uint8], advance: Advance) -> Ids | None:
-        """Class numbers; None where memory runs out."""
-        try:
-            return self._classes(image, advance)
-        except (MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
-                raise
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        return None
-
-    def protocol(self, size: Size) -> Protocol:
-        """How an image of this size is looked at."""
-        options, how = self.options, self.info.protocol
-        if options.window:
-            how = replace(how, mode="slide", crop=options.window, stride=None, fit=None)
-        elif how.mode == "whole" and how.fit is None and size[0] * size[1] > WHOLE:
-            how = replace(how, mode="slide", crop=WINDOW, stride=None)
-        if self.halved:
-            height, width = how.crop if how.mode == "slide" and how.crop else fitted(size, how)
-            how = replace(how, mode="slide", crop=(-(-height // 2), -(-width // 2)), stride=None)
-        if options.overlap is not None and how.crop:
-            down, across = (max(round(side * (1 - options.overlap)), 1) for side in how.crop)
-            how = replace(how, stride=(down, across))
-        if options.tta:
-            how = replace(how, scales=SCALES, flip=True)
-        return replace(how, antialias=how.antialias or how.fit is not None, batch=options.batch)
-
-    @torch.inference_mode()
-    def _classes(self, image: NDArray[np.uint8], advance: Advance) -> Ids:
-        pixels = torch.from_numpy(image).permute(2, 0, 1)[None]
-        height, width = image.shape[:2]
-        how = self.protocol((height, width))
-        ids = np.empty((height, width), dtype=np.uint8)
-        for place, classes in predict_classes(self._logits, pixels, (height, width), how, self._tile(how)):
-            ids[place] = classes[0].to("cpu", torch.uint8).numpy()
-            advance(classes[0].numel() / ids.size)
-        return ids
-
-    def _logits(self, pixels: Tensor) -> Tensor:
-        device = torch.device(self.options.device)
-        images = pixels.to(device).float() / 255
-        dtype = PRECISIONS[self.options.precision]
-        with torch.autocast(device.type, dtype, enabled=dtype is not None):
-            logits: Tensor = self.model(images)
-        return logits
-
-    def _tile(self, how: Protocol) -> Size:
-        """As many columns of the height of a window as have logits that fit, in whole steps of the windows.
-
-        Where views are resized, a square of a quarter of that, since a resize needs room.
-        """
-        room = LOGITS // (4 * len(self.info.classes))
-        if how.mode == "whole" or how.fit or how.crop is None or self.options.tta:
-            side = math.isqrt(room // 4)
-            return side, side
-        across = how.stride[1] if how.stride else round(how.crop[1] * 2 / 3) or 1
-        return how.crop[0], max(room // how.crop[0] // across, 1) * across
-
-
-def _segment_image(segmenter: Segmenter, source: Path, target: Path, advance: Advance) -> str:
+def _segment_image(work: _Work, source: Path, target: Path, advance: Advance) -> str:
     """Write the three files of one image; returns the line to print."""
     done = 0.0
 
@@ -166,35 +96,23 @@ def _segment_image(segmenter: Segmenter, source: Path, target: Path, advance: Ad
         advance(share)
 
     try:
-        image = read_image(source)
-        ids = segmenter(image, follow)
+        seen = work.segmenter(source, follow)
     finally:
         advance(1 - done)
-    info = segmenter.info
-    with replacing(_named(target, ".png")) as path:
-        _class_map(ids, info.palette).save(path, "PNG")
-    picture = overlay(image, ids, info.classes, info.palette)
-    picture.thumbnail((JPEG_SIDE, JPEG_SIDE))
-    with replacing(_named(target, "_overlay.jpg")) as path:
-        picture.save(path, "JPEG", quality=90)
-    shares = class_shares(ids, len(info.classes))
-    _write_json(segmenter, source, target, (ids.shape[0], ids.shape[1]), shares)
-    return _line(segmenter, source, _named(target, ".png"), shares)
+    size = (seen.mask.shape[0], seen.mask.shape[1])
+    work.say_windows(source, size)
+    seen.save(_named(target, ".png"))
+    seen.save_overlay(_named(target, "_overlay.jpg"))
+    _write_json(work, source, target, size, seen.protocol, seen.shares)
+    return _line(source, _named(target, ".png"), seen.shares)
 
 
-def _class_map(ids: Ids, palette: Colours) -> Image.Image:
-    """A palette image whose pixels are class numbers."""
-    image = Image.fromarray(ids)
-    image.putpalette(bytes(chain.from_iterable(palette)))
-    return image
-
-
-def _segment_video(segmenter: Segmenter, source: Path, target: Path, advance: Advance) -> str:
+def _segment_video(work: _Work, source: Path, target: Path, advance: Advance) -> str:
     """Write the coloured video and the class shares over all its frames; returns the line to print."""
     import av
 
-    info = segmenter.info
-    shares, count = np.zeros(len(info.classes)), 0
+    pixels: dict[str, float] = {}  # shares of all frames, added up
+    count = 0
     try:
         with (
             replacing(_named(target, "_overlay.mp4")) as path,
@@ -208,9 +126,10 @@ def _segment_video(segmenter: Segmenter, source: Path, target: Path, advance: Ad
                 upright = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
                 height, width = upright.shape[0] // 2 * 2, upright.shape[1] // 2 * 2  # the codec needs even sides
                 image = np.ascontiguousarray(upright[:height, :width], dtype=np.uint8)
-                ids = segmenter(image, lambda share: None)
-                shares, count = shares + class_shares(ids, len(info.classes)), count + 1
-                blend(image, ids, info.palette, out=image)
+                seen = work.segmenter(image)
+                pixels = {name: pixels.get(name, 0) + seen.shares.get(name, 0) for name in {**pixels, **seen.shares}}
+                count += 1
+                blend(image, seen.mask, seen.palette, out=image)
                 if count == 1:
                     out.height, out.width = height, width
                 coloured.mux(out.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
@@ -221,31 +140,31 @@ def _segment_video(segmenter: Segmenter, source: Path, target: Path, advance: Ad
     if not count:
         raise BadFile(source, ("No frames",), "Get the file again.")
     size = (height, width)
-    _write_json(segmenter, source, target, size, list(shares / count), frames=count)
-    return _line(segmenter, source, _named(target, "_overlay.mp4"), list(shares / count))
+    shares = {name: pixels[name] / count for name in sorted(pixels, key=pixels.__getitem__, reverse=True)}
+    work.say_windows(source, size)
+    _write_json(work, source, target, size, work.segmenter.protocol(size), shares, frames=count)
+    return _line(source, _named(target, "_overlay.mp4"), shares)
 
 
 def _write_json(
-    segmenter: Segmenter, source: Path, target: Path, size: Size, shares: Sequence[float], **more: Any
+    work: _Work, source: Path, target: Path, size: Size, how: Protocol, shares: Mapping[str, float], **more: Any
 ) -> None:
-    info = segmenter.info
-    ranked = sorted(zip(info.classes, shares, strict=True), key=lambda pair: -pair[1])
     content = {
         "image": str(source),
         "height": size[0],
         "width": size[1],
         **more,
-        "weights": info.name,
-        "protocol": {key: value for key, value in asdict(segmenter.protocol(size)).items() if value},
-        "classes": {name: share for name, share in ranked if share},
+        "weights": work.weights,
+        "protocol": {key: value for key, value in asdict(how).items() if value},
+        "classes": shares,
     }
     with replacing(_named(target, ".json")) as path:
         path.write_text(json.dumps(content, indent=1))
 
 
-def _line(segmenter: Segmenter, source: Path, result: Path, shares: Sequence[float]) -> str:
-    ranked = sorted(zip(shares, segmenter.info.classes, strict=True), reverse=True)
-    return f"{source}: {', '.join(f'{percent(share)} {name}' for share, name in ranked[:3] if share)} -> {result}"
+def _line(source: Path, result: Path, shares: Mapping[str, float]) -> str:
+    largest = ", ".join(f"{percent(share)} {name}" for name, share in list(shares.items())[:3])
+    return f"{source}: {largest} -> {result}"
 
 
 def _named(target: Path, ending: str) -> Path:
@@ -300,10 +219,6 @@ def _is_video(path: Path) -> bool:
     return path.suffix.lower() in VIDEOS
 
 
-def _is_out_of_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
 @contextmanager
 def _images_of_any_size() -> Iterator[None]:
     """Pillow refuses large images lest somebody else's file fill the memory; these are the user's own."""
@@ -343,13 +258,20 @@ def _parse(args: Sequence[str]) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("inputs", nargs="+", metavar="PHOTO|FOLDER|GLOB|VIDEO")
-    add("--weights", required=True, metavar="ID|PATH", help="of the zoo (contextzoo zoo list), of a run, or a file")
+    add(
+        "--weights",
+        required=True,
+        metavar="ID|PATH",
+        help="of the zoo (contextzoo zoo list); a run's name or folder, last, best; or a file",
+    )
     add("--out", type=Path, default=Path("segmented"), metavar="DIR", help="default: segmented")
     add(
         "--window",
         type=_window,
-        metavar="H W|N",
-        help="look at images at their own resolution, in windows of this size; default: as the weights were measured",
+        default="auto",
+        metavar="H W|N|none",
+        help="look at images at their own resolution, in windows of this size; none: at the whole, however large; "
+        "default: as the weights were measured, with windows where an image is much larger than what they know",
     )
     add("--overlap", type=_overlap, metavar="SHARE", help="of neighbouring windows, 0 to 0.9; default: 0.33")
     add("--tta", action="store_true", help="average over six scales, each mirrored as well: slower and better")
@@ -369,10 +291,12 @@ def _joined(args: Sequence[str]) -> list[str]:
     return joined
 
 
-def _window(text: str) -> Size:
+def _window(text: str) -> Size | str:
+    if text in ("auto", "none", "0"):
+        return text.replace("0", "none")
     sides = text.split("x")
     if len(sides) > 2 or not all(side.isdecimal() and int(side) for side in sides):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 512 1024, or 512")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 512 1024, or 512, and not none")
     return int(sides[0]), int(sides[-1])
 
 
