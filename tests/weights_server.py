@@ -1,5 +1,6 @@
 """A web server on the loopback that serves one file in every wrong way, and a copy of the zoo that fetches there."""
 
+import gzip
 import hashlib
 import os
 import random
@@ -9,8 +10,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -76,6 +77,9 @@ class _Handler(BaseHTTPRequestHandler):
         start = int(self.headers["Range"].removeprefix("bytes=").rstrip("-")) if self.headers["Range"] else 0
         if name in ("404", "403", "500"):
             self.send_error(int(name))
+        elif name in HOSTILE:
+            with suppress(OSError):  # the client has had enough
+                HOSTILE[name](self, start)
         elif name == "busy" and nth < 3:
             self.send_error(503)
         elif name == "hang":
@@ -122,7 +126,115 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.state.release.wait(20 if self.path.endswith("stall") else 0.5)
         self.wfile.write(body[half:])
 
+    def redirect(self, to: str | None) -> None:
+        self.send_response(302)
+        if to is not None:
+            self.send_header("Location", to)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def begin(self, *lines: str, status: str = "200 OK") -> None:
+        """Status and headers as they are given, right or wrong."""
+        self.wfile.write("".join(f"{line}\r\n" for line in (f"HTTP/1.1 {status}", *lines, "")).encode("latin1"))
+
+    def drip(self, piece: bytes, seconds: float = 0.02) -> None:
+        """The piece again and again, until the client goes."""
+        while not self.server.state.release.wait(seconds):
+            self.wfile.write(piece)
+
     def log_message(self, *args: Any) -> None: ...
+
+
+def _endless(handler: _Handler, start: int) -> None:
+    handler.begin()
+    handler.wfile.write(CONTENT)
+    handler.drip(bytes(PIECE), 0)
+
+
+def _endless_chunks(handler: _Handler, start: int) -> None:
+    handler.begin("Transfer-Encoding: chunked")
+    handler.drip(b"%x\r\n%s\r\n" % (PIECE, bytes(PIECE)), 0)
+
+
+def _bomb(handler: _Handler, start: int) -> None:
+    handler.begin("Content-Encoding: gzip")
+    handler.wfile.write(gzip.compress(CONTENT + bytes(40_000_000), 1))
+
+
+def _promise(length: str, status: str = "200 OK", *lines: str) -> Callable[[_Handler, int], None]:
+    def send(handler: _Handler, start: int) -> None:
+        handler.begin(f"Content-Length: {length}", *lines, status=status)
+        handler.wfile.write(CONTENT)
+        handler.drip(bytes(PIECE), 0)
+
+    return send
+
+
+def _trickle(handler: _Handler, start: int) -> None:
+    handler.begin(f"Content-Length: {len(CONTENT)}")
+    handler.drip(b"x")
+
+
+def _trickled_status(handler: _Handler, start: int) -> None:
+    handler.wfile.write(b"HTTP/1.1 200 ")
+    handler.drip(b"O")
+
+
+def _trickled_headers(handler: _Handler, start: int) -> None:
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
+    handler.drip(b"A: b\r\n")
+
+
+def _trickled_chunk(handler: _Handler, start: int) -> None:
+    handler.begin("Transfer-Encoding: chunked")
+    handler.wfile.write(b"5;")
+    handler.drip(b"x")
+
+
+def _never_ready(handler: _Handler, start: int) -> None:
+    handler.drip(b"HTTP/1.1 102 Processing\r\n\r\n")
+
+
+def _steady(handler: _Handler, start: int) -> None:
+    """20 kB a second."""
+    handler.begin(
+        f"Content-Length: {len(CONTENT) - start}",
+        f"Content-Range: bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}",
+        status="206 Partial Content" if start else "200 OK",
+    )
+    for offset in range(start, len(CONTENT), 1000):
+        handler.wfile.write(CONTENT[offset : offset + 1000])
+        handler.server.state.release.wait(0.05)
+
+
+HOSTILE: dict[str, Callable[[_Handler, int], None]] = {
+    "endless": _endless,
+    "endless-chunks": _endless_chunks,
+    "bomb": _bomb,
+    "promise": _promise(str(10**15)),
+    "huge-promise": _promise("9" * 400),
+    "negative": _promise("-5"),
+    "no-number": _promise("many"),
+    "other-part": _promise(str(len(CONTENT)), "206 Partial Content", "Content-Range: bytes 1000-2000/3000"),
+    "no-content": _promise("0", "204 No Content"),
+    "escape": _promise("0", "503 \x1b[2Jgone\x07"),
+    "garbage": lambda handler, start: handler.drip(b"\x00\xff\x1b[2J" * 100, 0),
+    "hung-up": lambda handler, start: None,
+    "trickle": _trickle,
+    "trickled-status": _trickled_status,
+    "trickled-headers": _trickled_headers,
+    "trickled-chunk": _trickled_chunk,
+    "never-ready": _never_ready,
+    "to-file": lambda handler, start: handler.redirect("file:///etc/passwd"),
+    "to-ftp": lambda handler, start: handler.redirect("ftp://127.0.0.1/x"),
+    "to-data": lambda handler, start: handler.redirect("data:text/plain,x"),
+    "to-odd": lambda handler, start: handler.redirect("http://[::1/x"),
+    "to-nowhere": lambda handler, start: handler.redirect(None),
+    "to-itself": lambda handler, start: handler.redirect("/to-itself"),
+    "to-home": lambda handler, start: handler.redirect(f"http://127.0.0.1:{handler.server.server_port}/good"),
+    "to-home-by-name": lambda handler, start: handler.redirect(f"http://localhost:{handler.server.server_port}/good"),
+    "steady": _steady,
+}
 
 
 class _HTTPServer(ThreadingHTTPServer):

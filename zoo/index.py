@@ -20,7 +20,8 @@ _OF_FILE: Final = frozenset({"id", "head", "name", "paper"})  # told by the file
 _DERIVED: Final = frozenset({"data_licence", "commercial"})  # told by the dataset
 _ENTRY_KEYS: Final = FIELDS.keys() - _OF_FILE - _DERIVED | {"model"}
 _LONGEST_NAME: Final = 200  # characters of what was typed that are compared with names
-_LARGEST_FILE: Final = 4 * 10**6  # bytes of an index file; the largest of ours has 27 kB
+_LARGEST_FILE: Final = 10**6  # bytes of an index file; the largest of ours has 27 kB
+_MOST_DOTS: Final = 200  # in a line: the time to read a dotted key grows with the square of its parts
 _BACKBONE_KEYS: Final = ("name", "output_stride", "changes", "upstream")
 _MODEL_KEYS: Final = ("decode_head", "auxiliary_head")
 
@@ -226,7 +227,8 @@ def _values(head: str, table: Mapping[str, Any], models: Mapping[str, Mapping[st
     if "dataset" in values:
         dataset = _lookup("dataset", values["dataset"], datasets())
         values["data_licence"] = dataset.terms
-        permissive = all(str(values.get(name)) in PERMISSIVE for name in ("code_licence", "weights_licence"))
+        licences = [values.get(name) for name in ("code_licence", "weights_licence")]
+        permissive = all(isinstance(licence, str) and licence in PERMISSIVE for licence in licences)
         values["commercial"] = dataset.commercial if permissive else "no"
     for name, needed in FIELDS.items():
         if needed and name not in values and name not in _OF_FILE:
@@ -284,13 +286,16 @@ def text_of(path: Path) -> str:
 
 
 def _parse(path: Path, text: str) -> dict[str, Any]:
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.count(".") > _MOST_DOTS:
+            raise ZooError(f"{path}:{number}: over {_MOST_DOTS} dots in a line")
     try:
         return tomllib.loads(text)
     except RecursionError:
         raise ZooError(f"{path}: tables inside tables without end") from None
     except ValueError as error:  # of TOML, or of a number with more digits than Python reads
-        line = re.search(r"at line (\d+)", str(error))
-        raise ZooError(f"{path}:{line[1] if line else text.count(chr(10))}: {shown(str(error))}") from None
+        place = re.search(r"at line (\d+)", str(error))
+        raise ZooError(f"{path}:{place[1] if place else text.count(chr(10))}: {shown(str(error))}") from None
 
 
 def _line(text: str, header: str, key: str = "") -> int:
