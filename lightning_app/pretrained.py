@@ -8,6 +8,7 @@ from argparse import ArgumentError
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 import zoo
+from lightning_app import runs
 from lightning_app.backbone import Backbone
 from lightning_app.convert import openmmlab
 from lightning_app.data.facts import palette_from_hex, voc_palette
@@ -46,8 +48,8 @@ def load(weights: str | Path, *, device: str | torch.device = "cpu") -> Segmento
 
     Args:
         weights: an id of the zoo (fetched and verified); a checkpoint of ``contextzoo fit`` (EMA weights where the run
-            kept them); a file that ``contextzoo zoo publish`` wrote; or a published OpenMMLab file, which is recognised
-            by its name.
+            kept them), the name or folder of its run, best or last of the newest run; a file that ``contextzoo zoo
+            publish`` wrote, or its folder; or a published OpenMMLab file, which is recognised by its name.
 
     Raises:
         InputError: no such id or file, or a file that does not say how to build its model.
@@ -71,8 +73,14 @@ def _find(weights: str | Path) -> tuple[Path, ZooEntry | None]:
         if not path.is_file():
             raise InputError(f"{path}: no such file")
         return path, None
+    word = str(weights)
+    if not is_known(word):
+        if found := runs.weights_of(word):
+            return found, None
+        if close := get_close_matches(word, runs.names(), n=1):
+            raise InputError(f'No weights "{word}" in the zoo or in {runs.RUNS}/. Did you mean the run "{close[0]}"?')
     try:
-        entry = zoo.get(str(weights))
+        entry = zoo.get(word)
         return download.fetch(entry, say=lambda line: print(line, file=sys.stderr)), entry
     except ZooError as error:
         raise InputError(str(error)) from None

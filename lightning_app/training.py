@@ -28,10 +28,10 @@ from lightning_app.inference import Protocol
 from lightning_app.patchify import Patchify  # noqa: F401
 from lightning_app.pretrained import find, load
 from lightning_app.registry import HEADS
+from lightning_app.runs import RUNS, WORDS, newest, run_of, weights_of
 from lightning_app.segmentor import ModelInfo, Segmentor
 from lightning_app.task import SegmentationTask
 
-RUNS = Path("runs")
 BASE = configs.FOLDER / "base.yaml"
 FROM_DATA = ("num_classes", "ignore_index", "class_names", "palette")
 RUN_VARIABLE = "CONTEXTZOO_RUN"  # tells the other processes of a run, which read the same command line, its folder
@@ -270,7 +270,7 @@ class _CLI(LightningCLI):
     def _run_folder(self, config: Any) -> Path:
         if RUN_VARIABLE in os.environ and "LOCAL_RANK" in os.environ:
             return Path(os.environ[RUN_VARIABLE])
-        resumed = self.checkpoint and _run_of(self.checkpoint.path)
+        resumed = self.checkpoint and run_of(self.checkpoint.path)
         if config.run:
             folder: Path = RUNS / config.run
         elif resumed:
@@ -301,7 +301,7 @@ class _CLI(LightningCLI):
         changes += [f"{key} -> {new}" for key, new in now.items() if key not in before and new is not None]
         override = f" You override: {', '.join(changes)}." if changes else ""
         verb = "Resuming" if self.subcommand == "fit" else "Loading"
-        place = _run_of(self.checkpoint.path) or self.checkpoint.path
+        place = run_of(self.checkpoint.path) or self.checkpoint.path
         rank_zero_only(print)(f"{verb} {place} at step {self.checkpoint.step}.{override}")
 
 
@@ -383,13 +383,15 @@ def _find_checkpoint(verb: str, name: str | None, run: str | None) -> _Checkpoin
     if name is None or name == "null":
         return None
     path = Path(name)
-    if name in ("last", "best"):
-        found = sorted(RUNS.glob(f"{run or '*'}/checkpoints/{name}.ckpt"), key=lambda file: file.stat().st_mtime)
-        if not found:
+    if name in WORDS:
+        found = newest(name, run)
+        if found is None:
             raise InputError(
                 f"--ckpt_path {name}: no {RUNS}/{run or '*'}/checkpoints/{name}.ckpt; give the file itself"
             )
-        path = found[-1]
+        path = found
+    elif not path.is_file():
+        path = weights_of(name) or path
     if not path.is_file():
         raise InputError(f"--ckpt_path {name}: no such file; give a .ckpt file, last or best")
     try:
@@ -401,8 +403,3 @@ def _find_checkpoint(verb: str, name: str | None, run: str | None) -> _Checkpoin
     parts = ("model", "data", "trainer", "seed_everything") if verb == "fit" else ("model", "data")
     config = {part: content["config"][part] for part in parts}
     return _Checkpoint(path, int(content["global_step"]), content["hyper_parameters"]["num_classes"], config)
-
-
-def _run_of(checkpoint: Path) -> Path | None:
-    """The folder of the run that wrote a checkpoint."""
-    return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else None

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = (  # a room imports from its own and from those of the floors below
     {"errors", "files", "tables", "zoo"},
-    {"registry", "configs", "losses", "metrics", "inference", "timm_changes"},
+    {"registry", "configs", "runs", "losses", "metrics", "inference", "timm_changes"},
     {"blocks", "data", "timm_context", "overlay", "usage"},
     {"segmentation"},
     {"heads", "backbone", "callbacks", "segmenter"},

@@ -14,8 +14,9 @@ from lightning_app import configs
 from lightning_app.data.context_probe import ContextProbe
 from lightning_app.errors import InputError
 from lightning_app.pretrained import load
+from lightning_app.runs import RUNS
 from lightning_app.tables import print_table
-from lightning_app.training import RUNS, train
+from lightning_app.training import train
 
 HEADS = ("FCN", "NonLocal")
 RECIPE = "recipes/context_probe"

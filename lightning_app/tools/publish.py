@@ -37,6 +37,7 @@ from lightning_app.pretrained import (
     read_config,
 )
 from lightning_app.registry import HEADS, Entry
+from lightning_app.runs import weights_of
 from lightning_app.segmentor import Segmentor
 from zoo import ZooError, index, writing
 
@@ -364,6 +365,12 @@ class _Parser(argparse.ArgumentParser):
         raise InputError(f"{message} ({self.prog} --help)")
 
 
+def _checkpoint(word: str) -> Path:
+    """A file, or what a run's name or folder, best or last means."""
+    path = Path(word)
+    return path if path.is_file() else weights_of(word) or path
+
+
 def _parse(args: Sequence[str]) -> argparse.Namespace:
     parser = _Parser(
         prog="contextzoo zoo publish",
@@ -372,7 +379,7 @@ def _parse(args: Sequence[str]) -> argparse.Namespace:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("checkpoint", type=Path, metavar="CKPT", help="of contextzoo fit; EMA weights where the run kept them")
+    add("checkpoint", type=_checkpoint, metavar="CKPT|RUN", help="its EMA weights where it kept them")
     add("--id", required=True, help="HEAD_BACKBONE_DATASET-CROP_SCHEDULE in lower case")
     add("--to", default=str(SHIPS), metavar="DIR|hf://USER/REPO", help=f"default: {SHIPS.name}, to ship with the code")
     add("--raw", action="store_true", help="the weights as trained, where the run also averaged them (EMA)")

@@ -1,0 +1,54 @@
+"""Runs on this machine: where they lie, and which file of theirs a word means."""
+
+from pathlib import Path
+
+from lightning_app.errors import InputError
+
+RUNS = Path("runs")
+CHECKPOINTS = "checkpoints"  # of a run's folder
+WORDS = ("best", "last")
+
+
+def newest(word: str, run: str | None = None) -> Path | None:
+    """The best or last checkpoint of a run, of the one that wrote last where none is named."""
+    found = RUNS.glob(f"{run or '*'}/{CHECKPOINTS}/{word}.ckpt")
+    return max(found, key=lambda file: file.stat().st_mtime, default=None)
+
+
+def weights_of(word: str) -> Path | None:
+    """The weights that a word means: best or last of the newest run, a run's name, its folder, or a published folder.
+
+    None where it means no run.
+
+    Raises:
+        InputError: the run has no weights yet, or there is no run at all.
+    """
+    if word in WORDS:
+        if path := newest(word):
+            return path
+        raise InputError(f"{word}: no {RUNS}/*/{CHECKPOINTS}/{word}.ckpt here; name a run, its folder or a file")
+    for folder in (Path(word), RUNS / word):
+        if folder.is_dir():
+            return _in(folder)
+    return None
+
+
+def names() -> list[str]:
+    """Every run that has checkpoints."""
+    return sorted(path.parent.name for path in RUNS.glob(f"*/{CHECKPOINTS}"))
+
+
+def run_of(checkpoint: Path) -> Path | None:
+    """The folder of the run that wrote a checkpoint."""
+    return checkpoint.parent.parent if checkpoint.parent.name == CHECKPOINTS else None
+
+
+def _in(folder: Path) -> Path:
+    for place in (folder / CHECKPOINTS, folder):
+        for word in WORDS:
+            if (path := place / f"{word}.ckpt").is_file():
+                return path
+    published = list(folder.glob("*.safetensors"))
+    if len(published) == 1:
+        return published[0]
+    raise InputError(f"{folder} holds no weights: neither {CHECKPOINTS}/best.ckpt nor last.ckpt, nor one .safetensors")
