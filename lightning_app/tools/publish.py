@@ -271,6 +271,7 @@ def _move(options: argparse.Namespace, stage: Path) -> Path:
     for file in files:
         file.rename(complete / file.name)
     complete.rename(folder)
+    stage.rmdir()
     return folder
 
 
