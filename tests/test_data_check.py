@@ -92,7 +92,7 @@ FAULTS = {
     ),
     "truncated image": ("Unreadable: img_0003.png (", r"images/train/img_0003\.png: Unreadable \(.*\)\. Get the file"),
     "truncated mask": ("Unreadable: img_0003.png (", r"masks/train/img_0003\.png: Unreadable \(.*\)\. Get the file"),
-    "empty": ("Unreadable: img_0003.png (", r"img_0003\.png: Unreadable \(cannot identify"),
+    "empty": ("Unreadable: img_0003.png (", r"img_0003\.png: Unreadable \(the file is empty\)"),
     "16-bit grey": ("More than 8 bits a channel: img_0003.png.", r"img_0003\.png: More than 8 bits a channel\. Scale"),
     "16-bit rgb": ("More than 8 bits a channel: img_0003.png.", r"img_0003\.png: More than 8 bits a channel\. Scale"),
     "float": ("More than 8 bits a channel: img_0003.tif.", r"img_0003\.tif: More than 8 bits a channel\. Scale"),

@@ -139,8 +139,9 @@ def test_a_bad_image_is_reported_and_skipped(capsys: pytest.CaptureFixture[str])
     Path("in/notes.txt").write_text("no picture either")
     assert run("in --out out") == 1
     err = capsys.readouterr().err
-    assert err.splitlines()[0].startswith("in/b.jpg: Unreadable")
-    assert err.splitlines()[1] == "2 of 3 segmented, 1 skipped"
+    assert err.splitlines()[0] == "in: 1 file of other types left out (.txt 1)"
+    assert err.splitlines()[1].startswith("in/b.jpg: Unreadable")
+    assert err.splitlines()[2] == "2 of 3 segmented, 1 skipped"
     written = {path.relative_to("out").as_posix() for path in Path("out").rglob("*") if path.is_file()}
     assert written == {f"{stem}{end}" for stem in ("a", "deep/c") for end in (".png", "_overlay.jpg", ".json")}
 

@@ -22,7 +22,8 @@ from torchvision.transforms.v2 import functional as F
 
 from lightning_app.data.base import Sample, SegmentationDataModule, SegmentationDataset, Stage
 from lightning_app.data.facts import DatasetFacts
-from lightning_app.data.images import SUFFIXES, BadFile, MaskReader, image_size, read_image, require_same_size
+from lightning_app.data.images import SUFFIXES, BadFile, image_size, read_image, require_same_size
+from lightning_app.data.masks import MaskReader
 from lightning_app.data.sampler import seeded
 from lightning_app.data.transforms import PhotometricJitter, RandomScaleCrop
 from lightning_app.errors import InputError

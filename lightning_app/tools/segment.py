@@ -13,11 +13,10 @@ from typing import Any, Final, NoReturn
 
 import numpy as np
 import torch
-from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from lightning_app.data.images import SUFFIXES, BadFile
+from lightning_app.data.images import LIMIT_VARIABLE, MAX_PIXELS, SUFFIXES, BadFile, left_out, regular_file
 from lightning_app.errors import InputError
 from lightning_app.explain import closest
 from lightning_app.files import replacing
@@ -68,7 +67,7 @@ def main(args: Sequence[str]) -> int:
     model = load(options.weights, device=options.device)
     work = _Work(model.segmenter(asked), model.known.name)
     skipped = 0
-    with _progress(len(sources)) as advance, _images_of_any_size():
+    with _progress(len(sources)) as advance:
         for target, source in sources.items():
             segment = _segment_video if _is_video(source) else _segment_image
             try:
@@ -115,6 +114,7 @@ def _segment_video(work: _Work, source: Path, target: Path, advance: Advance) ->
     count = 0
     try:
         with (
+            regular_file(source),
             replacing(_named(target, "_overlay.mp4")) as path,
             av.open(str(source)) as video,
             av.open(str(path), "w", format="mp4") as coloured,
@@ -206,28 +206,20 @@ def _files(name: str) -> tuple[Path, list[Path]]:
     else:
         paths = [Path(match) for match in glob(name, recursive=True)]  # noqa: PTH207, which takes no absolute pattern
         if not paths:
-            known = [each.name for each in path.parent.glob("*")] if path.parent.is_dir() else []
-            raise InputError(f"{name}: no such file or folder.{closest(path.name, known)}")
+            there = [each.name for each in path.parent.glob("*")] if path.parent.is_dir() else []
+            raise InputError(f"{name}: no such file or folder.{closest(path.name, there)}")
         root = Path(os.path.commonpath([each.parent for each in paths]))
-    paths = sorted(each for each in paths if each.suffix.lower() in SUFFIXES | VIDEOS)
+    known = SUFFIXES | VIDEOS
+    if others := left_out(each for each in paths if each.suffix.lower() not in known):
+        print(f"{name}: {others}", file=sys.stderr)
+    paths = sorted(each for each in paths if each.suffix.lower() in known)
     if not paths:
-        raise InputError(f"{name}: no images or videos there (known: {' '.join(sorted(SUFFIXES | VIDEOS))})")
+        raise InputError(f"{name}: no images or videos there (known: {' '.join(sorted(known))})")
     return root, paths
 
 
 def _is_video(path: Path) -> bool:
     return path.suffix.lower() in VIDEOS
-
-
-@contextmanager
-def _images_of_any_size() -> Iterator[None]:
-    """Pillow refuses large images lest somebody else's file fill the memory; these are the user's own."""
-    limit = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = None
-    try:
-        yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
 
 
 @contextmanager
@@ -253,7 +245,8 @@ def _parse(args: Sequence[str]) -> argparse.Namespace:
         prog="contextzoo segment",
         description="Write for each image its class numbers (NAME.png), a picture (NAME_overlay.jpg) and the share of "
         "each class (NAME.json), at the image's own size; for a video the coloured video and the shares.",
-        epilog="example: contextzoo segment street.jpg --weights ccnet_r50-d8_cityscapes-512x1024_40k",
+        epilog="example: contextzoo segment street.jpg --weights ccnet_r50-d8_cityscapes-512x1024_40k. "
+        f"Pictures of more than {MAX_PIXELS} pixels are left out, or of as many as {LIMIT_VARIABLE} says.",
         allow_abbrev=False,
     )
     add = parser.add_argument
