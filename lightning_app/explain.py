@@ -7,6 +7,7 @@ from inspect import isabstract
 from lightning_app.backbone import Backbone
 from lightning_app.data import SegmentationDataModule
 from lightning_app.heads.base import ContextHead
+from lightning_app.trust import ADVICE
 
 CHOICES = {"head": ContextHead, "auxiliary": ContextHead, "data": SegmentationDataModule, "backbone": Backbone}
 
@@ -21,6 +22,8 @@ def explain(message: str, options: list[str]) -> str:
     text = " ".join(message.split())
     known = [option.lstrip("-") for option in options if re.fullmatch(r"--[a-z_]+", option) and option != "--help"]
     key = (re.search(r'(?:[Pp]arser key "|^--)([\w.]+?)(?:\.help)?(?:"|: )', text) or ["", ""])[1]
+    if wrong := re.search(r"Importing '([\w.]+)' is not allowed", text):
+        return f'{key} cannot be "{wrong[1]}", which is not part of this program: {ADVICE}'
     if inner := re.search(r'Unknown option "[^"]+"\..*?\)', text):  # of a class, said again by each parser around it
         return inner[0]
     if inner := re.search(r'- (\w+ cannot be ".*?"(?:: expected .+?(?= - Expected)|\..*?\(one of .*?\)))', text):

@@ -1,5 +1,6 @@
 """Runs on this machine: where they lie, and which file of theirs a word means."""
 
+import re
 from pathlib import Path
 
 from lightning_app.errors import InputError
@@ -52,3 +53,10 @@ def _in(folder: Path) -> Path:
     if len(published) == 1:
         return published[0]
     raise InputError(f"{folder} holds no weights: neither {CHECKPOINTS}/best.ckpt nor last.ckpt, nor one .safetensors")
+
+
+def check_name(name: str) -> None:
+    """Raise an InputError unless ``name`` is of a folder below runs/: plain words, joined by / in a sweep."""
+    plain = r"(?!(?i:con|prn|aux|nul|com\d|lpt\d)(?:\.|$))\w[\w .+=,@-]*(?<![. ])"
+    if len(name) > 200 or not re.fullmatch(rf"{plain}(/{plain})*", name):
+        raise InputError(f'--run cannot be "{name[:80]}": give a plain name, such as ccnet-2')

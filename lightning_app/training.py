@@ -19,7 +19,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException  # type: ignore[attr-defined]
 
-from lightning_app import configs
+from lightning_app import configs, trust
 from lightning_app.callbacks import SaveConfig
 from lightning_app.data import SegmentationDataModule
 from lightning_app.errors import InputError, input_error
@@ -28,7 +28,7 @@ from lightning_app.inference import Protocol
 from lightning_app.patchify import Patchify  # noqa: F401
 from lightning_app.pretrained import find, load
 from lightning_app.registry import HEADS
-from lightning_app.runs import RUNS, WORDS, newest, run_of, weights_of
+from lightning_app.runs import RUNS, WORDS, check_name, newest, run_of, weights_of
 from lightning_app.segmentor import ModelInfo, Segmentor
 from lightning_app.task import SegmentationTask
 
@@ -39,10 +39,18 @@ RUN_VARIABLE = "CONTEXTZOO_RUN"  # tells the other processes of a run, which rea
 
 def train(verb: str, args: list[str]) -> int:
     """Run one of LightningCLI's subcommands as typed."""
+    trusted = trust.OPTION in args
+    args, files = _with_config_paths([arg for arg in args if arg != trust.OPTION])
+    if (run := _value(args, "--run")) is not None:
+        check_name(run)
+    with trust.imports(files, args, trust=trusted):
+        return _train(verb, args)
+
+
+def _train(verb: str, args: list[str]) -> int:
     len(HEADS)  # the parser knows by short name what is imported: the heads, as Patchify and the datamodules above
     _quieten()
     torch.set_float32_matmul_precision("high")
-    args = _with_config_paths(args)
     if weights := _value(args, "--weights"):
         return _evaluate(verb, weights, args)
     checkpoint = _find_checkpoint(verb, _value(args, "--ckpt_path"), _value(args, "--run"))
@@ -227,6 +235,11 @@ class _CLI(LightningCLI):
             )
         if self.subcommand == "fit" and self.checkpoint is None and config.model.weights:
             find(config.model.weights)  # or say so before anything is written
+        if config.ckpt_path != (str(self.checkpoint.path) if self.checkpoint else None):
+            raise InputError(f"ckpt_path {config.ckpt_path} stands in a configuration: type it, --ckpt_path FILE")
+        if config.weights_only is False:
+            raise InputError("weights_only false would run what a checkpoint says: leave it out")
+        config.weights_only = True  # whatever the environment says of torch.load
         self._say_what_is_loaded(config)
         folder = self._run_folder(config)
         before = config.trainer.default_root_dir  # of the run whose configuration this one starts from
@@ -271,7 +284,8 @@ class _CLI(LightningCLI):
         if RUN_VARIABLE in os.environ and "LOCAL_RANK" in os.environ:
             return Path(os.environ[RUN_VARIABLE])
         resumed = self.checkpoint and run_of(self.checkpoint.path)
-        if config.run:
+        if config.run is not None:
+            check_name(config.run)
             folder: Path = RUNS / config.run
         elif resumed:
             folder = resumed
@@ -352,30 +366,22 @@ def _with_value(args: list[str], option: str, value: str) -> list[str]:
     return replaced
 
 
-def _with_config_paths(args: list[str]) -> list[str]:
-    """``args`` with the names after -c replaced by paths of the shipped files."""
-    paths = list(args)
-    for position, arg in enumerate(args):
-        option, equals, value = arg.partition("=")
-        if arg in ("-c", "--config") and position + 1 < len(args):
-            paths[position + 1] = str(_checked(configs.find(args[position + 1])))
-        elif option == "--config" and equals:
-            paths[position] = f"--config={_checked(configs.find(value))}"
-    return paths
-
-
-def _checked(path: Path) -> Path:
-    """``path`` where it holds YAML with keys."""
-    try:
-        content = yaml.safe_load(path.read_text())
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise InputError(f"{path}, line {line}, is not YAML: {error.problem}") from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path} is not text") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path} holds no configuration: write keys and values, such as model: {{lr: 0.01}}")
-    return path
+def _with_config_paths(args: list[str]) -> tuple[list[str], list[Path]]:
+    """``args`` with each configuration as ``-c PATH``, and the checked files that these are."""
+    paths: list[str] = []
+    files: list[Path] = []
+    words = iter(args)
+    for arg in words:
+        match = re.fullmatch(r"(?:--config|-c)(?:=(.*))?|-c([^=].*)", arg, re.DOTALL)
+        name = next((each for each in match.groups() if each is not None), None) if match else None
+        if match and name is None:
+            name = next(words, None)
+        if name is None:
+            paths.append(arg)
+        else:
+            files.append(configs.checked(configs.find(name)))
+            paths += ["-c", str(files[-1])]
+    return paths, files
 
 
 def _find_checkpoint(verb: str, name: str | None, run: str | None) -> _Checkpoint | None:

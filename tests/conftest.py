@@ -2,6 +2,6 @@
 
 import torch
 
-pytest_plugins = ["attacks.tally"]
+pytest_plugins = ["attacks.tally", "attacks.traps"]
 
 torch.set_num_threads(1)
