@@ -14,15 +14,15 @@ from typing import Any, Final
 
 import torch
 from jsonargparse import ArgumentParser
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 import zoo
-from lightning_app import runs
+from lightning_app import runs, tensor_files
 from lightning_app.backbone import Backbone
 from lightning_app.convert import openmmlab
 from lightning_app.data.facts import palette_from_hex, voc_palette
 from lightning_app.errors import InputError
+from lightning_app.files import check_file
 from lightning_app.heads.base import ContextHead
 from lightning_app.inference import Protocol
 from lightning_app.metrics import Scores
@@ -70,8 +70,7 @@ def find(weights: str | Path) -> Path:
 def _find(weights: str | Path) -> tuple[Path, ZooEntry | None]:
     path = Path(weights)
     if path.suffix in SUFFIXES:
-        if not path.is_file():
-            raise InputError(f"{path}: no such file")
+        check_file(path)
         return path, None
     word = str(weights)
     if not is_known(word):
@@ -204,12 +203,7 @@ def read_published(path: Path) -> tuple[Description, dict[str, Tensor]]:
     Raises:
         InputError: not such a file, or a damaged one.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{path} cannot be read: {error}. Get the file again.") from None
+    tensors, metadata = tensor_files.read(path)
     description = json.loads(metadata.get(HEADER, "{}"))
     if not {"name", "model", "classes", "palette", "protocol", "data"} <= description.keys():
         raise InputError(f"{path} does not say how to rebuild its model: contextzoo zoo publish did not write it")
@@ -224,11 +218,7 @@ def build(description: Description, tensors: Mapping[str, Tensor]) -> Segmentor:
     """
     name = description["name"]
     model = new_segmentor(description["model"], len(description["classes"]), name)
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split(":", 1)[-1].split())
-        raise InputError(f"{name}: the weights do not fit the model that is described beside them: {reason}") from None
+    openmmlab.load_strictly(model, tensors, what=f"{name}, the model that is described beside them")
     protocol: Any = {
         key: tuple(each) if isinstance(each, list) else each for key, each in description["protocol"].items()
     }

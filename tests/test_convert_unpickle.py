@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-from lightning_app.convert.unpickle import Placeholder, read_tensors, unpickle
+from lightning_app import tensor_files
+from lightning_app.convert.tensors import read_tensors
+from lightning_app.convert.unpickle import Placeholder, unpickle
 from lightning_app.errors import InputError
 
 ZIP = [True, False]  # torch.save's format, and the one before torch 1.6
@@ -260,7 +262,7 @@ def damage(path: Path, how: str) -> None:
     [
         ("truncated", "no checkpoint that can be read safely"),
         ("text", "no checkpoint that can be read safely"),
-        ("empty", "no checkpoint that can be read safely"),
+        ("empty", "is empty. Get the file again"),
         ("other zip", "no checkpoint that can be read safely"),
         ("no state", "holds no state dict, only list"),
         ("not only tensors", "holds more than tensors: b"),
@@ -291,7 +293,7 @@ def test_the_second_reading_is_of_safetensors(tmp_path: Path) -> None:
     assert sorted(each.name for each in tmp_path.iterdir()) == ["model.pth", "model.safetensors"]
 
     marked = load_file(beside) | {"mark": torch.ones(1)}
-    save_file(marked, beside, metadata=header)
+    tensor_files.write(beside, marked, header)
     assert "mark" in read_tensors(path)
     assert "mark" in read_tensors(beside)
 

@@ -102,7 +102,7 @@ def test_a_header_can_name_nothing_but_parts_of_models(
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.safetensors", b"not at all", "cannot be read"),
+        ("a.safetensors", b"not at all", "is no safetensors file that can be read"),
         ("a.ckpt", b"not at all", "is not a checkpoint of this program"),
         ("a.pth", b"not at all", r"no weights of the zoo have a file of that name.*zoo list"),
     ],
@@ -124,7 +124,7 @@ def test_tensors_that_do_not_fit_their_description_are_named(tmp_path: Path) -> 
     tensors = write_tiny(path)
     del tensors["head.classifier.bias"]
     save_file(tensors, path, {HEADER: json.dumps(describe_tiny())})
-    with pytest.raises(InputError, match=r"tiny: the weights do not fit.*head\.classifier\.bias"):
+    with pytest.raises(InputError, match=r"The weights do not fit tiny, .* 1 missing: head\.classifier\.bias"):
         load(path)
 
 

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from lightning_app.convert.openmmlab_backbones import new_backbone, rename_backbone
 from lightning_app.convert.openmmlab_heads import Config, joined, loss_weight, new_head, rename_head
-from lightning_app.convert.unpickle import read_tensors
+from lightning_app.convert.tensors import read_tensors
 from lightning_app.errors import InputError
 from lightning_app.heads.base import ContextHead
 from lightning_app.inference import Protocol
@@ -103,22 +104,48 @@ def load_strictly(module: nn.Module, state_dict: Mapping[str, Tensor], *, what: 
     """Load every tensor, or none and say in one line which do not fit.
 
     Batch norms' step counters may be missing, as from files of old releases.
+
+    Raises:
+        InputError: tensors are missing, unknown, of another shape or kind, or hold what is no number.
     """
     own = module.state_dict()
     state_dict = {name: own[name] for name in own if name.endswith("num_batches_tracked")} | dict(state_dict)
+    common = {name: tensor for name, tensor in state_dict.items() if name in own}
     faults = {
         "missing": [name for name in own if name not in state_dict],
         "unknown": [name for name in state_dict if name not in own],
         "of another shape": [
             f"{name} ({list(tensor.shape)} instead of {list(own[name].shape)})"
-            for name, tensor in state_dict.items()
-            if name in own and tensor.shape != own[name].shape
+            for name, tensor in common.items()
+            if tensor.shape != own[name].shape
+        ],
+        "of another kind": [
+            f"{name} ({tensor.dtype} instead of {own[name].dtype})"
+            for name, tensor in common.items()
+            if _kind(tensor) != _kind(own[name])
+            and not (name.endswith("num_batches_tracked") and _kind(tensor) == "float")  # a counter, however written
+        ],
+        "that are not finite": [
+            name
+            for name, tensor in common.items()
+            if tensor.is_floating_point() and not tensor.is_meta and not tensor.isfinite().all()
         ],
     }
-    found = [f"{len(names)} {fault}: {', '.join(names[:3])}" for fault, names in faults.items() if names]
+    found = [
+        f"{len(names)} {fault}: {', '.join(name[:120] for name in names[:3])}"
+        for fault, names in faults.items()
+        if names
+    ]
     if found:
         raise InputError(f"The weights do not fit {what}: {'; '.join(found)}")
     module.load_state_dict(state_dict)
+
+
+def _kind(tensor: Tensor) -> str:
+    """Which tensors may stand for one another: dense real numbers of any precision, else those of one type."""
+    plain = tensor.layout == torch.strided and not tensor.is_quantized
+    real = "float" if tensor.is_floating_point() and tensor.dtype.itemsize > 1 else str(tensor.dtype)
+    return real if plain else f"{tensor.layout} {tensor.dtype}"
 
 
 def _decode_head(config: Mapping[str, Any]) -> Config:

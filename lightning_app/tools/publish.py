@@ -16,11 +16,10 @@ from typing import Any, Final, NoReturn
 
 import yaml
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 import lightning_app
-from lightning_app import data
+from lightning_app import data, tensor_files
 from lightning_app.data.context_probe import CELL
 from lightning_app.errors import InputError
 from lightning_app.pretrained import (
@@ -70,7 +69,9 @@ def main(args: Sequence[str]) -> int:
     description["licences"] = {"code": options.code_licence, "weights": options.weights_licence, "training data": terms}
     with _alone(options, enters=dataset is not None), _stage(options) as stage:
         weights = stage / f"{options.id}.safetensors"
-        save_file(_tensors(model, half=options.half), weights, {"format": "pt", HEADER: json.dumps(description)})
+        tensor_files.write(
+            weights, _tensors(model, half=options.half), {"format": "pt", HEADER: json.dumps(description)}
+        )
         load(weights)
         config = read_config(options.checkpoint)
         logs = _keep_run(options.checkpoint, config, stage)
