@@ -72,6 +72,12 @@ def test_list_sorted_and_filtered(zoo: Zoo) -> None:
     assert out.startswith("ocrnet_hr48_cityscapes-512x1024_160k\t81.35")
 
 
+@pytest.mark.parametrize("name", ["nonlocal_net", "NonLocal", " nonlocal_NET "])
+def test_list_takes_both_names_of_a_head(zoo: Zoo, name: str) -> None:
+    _, out, _ = zoo.run("list", "--head", name)
+    assert len(out.splitlines()) == len(index.list_entries(head="nonlocal_net")) > 16
+
+
 def test_list_as_json_tells_everything(zoo: Zoo) -> None:
     _, out, _ = zoo.run("list", "--head", "emanet", "--dataset", "cityscapes", "--json")
     entries = json.loads(out)
@@ -127,6 +133,16 @@ def test_show_of_drawn_data_asks_for_no_root(own: Zoo) -> None:
         (["list", "--sort", "mIuo"], 'Unknown --sort "mIuo". Did you mean "miou"?'),
         (["list", "--min-miou", "high"], "argument --min-miou: 'high' is no number from 0 to 100"),
         (["show", ID[:-1]], f'Unknown weights "{ID[:-1]}". Did you mean "{ID}"? (contextzoo zoo list)'),
+        (["show", ID.upper()], f'Unknown weights "{ID.upper()}". Did you mean "{ID}"? (contextzoo zoo list)'),
+        (["show", ""], 'Unknown weights "". (contextzoo zoo list)'),
+        (["show", "x" * 5000], f'Unknown weights "{"x" * 100}...". (contextzoo zoo list)'),
+        (["show", "a\nb\x1b[31m\u202e"], r'Unknown weights "a\nb\x1b[31m\u202e". (contextzoo zoo list)'),
+        (["sh\now"], r'Unknown command "sh\now". Did you mean "show"?'),
+        (["remove", "*"], 'Unknown weights "*". (contextzoo zoo list)'),
+        (["where", "/etc/passwd"], 'Unknown weights "/etc/passwd". (contextzoo zoo list)'),
+        (["list", "--head", ""], 'Unknown head "". Known: a2net, '),
+        (["list", "--min-miou", "nan"], "argument --min-miou: 'nan' is no number from 0 to 100"),
+        (["download", ID, "--to", ""], "argument --to: an empty name; the folder here is ."),
         (["download", ID, "ccnet"], 'Unknown weights "ccnet".'),
         (["show"], "the following arguments are required: id"),
     ],
@@ -179,8 +195,11 @@ def test_the_life_of_a_download(server: Server, own: Zoo) -> None:
     assert own.run("verify", "--all", two) == (2, "", "verify takes ids or --all, not both\n")
 
     path.with_suffix(".pth.part").touch()
+    kept = ("one.txt", f"{one}.txt", f"{one}-b.pth", f"x{one}.pth", f"{one}.pth.part.txt", f"{one}*.pth", f"{two}x.pth")
+    for name in kept:
+        (own.home / name).touch()
     assert own.run("remove", one, two)[:2] == (0, f"{one}: removed\n{two}: removed\n")
-    assert list(own.home.iterdir()) == []
+    assert sorted(path.name for path in own.home.iterdir()) == sorted(kept)
     assert own.run("verify", one) == (1, f"0 ok, 1 not here {one}\n", "")
 
 
@@ -206,6 +225,85 @@ def test_weights_that_ship_with_the_repository(server: Server, own: Zoo, tmp_pat
     shipped.unlink()  # as in an installed package, which has no such folder: the mirror serves
     assert own.run("download", id)[0] == 0
     assert own.run("where", id)[1] == f"{own.home / id}.safetensors\n"
+
+
+def test_shipped_weights_of_an_installed_package(server: Server, own: Zoo, tmp_path: Path) -> None:
+    """The mark in the list, the remedy in a line, and what the remedy does."""
+    id = own.add("shipped", "checkpoints/shipped/good")
+    shutil.rmtree(own.root / "checkpoints")
+    home = str(tmp_path / "home")
+
+    def run(*typed: str, **environment: str) -> tuple[int, str, str]:
+        return own.run(*typed, CONTEXTZOO_HOME=home, **environment)
+
+    remedy = "ships with the repository: run from a checkout, or set CONTEXTZOO_SHIPPED to its folder checkpoints or to"
+    assert run("list", "--head", "toy")[1].split()[-1] == "repository"
+    assert remedy in run("show", id)[1]
+    status, out, err = run("download", id)
+    assert (status, out) == (2, "")
+    assert err == f"{id}: checkpoints/shipped/good {remedy} an address of that\n"
+
+    assert run("list", "--head", "toy", CONTEXTZOO_SHIPPED=server.url)[1].split()[-1] == "-"
+    status, out, _ = run("download", id, CONTEXTZOO_SHIPPED=f"{server.url}/")
+    assert (status, out) == (0, f"{id}: 4 MB  sha256 {SHA256[:4]}..{SHA256[-2:]} ok\n")
+    assert server.requests[-1].path == "/shipped/good"
+    assert run("list", "--head", "toy")[1].split()[-1] == "yes"
+    assert run("remove", id)[0] == 0
+    assert run("download", id, CONTEXTZOO_SHIPPED=server.url, CONTEXTZOO_OFFLINE="1")[0] == 2
+
+    clone = tmp_path / "a clone" / "checkpoints"
+    (clone / "shipped").mkdir(parents=True)
+    (clone / "shipped" / "good").write_bytes(CONTENT)
+    assert run("where", id, CONTEXTZOO_SHIPPED=str(clone)) == (0, f"{clone}/shipped/good\n", "")
+    assert run("download", id, CONTEXTZOO_SHIPPED=str(clone))[1] == f"{id}: ships with the repository, verified\n"
+    (clone / "shipped" / "good").write_bytes(CONTENT[1:])
+    status, _, err = run("download", id, CONTEXTZOO_SHIPPED=str(clone), CONTEXTZOO_OFFLINE="1")
+    assert status == 2
+    assert err.endswith("wrong bytes, their sha256 is not the index's\n")
+
+
+@pytest.mark.parametrize("place", ["ftp://127.0.0.1/x", "nowhere", "http://", "-"])
+def test_a_place_of_shipped_weights_that_is_none(zoo: Zoo, place: str) -> None:
+    status, out, err = zoo.run("list", "--head", "ccnet", CONTEXTZOO_SHIPPED=place)
+    assert (status, out) == (2, "")
+    assert err == (f'CONTEXTZOO_SHIPPED is "{place}": neither a folder nor an address (http(s), file, s3, gs, hf)\n')
+
+
+@pytest.mark.parametrize(
+    ("home", "message"),
+    [
+        ("{}/file", "{}/file: File exists"),
+        ("{}/file/below", "{}/file/below: Not a directory"),
+        ("/proc/zoo", "/proc/zoo: No such file or directory"),
+        ("~nobody-of-that-name/x", "No home folder is known here: set CONTEXTZOO_HOME to the folder of downloads"),
+        (f"/{'x' * 5000}", f"/{'x' * 499}...: File name too long"),
+    ],
+)
+def test_a_cache_that_cannot_be(own: Zoo, tmp_path: Path, home: str, message: str) -> None:
+    id = own.add("x", "http://127.0.0.1:9/x")
+    (tmp_path / "file").touch()
+    home, message = home.format(tmp_path), message.format(tmp_path)
+    assert own.run("download", id, CONTEXTZOO_HOME=home) == (2, "", f"{message}\n")
+    status, _, err = own.run("list", "--head", "toy", CONTEXTZOO_HOME=home)
+    assert (status, err) == ((2, f"{message}\n") if "~" in home else (0, ""))
+
+
+def test_no_home_at_all(own: Zoo) -> None:
+    shutil.rmtree(own.root / "checkpoints")
+    nobody = (
+        "import os, pwd\nos.environ.pop('HOME', None)\ndef getpwuid(uid): raise KeyError(uid)\npwd.getpwuid = getpwuid"
+    )
+    for typed in (["where", ID], ["list"], ["verify"], ["download", ID], ["remove", ID]):
+        status, out, err = own.run(*typed, before=nobody)
+        assert (status, out) == (2, "")
+        assert err == "No home folder is known here: set CONTEXTZOO_HOME to the folder of downloads\n"
+
+
+def test_an_output_that_is_full(zoo: Zoo) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([sys.executable, "-m", "zoo", "list"], cwd=zoo.root, stdout=full, stderr=subprocess.PIPE)
+    assert done.returncode == 2
+    assert done.stderr == b"Input or output: No space left on device\n"
 
 
 def test_an_installed_package_keeps_downloads_in_the_users_cache(own: Zoo, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from zoo.streams import RefusedError, open_stream
 ATTEMPTS: Final = 4  # at each address
 BACKOFF: Final = 0.5  # seconds before the second attempt, doubled each time
 LARGEST: Final = 4 * 10**9  # bytes, where the index gives no size; the largest published file has 0.6 GB
-SPARE: Final = 64 * 10**6  # bytes of the disk that are left free
+SPARE: Final = 64 * 10**6  # bytes of the disk that are left free where nobody says how many will come
 WINDOW: Final = 30.0  # seconds over which the speed is taken
 SLOWEST: Final = 4000.0  # bytes a second
 _PASSING_STATUS: Final = frozenset({408, 425, 429})  # of the 4xx, those worth another attempt
@@ -186,14 +186,15 @@ def _transfer(entry: ZooEntry, url: str, file: FileIO, part: Path, on_bytes: OnB
         if (total or 0) > limit:
             file.truncate(0)
             raise RefusedError(f"the server's file has {human(total or 0)}; {human(limit)} is the most that is taken")
-        _check_space(entry, part, (entry.size or total or start) - start, file)
+        size = entry.size or total
+        _check_space(entry, part, (size or start) - start, file, spare=0 if size else SPARE)
         done, pace = start, _Pace()
         while chunk := pace.time(stream.read):
             if done + len(chunk) > limit:
                 file.truncate(0)
                 most = "the index's size" if entry.size else "the most that is taken"
                 raise RefusedError(f"sends more than {limit} bytes, {most}")
-            _check_space(entry, part, len(chunk), file)
+            _check_space(entry, part, len(chunk), file, spare=0 if size else SPARE)
             _write(file, chunk, entry, part)
             done += len(chunk)
             on_bytes(done, total)
@@ -220,15 +221,18 @@ class _Pace:
         return chunk
 
 
-def _check_space(entry: ZooEntry, part: Path, needed: int, file: FileIO) -> None:
+def _check_space(entry: ZooEntry, part: Path, needed: int, file: FileIO, *, spare: int) -> None:
     try:
-        free = max(shutil.disk_usage(part.parent).free - SPARE, 0)
+        free = max(shutil.disk_usage(part.parent).free - spare, 0)
     except OSError as error:
         raise ZooError(f"{part.parent}: {error.strerror}") from None
     if needed > free:
         file.truncate(0)
-        needs = f"{entry.id} needs {human(needed)} more, {human(free)} are free"
-        raise ZooError(f"{part.parent}: {needs} beside the last {human(SPARE)}; what was there of it is removed")
+        left = f" beside the last {human(spare)}" if spare else ""
+        raise ZooError(
+            f"{part.parent}: {entry.id} needs {human(needed)} more, {human(free)} are free{left}; what was there of it "
+            "is removed"
+        )
 
 
 def _write(file: FileIO, chunk: bytes, entry: ZooEntry, part: Path) -> None:

@@ -6,7 +6,7 @@ from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import Final
 
-from zoo.errors import ZooError
+from zoo.errors import ZooError, shown
 
 _SAFE: Final = sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
 
@@ -80,4 +80,4 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ZooError(f"{path}: {error.strerror}") from None
+        raise ZooError(f"{shown(str(path), 500)}: {error.strerror}") from None

@@ -91,10 +91,12 @@ def list_entries(
     commercial: bool = False,
     local: bool = False,
 ) -> list[ZooEntry]:
-    """Entries that meet every condition given, in the order of the index. Upper case in names does not matter.
+    """Entries that meet every condition given, in the order of the index.
+
+    Upper case in names, and blanks around them, do not matter.
 
     Args:
-        head: slug of the head.
+        head: slug of the head (``nonlocal_net``), or its class (``NonLocal``).
         dataset: slug of the dataset.
         backbone: short name (``r50-d8``) or timm's (``resnet50c``).
         min_miou: per cent, single scale.
@@ -104,7 +106,10 @@ def list_entries(
     Raises:
         ZooError: unknown name, or an index file is wrong.
     """
-    head, dataset, backbone = (name and name.lower() for name in (head, dataset, backbone))
+    head, dataset, backbone = (name and name.strip().lower() for name in (head, dataset, backbone))
+    if head and head not in heads():
+        classes = {entry.name.lower(): entry.head for entry in list_entries()}
+        head = classes.get(head, head)
     _known("head", head, heads())
     _known("dataset", dataset, datasets())
     entries = [entry for stem in ([head] if head else heads()) for entry in read(INDEX / f"{stem}.toml")]

@@ -4,6 +4,7 @@ import os
 import resource
 import signal
 import socket
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -124,13 +125,32 @@ def test_the_web_does_not_lead_home(server: Server, monkeypatch: pytest.MonkeyPa
     tally("hostile servers", 1, not one_line(caught.value))
 
 
-def test_a_disk_that_has_no_room(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_endless_file_stops_in_front_of_the_end_of_the_disk(
+    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     free = os.statvfs(tmp_path).f_bavail * os.statvfs(tmp_path).f_frsize
     monkeypatch.setattr(download, "SPARE", free + 10**12)  # more than others could free meanwhile
-    for name in ("good", "no-length", "endless"):
+    for name in ("no-length", "endless", "endless-chunks"):
         with pytest.raises(ZooError, match=rf"^{tmp_path}/home: {ID} needs .* more, 0 B are free beside the last"):
             download.fetch(weights(f"{server.url}/{name}"))
         assert [path.suffix for path in (tmp_path / "home").iterdir()] == [".lock"]
+
+
+@pytest.mark.parametrize("size", [None, len(CONTENT)], ids=["unknown-size", "known-size"])
+@pytest.mark.parametrize("name", ["good", "no-length", "endless"])
+def test_a_small_disk(server: Server, tmp_path: Path, name: str, size: int | None) -> None:
+    disk = tmp_path / "home"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("this user mounts nothing")
+    try:
+        with pytest.raises(ZooError) as caught:
+            download.fetch(weights(f"{server.url}/{name}", size=size))
+        assert [path.suffix for path in disk.iterdir()] == [".lock"]
+    finally:
+        subprocess.run(["umount", disk], check=True)
+    assert one_line(caught.value)
+    assert f"{ID} needs " in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["promise", "huge-promise"])
