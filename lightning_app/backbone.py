@@ -13,6 +13,7 @@ from timm.models.hrnet import HighResolutionNet
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from lightning_app.described import Described
 from lightning_app.errors import InputError
 from lightning_app.timm_changes import BUILT_IN, apply_changes, check_changes
 from lightning_app.timm_context import insert_context
@@ -20,7 +21,7 @@ from lightning_app.timm_context import insert_context
 OUTPUT_STRIDES = (8, 16, 32)
 
 
-class Backbone(nn.Module, ABC):
+class Backbone(Described, nn.Module, ABC):
     """What heads and the segmentor need to know of a backbone.
 
     Shape: normalised images (B, in_channels, H, W) -> levels (B, channels[i], h_i, w_i), finest first.

@@ -148,7 +148,8 @@ def _content(path: Path) -> dict[str, Any]:
     except Exception as error:  # whatever a broken or foreign file makes torch raise
         raise InputError(f"{path} is not a checkpoint of this program ({type(error).__name__})") from error
     if not isinstance(content, dict) or not {"config", "hyper_parameters", "state_dict"} <= content.keys():
-        raise InputError(f"{path} does not say how to rebuild its model: contextzoo fit did not write it")
+        reason = content.get("undescribed") if isinstance(content, dict) else None
+        raise InputError(f"{path} does not say how to rebuild its model: {reason or 'contextzoo fit did not write it'}")
     return content
 
 
@@ -170,11 +171,12 @@ def read_checkpoint(path: Path, *, raw: bool = False) -> tuple[Description, dict
     protocol = dict(config["model"]["protocol"])
     if (size := arguments.get("image_size")) and not protocol.get("fit"):
         protocol |= {"fit": [max(size), min(size)], "antialias": True}  # as the datamodule resized them
+    names = facts["class_names"] or [str(number) for number in range(facts["num_classes"])]
     description = {
         "name": f"{path.parent.parent.name}/{path.stem}" if path.parent.name == "checkpoints" else path.stem,
         "model": {key: value for key, value in config["model"].items() if key in MODEL},
-        "classes": list(facts["class_names"]),
-        "palette": [list(colour) for colour in facts["palette"] or voc_palette(len(facts["class_names"]))],
+        "classes": list(names),
+        "palette": [list(colour) for colour in facts["palette"] or voc_palette(len(names))],
         "protocol": protocol,
         "data": {"class_path": data.get("class_path", ""), "init_args": arguments},
         "training": {"iterations": content["global_step"], **_recipe(config)},

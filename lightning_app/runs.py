@@ -49,6 +49,8 @@ def _in(folder: Path) -> Path:
         for word in WORDS:
             if (path := place / f"{word}.ckpt").is_file():
                 return path
+        if others := list(place.glob("*.ckpt")):  # of a trainer that names them by epoch
+            return max(others, key=lambda file: file.stat().st_mtime)
     published = list(folder.glob("*.safetensors"))
     if len(published) == 1:
         return published[0]

@@ -1,6 +1,8 @@
 """Training and evaluation of a segmentor: steps, optimiser groups, schedules, scores."""
 
+import os
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any, Literal
 
 import torch
@@ -12,6 +14,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
 from lightning_app.backbone import Backbone
+from lightning_app.described import Described
 from lightning_app.errors import InputError
 from lightning_app.heads.base import ContextHead
 from lightning_app.heads.fcn import FCN
@@ -21,6 +24,7 @@ from lightning_app.metrics import Scores, SegmentationMetrics
 from lightning_app.pretrained import load, transfer
 from lightning_app.segmentor import Segmentor
 
+FROM_DATA = ("num_classes", "ignore_index", "class_names", "palette")  # arguments of the task that its data give
 WEIGHTINGS = {"balanced": balanced_weights, "log_frequency": log_frequency_weights}
 
 
@@ -235,6 +239,37 @@ class SegmentationTask(LightningModule):
             return float(h["min_lr"] + (1 - h["min_lr"]) * left ** h["poly_power"])
 
         return LambdaLR(optimizer, factor)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Say how to make this task again, in the words of the command line, whose runs say it themselves."""
+        if "config" in checkpoint:
+            return
+        try:
+            checkpoint["config"] = self._configuration()
+        except InputError as error:  # training goes on; whoever wants to load it hears why not
+            checkpoint["undescribed"] = str(error)
+
+    def _configuration(self) -> dict[str, Any]:
+        network, trainer = self.segmentor, self.trainer
+        auxiliary = network.auxiliary
+        data: Any = getattr(trainer, "datamodule", None)
+        return {
+            "seed_everything": int(os.environ.get("PL_GLOBAL_SEED", 0)),
+            "model": {name: value for name, value in self.hparams.items() if name not in FROM_DATA}
+            | {
+                "backbone": network.backbone.description(),
+                "head": network.head.description(skip=2),  # the levels' widths and the number of classes
+                "auxiliary": auxiliary.description(skip=2) if auxiliary is not None else None,
+                "protocol": asdict(self.protocol),
+            },
+            "data": data.description() if isinstance(data, Described) else None,
+            "trainer": {
+                "max_epochs": trainer.max_epochs,
+                "devices": trainer.num_devices,
+                "num_nodes": trainer.num_nodes,
+                "accumulate_grad_batches": trainer.accumulate_grad_batches,
+            },
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Let learning rates, weight decay and length given now win over the checkpoint's optimiser and schedule.

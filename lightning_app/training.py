@@ -30,10 +30,9 @@ from lightning_app.pretrained import find, load
 from lightning_app.registry import HEADS
 from lightning_app.runs import RUNS, WORDS, check_name, newest, run_of, weights_of
 from lightning_app.segmentor import ModelInfo, Segmentor
-from lightning_app.task import SegmentationTask
+from lightning_app.task import FROM_DATA, SegmentationTask
 
 BASE = configs.FOLDER / "base.yaml"
-FROM_DATA = ("num_classes", "ignore_index", "class_names", "palette")
 RUN_VARIABLE = "CONTEXTZOO_RUN"  # tells the other processes of a run, which read the same command line, its folder
 
 
@@ -405,7 +404,8 @@ def _find_checkpoint(verb: str, name: str | None, run: str | None) -> _Checkpoin
     except Exception as error:  # whatever a broken or foreign file makes torch raise
         raise InputError(f"--ckpt_path {name} is not a checkpoint of this program ({type(error).__name__})") from error
     if "config" not in content:
-        raise InputError(f"--ckpt_path {name} does not say how to rebuild its model: contextzoo fit did not write it")
+        reason = content.get("undescribed", "contextzoo fit did not write it")
+        raise InputError(f"--ckpt_path {name} does not say how to rebuild its model: {reason}")
     parts = ("model", "data", "trainer", "seed_everything") if verb == "fit" else ("model", "data")
-    config = {part: content["config"][part] for part in parts}
+    config = {part: content["config"][part] for part in parts if content["config"][part] is not None}
     return _Checkpoint(path, int(content["global_step"]), content["hyper_parameters"]["num_classes"], config)

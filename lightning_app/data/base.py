@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from lightning_app.data.facts import Colour, DatasetFacts
 from lightning_app.data.sampler import EvalSampler, Loader, TrainLoader, TrainSampler
+from lightning_app.described import Described
 from lightning_app.errors import InputError
 
 Stage = Literal["train", "val", "test", "predict"]
@@ -68,7 +69,7 @@ def collate(samples: Sequence[Sample | InputError]) -> dict[str, Any] | InputErr
     return batch | {"size": [s["size"] for s in good]}
 
 
-class SegmentationDataModule(LightningDataModule, ABC):
+class SegmentationDataModule(Described, LightningDataModule, ABC):
     """Images with one class per pixel.
 
     A subclass gives its facts and implements :meth:`make_dataset`. Training batches are shuffled by (seed, epoch), cut

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_app.blocks._layers import Conv1x1, ConvBNReLU, resize
+from lightning_app.described import Described
 
 
 class Auxiliary(NamedTuple):
@@ -27,7 +28,7 @@ class Outputs(NamedTuple):
     auxiliary: tuple[Auxiliary, ...] = ()
 
 
-class ContextHead(nn.Module, ABC):
+class ContextHead(Described, nn.Module, ABC):
     """Backbone levels -> logits.
 
     ``head(features)`` gives the prediction; ``head.outputs(features)`` adds the side outputs that training needs.
