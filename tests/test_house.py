@@ -93,4 +93,25 @@ def test_a_wheel_works_in_an_empty_folder(tmp_path: Path) -> None:
     assert Path(found).is_relative_to(tmp_path / "installed")
     assert "name: resnet10t" in contextzoo("fit -c recipes/camvid_cpu --print_config")
     assert "recipes/" in contextzoo("fit --help")
-    assert "ccnet" in contextzoo("zoo list")
+    here = {line.split("\t")[0]: line.split("\t")[-1] for line in contextzoo("zoo list").splitlines()}
+    assert here["ccnet_r50-d8_cityscapes-512x1024_40k"] == "-"
+    assert here["ccnet_resnet10t_camvid-180x240_330"] == "repository"
+
+    # weights that it has no file of: a line with the remedy, and the remedy
+    from_shipped = [
+        sys.executable,
+        "-m",
+        "lightning_app",
+        "fit",
+        "-c",
+        "recipes/camvid_heads",
+        "--data.root",
+        "nowhere",
+    ]
+    done = subprocess.run(from_shipped, cwd=empty, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "set CONTEXTZOO_SHIPPED to its folder checkpoints" in done.stderr
+    environment["CONTEXTZOO_SHIPPED"] = str(ROOT / "checkpoints")
+    assert "ccnet_resnet10t_camvid-180x240_330\t58.39" in contextzoo("zoo list --local")
+    done = subprocess.run(from_shipped, cwd=empty, env=environment, capture_output=True, text=True)
+    assert "nowhere" in done.stderr
