@@ -98,16 +98,8 @@ def test_a_wheel_works_in_an_empty_folder(tmp_path: Path) -> None:
     assert here["ccnet_resnet10t_camvid-180x240_330"] == "repository"
 
     # weights that it has no file of: a line with the remedy, and the remedy
-    from_shipped = [
-        sys.executable,
-        "-m",
-        "lightning_app",
-        "fit",
-        "-c",
-        "recipes/camvid_heads",
-        "--data.root",
-        "nowhere",
-    ]
+    fit = [sys.executable, "-m", "lightning_app", "fit"]
+    from_shipped = [*fit, "-c", "recipes/camvid_heads", "--data.root", "nowhere"]
     done = subprocess.run(from_shipped, cwd=empty, env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "set CONTEXTZOO_SHIPPED to its folder checkpoints" in done.stderr
