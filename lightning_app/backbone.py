@@ -3,6 +3,7 @@
 import difflib
 import math
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch.func import functional_call
 
 from lightning_app.described import Described
 from lightning_app.errors import InputError
+from lightning_app.kernels.depthwise import DepthwiseConvolutions, trains_here
 from lightning_app.timm_changes import BUILT_IN, apply_changes, check_changes
 from lightning_app.timm_context import insert_context
 
@@ -108,8 +110,12 @@ class TimmBackbone(Backbone):
         self.size_multiple = 1 if isinstance(self.model, HighResolutionNet) else self._find_size_multiple(in_channels)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        levels: list[Tensor] = self.model(images)
+        with self._training_kernels(images):
+            levels: list[Tensor] = self.model(images)
         return [level.permute(0, 3, 1, 2) for level in levels] if self.nhwc else list(levels)
+
+    def _training_kernels(self, images: Tensor) -> AbstractContextManager[object]:
+        return DepthwiseConvolutions() if trains_here(images) else nullcontext()
 
     def _insert(self, context: dict[str, dict[str, Any]], in_channels: int) -> None:
         insert_context(self.model, self.name, context)
