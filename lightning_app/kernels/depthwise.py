@@ -130,16 +130,15 @@ def weight_gradient(
     grad, x, like = grad.to(dtype), x.to(dtype), weight.to(dtype)
     if not depthwise or (dilated and stride != (1, 1)):
         return _gradients(grad, x, like, *geometry, of_x=False).to(weight.dtype)
+    below, right = (-size % d for size, d in zip(grad.shape[2:], dilation, strict=True))
+    x = F.pad(x, (padding[1], padding[1] + right, padding[0], padding[0] + below))
     if dilated:
-        below, right = (-size % d for size, d in zip(grad.shape[2:], dilation, strict=True))
-        x = _interleaved(F.pad(x, (padding[1], padding[1] + right, padding[0], padding[0] + below)), dilation)
-        grad, padding = _interleaved(F.pad(grad, (0, right, 0, below)), dilation), (0, 0)
+        x, grad = _interleaved(x, dilation), _interleaved(F.pad(grad, (0, right, 0, below)), dilation)
     strips = []
     for first in range(0, weight.shape[3], STRIP):
         strip = like[..., first : first + STRIP]
-        width = (grad.shape[3] - 1) * stride[1] + strip.shape[3]  # what the strip sees of x
-        seen = F.pad(x, (padding[1] - first, width - x.shape[3] - padding[1] + first))
-        strips.append(_gradients(grad, seen, strip, stride, (padding[0], 0), (1, 1), groups, of_x=False))
+        seen = x[..., first : first + (grad.shape[3] - 1) * stride[1] + strip.shape[3]]
+        strips.append(_gradients(grad, seen, strip, stride, (0, 0), (1, 1), groups, of_x=False))
     return torch.cat(strips, dim=3).to(weight.dtype)
 
 
