@@ -18,7 +18,7 @@ from torch import Tensor
 
 import zoo
 from lightning_app import runs, tensor_files
-from lightning_app.backbone import Backbone
+from lightning_app.backbone import Backbone, TimmBackbone
 from lightning_app.convert import openmmlab
 from lightning_app.data.facts import palette_from_hex, voc_palette
 from lightning_app.errors import InputError
@@ -118,7 +118,14 @@ def _from_openmmlab(path: Path, entry: ZooEntry) -> Segmentor:
     }
     data = {"class_path": name, "init_args": arguments}
     protocol = replace(openmmlab.protocol_of(config), fit=index.evaluation_size(entry))
-    model.info = ModelInfo(entry.id, dataset.classes, palette_from_hex(" ".join(dataset.palette)), protocol, data)
+    model.info = ModelInfo(
+        entry.id,
+        dataset.classes,
+        palette_from_hex(" ".join(dataset.palette)),
+        protocol,
+        data,
+        parts=openmmlab.parts_of(config),
+    )
     return _named(model, entry)
 
 
@@ -233,6 +240,7 @@ def build(description: Description, tensors: Mapping[str, Tensor]) -> Segmentor:
         description["data"],
         measured.get("miou"),
         measured.get("source", ""),
+        parts=description["model"],
     )
     return model
 
@@ -298,8 +306,10 @@ def transfer(
     Returns one line for a person: what was loaded and what was not.
 
     Raises:
-        InputError: under half of the target's tensors are there, and ``force`` is off.
+        InputError: under half of the target's tensors are there, or those of a head of the same class have another
+            width, and ``force`` is off.
     """
+    assert source.info is not None
     given, wanted = (
         {name: tensor for name, tensor in model.state_dict().items() if part in (None, name.partition(".")[0])}
         for model in (source, target)
@@ -310,12 +320,16 @@ def transfer(
     )
     new = [name for name in counted if name not in fitting]
     unused = [name for name in present if name not in wanted]
-    assert source.info is not None
     share = f"{len(counted) - len(new)}/{len(counted)} tensors"
-    if 2 * len(new) > len(counted) and not force:
+    other = [
+        name for name in new if name in given and not _is_of_classes(given[name], wanted[name], source, num_classes)
+    ]
+    other = [name for name in other if name.startswith("head.") and type(source.head) is type(target.head)]
+    if (2 * len(new) > len(counted) or other) and not force:
         raise InputError(
-            f"Only {share} of the {part or 'model'} are in {source.info.name}, which is {describe(source)}: give that "
-            "backbone and head (--model.backbone.name, --model.head), or --model.weights_force true"
+            f"Only {share} of the {part or 'model'} are in {source.info.name}, which is {describe(source)}: leave "
+            f"--model.backbone and --model.head out, or give {_options(source.info.parts)}, "
+            "or --model.weights_force true"
         )
     target.load_state_dict(fitting, strict=False)
     line = f"Loaded {share}{f' of the {part}' if part else ''}."
@@ -323,6 +337,27 @@ def transfer(
         before = len(source.info.classes)
         line += f" New: {_summary(new)}" + (f" ({before} -> {num_classes} classes)." if before != num_classes else ".")
     return line + (f" Not used: {_summary(unused)}." if unused else "")
+
+
+def _is_of_classes(given: Tensor, wanted: Tensor, source: Segmentor, num_classes: int) -> bool:
+    """Whether two tensors differ in the number of classes alone."""
+    assert source.info is not None
+    return (given.shape[0], wanted.shape[0]) == (len(source.info.classes), num_classes) and (
+        given.shape[1:] == wanted.shape[1:]
+    )
+
+
+def _options(parts: Mapping[str, Any]) -> str:
+    """Backbone and head as they are typed."""
+    typed = []
+    for part in ("backbone", "head"):
+        spec = parts.get(part) or {}
+        if "class_path" in spec and (part == "head" or not spec["class_path"].endswith(f".{TimmBackbone.__name__}")):
+            typed.append(f"--model.{part} {spec['class_path'].rpartition('.')[2]}")
+        for key, value in (spec.get("init_args") or {}).items():
+            if value not in (None, {}, False) and key != "pretrained":
+                typed.append(f"--model.{part}.{key} {json.dumps(value, separators=(',', ':'))}".replace('"', ""))
+    return " ".join(typed)
 
 
 def describe(model: Segmentor) -> str:

@@ -32,6 +32,7 @@ class ModelInfo:
         miou: per cent, by that protocol; None where nobody measured it.
         miou_source: who measured it on what.
         split: of the data, on which it was measured; empty where that is not known.
+        parts: backbone, head and auxiliary head as a configuration has them.
     """
 
     name: str
@@ -42,6 +43,7 @@ class ModelInfo:
     miou: float | None = None
     miou_source: str = ""
     split: str = ""
+    parts: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Segmentor(nn.Module):

@@ -54,7 +54,8 @@ def _train(verb: str, args: list[str]) -> int:
         return _evaluate(verb, weights, args)
     checkpoint = _find_checkpoint(verb, _value(args, "--ckpt_path"), _value(args, "--run"))
     if checkpoint is None:
-        _CLI(None, args=[verb, *args])
+        with tempfile.TemporaryDirectory() as folder:
+            _CLI(None, args=[verb, *_of_weights(verb, args, Path(folder)), *args])
         return 0
     args = _with_value(args, "--ckpt_path", str(checkpoint.path))
     with tempfile.TemporaryDirectory() as folder:
@@ -65,6 +66,39 @@ def _train(verb: str, args: list[str]) -> int:
         except InputError as error:
             raise InputError(str(error).replace(str(saved), str(checkpoint.path))) from error
     return 0
+
+
+def _of_weights(verb: str, args: list[str], folder: Path) -> list[str]:
+    """The parts of the weights that fit starts from, as a configuration below all others, but those that were given."""
+    options = zip(["", *args], args, strict=False)
+    files = [Path(arg) for option, arg in options if option in ("-c", "--config")]
+    models = [model for file in files if isinstance(model := yaml.safe_load(file.read_text()).get("model"), dict)]
+    weights, part = (
+        _value(args, f"--model.{name}") or next((m[name] for m in reversed(models) if m.get(name)), None)
+        for name in ("weights", "weights_part")
+    )
+    if verb != "fit" or not weights:
+        return []
+    info = load(weights).info
+    assert info is not None
+
+    def given(part: str) -> bool:
+        """Whether which class or which timm model was said, and not only an argument of it."""
+        names = (f"--model.{part}", f"--model.{part}.class_path", f"--model.{part}.name")
+        return any(_value(args, name) for name in names) or any(part in model for model in models)
+
+    parts: dict[str, Any] = {}
+    if not given("backbone"):
+        backbone = info.parts["backbone"]
+        arguments = {key: value for key, value in backbone.get("init_args", {}).items() if key != "pretrained"}
+        parts["backbone"] = {**backbone, "init_args": arguments}  # no other weights are fetched
+    if part != "backbone" and not given("head"):
+        parts["head"] = info.parts.get("head")
+        if not given("auxiliary"):
+            parts |= {key: info.parts[key] for key in ("auxiliary", "auxiliary_weight") if key in info.parts}
+    saved = folder / "weights.yaml"
+    saved.write_text(yaml.safe_dump({"model": parts}))
+    return ["-c", str(saved)] if parts else []
 
 
 def _evaluate(verb: str, weights: str, args: list[str]) -> int:

@@ -7,13 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_app.convert.openmmlab_backbones import new_backbone, rename_backbone
-from lightning_app.convert.openmmlab_heads import Config, joined, loss_weight, new_head, rename_head
+from lightning_app.convert.openmmlab_backbones import backbone_arguments, new_backbone, rename_backbone
+from lightning_app.convert.openmmlab_heads import Config, head_arguments, joined, loss_weight, new_head, rename_head
 from lightning_app.convert.tensors import read_tensors
 from lightning_app.errors import InputError
 from lightning_app.heads.base import ContextHead
 from lightning_app.inference import Protocol
 from lightning_app.segmentor import Segmentor
+
+NORM_EPS = 1e-5  # of torch's batch norms
 
 
 def load_checkpoint(weights: str | Path | Mapping[str, Tensor], config: Mapping[str, Any]) -> Segmentor:
@@ -52,6 +54,37 @@ def new_segmentor(config: Mapping[str, Any]) -> Segmentor:
         new_head(extra) if extra else None,
         auxiliary_weight=loss_weight(extra.get("loss_decode", {})) if extra else 0.0,
     )
+
+
+def parts_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The parts of the model that a config describes, in the words of our command line.
+
+    Raises:
+        InputError: a part or an argument that has no counterpart here, or batch norms that no argument can describe.
+    """
+
+    def head(config: Config) -> dict[str, Any]:
+        cls, _, arguments = head_arguments(config)
+        return {"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": _plain(arguments)}
+
+    for part in (config["backbone"], config["decode_head"], config.get("auxiliary_head") or {}):
+        eps = (part if isinstance(part, Mapping) else part[-1]).get("norm_cfg", {}).get("eps", NORM_EPS)
+        if eps != NORM_EPS:
+            raise InputError(f"norm_cfg has eps {eps}: only {NORM_EPS} has a counterpart in our configurations")
+    extra = config.get("auxiliary_head")
+    backbone = {
+        "class_path": "lightning_app.backbone.TimmBackbone",
+        "init_args": backbone_arguments(config["backbone"]),
+    }
+    parts = {"backbone": backbone, "head": head(_decode_head(config)), "auxiliary": head(extra) if extra else None}
+    return parts | ({"auxiliary_weight": loss_weight(extra.get("loss_decode", {}))} if extra else {})
+
+
+def _plain(value: Any) -> Any:
+    """Lists where there are tuples, as YAML and JSON have it."""
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def rename(config: Mapping[str, Any], state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:

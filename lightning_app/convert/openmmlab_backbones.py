@@ -23,11 +23,22 @@ DILATIONS = {8: (1, 1, 2, 4), 16: (1, 1, 1, 2), 32: (1, 1, 1, 1)}  # that keep t
 
 RESNET = {"type", "depth", "strides", "dilations", "out_indices", "multi_grid", "stem_channels", "norm_cfg"}
 FIXED = {"num_stages": 4, "style": "pytorch", "contract_dilation": True, "in_channels": 3, "base_channels": 64}
-IGNORED = {"init_cfg", "norm_eval", "pretrained"}  # training only
+IGNORED = {"init_cfg", "norm_eval", "pretrained", "frozen_stages", "with_cp", "zero_init_residual"}  # training only
 
 
 def new_backbone(config: Mapping[str, Any]) -> TimmBackbone:
     """The backbone that an mmsegmentation config describes, freshly initialised.
+
+    Raises:
+        InputError: a backbone or an argument that has no counterpart here.
+    """
+    backbone = TimmBackbone(**backbone_arguments(config))
+    set_norm(backbone, config)
+    return backbone
+
+
+def backbone_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of TimmBackbone that make it the backbone of a config.
 
     Raises:
         InputError: a backbone or an argument that has no counterpart here.
@@ -39,9 +50,7 @@ def new_backbone(config: Mapping[str, Any]) -> TimmBackbone:
     for key in config.keys() - known - IGNORED:
         if key not in FIXED or config[key] != FIXED[key]:
             raise InputError(f'{kind} has the argument "{key}" ({config[key]!r}): no counterpart here')
-    backbone = _hrnet(config) if kind == "HRNet" else _resnet(config)
-    set_norm(backbone, config)
-    return backbone
+    return _hrnet(config) if kind == "HRNet" else _resnet(config)
 
 
 def rename_backbone(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -49,7 +58,7 @@ def rename_backbone(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {substitute(NAMES, name): tensor for name, tensor in state_dict.items()}
 
 
-def _resnet(config: Mapping[str, Any]) -> TimmBackbone:
+def _resnet(config: Mapping[str, Any]) -> dict[str, Any]:
     depth = config["depth"]
     strides = tuple(config.get("strides", (1, 2, 2, 2)))
     if depth not in (18, 34, 50, 101, 152) or strides not in OUTPUT_STRIDES:
@@ -72,14 +81,14 @@ def _resnet(config: Mapping[str, Any]) -> TimmBackbone:
     if depth < 50:
         changes["conv2_dilation"] = 1
     levels = [index + 1 for index in config.get("out_indices", (0, 1, 2, 3))]  # timm's level 0 is the stem
-    return TimmBackbone(name, output_stride, out_indices=levels, changes={**changes})
+    return {"name": name, "output_stride": output_stride, "out_indices": levels, "changes": {**changes}}
 
 
-def _hrnet(config: Mapping[str, Any]) -> TimmBackbone:
+def _hrnet(config: Mapping[str, Any]) -> dict[str, Any]:
     stages = config["extra"]
     for name, known in timm_hrnets.items():
         if all(_same_stage(stages[f"stage{i}"], known[f"stage{i}"]) for i in range(1, 5)):
-            return TimmBackbone(name, changes={"upsample": "bilinear"})
+            return {"name": name, "changes": {"upsample": "bilinear"}}
     raise InputError(f"HRNet with these stages has no counterpart here, only {', '.join(timm_hrnets)}: {stages}")
 
 

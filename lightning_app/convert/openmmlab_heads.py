@@ -416,7 +416,7 @@ RULES: dict[str, HeadRule] = {
 SHARED: dict[str, str | Callable[[Any], dict[str, Any]]] = {
     "channels": "channels",
     "align_corners": "align_corners",
-    "dropout_ratio": lambda ratio: {"dropout": max(ratio, 0)},  # -1 says none
+    "dropout_ratio": lambda ratio: {"dropout": float(max(ratio, 0))},  # -1 says none
     "conv_cfg": only("conv_cfg", None),
     "act_cfg": only("act_cfg", {"type": "ReLU"}, {"type": "ReLU", "inplace": True}),
     "threshold": lambda value: {},  # of a binary head, see out_channels
@@ -455,6 +455,15 @@ def rule_of(config: Config) -> HeadRule:
 
 def new_head(config: Config) -> ContextHead:
     """The head that a config describes, freshly initialised."""
+    cls, in_channels, arguments = head_arguments(config)
+    config = joined(config)
+    head = cls(in_channels, config["num_classes"], **arguments)
+    set_norm(head, config)
+    return head
+
+
+def head_arguments(config: Config) -> tuple[type[ContextHead], list[int], dict[str, Any]]:
+    """Our class of the head that a config describes, the widths of the levels that it reads, and its arguments."""
     rule, config = rule_of(config), joined(config)
     config = rule.prepare(config)
     for key in config.keys() - SHARED.keys() - rule.arguments.keys() - IGNORED:
@@ -476,9 +485,7 @@ def new_head(config: Config) -> ContextHead:
     in_channels = [0] * (max(3, *levels) + 1)  # those of levels that it does not read stay 0
     for level, width in levels.items():
         in_channels[level] = width
-    head = rule.head(in_channels, config["num_classes"], **arguments)
-    set_norm(head, config)
-    return head
+    return rule.head, in_channels, arguments
 
 
 def rename_head(config: Config, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
