@@ -1,6 +1,7 @@
 """Files that are whole or not there."""
 
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
+_TEMPORARY = re.compile(r"\..+\.(\d+)")  # what replacing() writes to; the number is its process
 
 
 def check_file(path: Path) -> None:
@@ -35,11 +37,48 @@ def check_file(path: Path) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path``, which takes its place when the block ends well."""
+    """A temporary path beside ``path``, which takes its place when the block ends well.
+
+    What was at ``path`` stays until all of the new file is on the disk, so neither a kill nor a power cut loses both.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield temporary
+        _sync(temporary)
         temporary.replace(path)
+        _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes had begun to write right in ``folder``; call it before writing there."""
+    for path in folder.glob(".*"):
+        named = _TEMPORARY.fullmatch(path.name)
+        if named and not _is_another(int(named[1])):
+            path.unlink(missing_ok=True)
+
+
+def _is_another(process: int) -> bool:
+    """Whether another process of that number lives; a container gives the same number again and again."""
+    if process == os.getpid():
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass
+    return True
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or a folder's list of names, is on the disk."""
+    if os.name == "nt" and path.is_dir():  # Windows opens no folders
+        return
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -17,7 +17,7 @@ from jsonargparse import ArgumentParser
 from torch import Tensor
 
 import zoo
-from lightning_app import runs, tensor_files
+from lightning_app import checkpoints, runs, tensor_files
 from lightning_app.backbone import Backbone, TimmBackbone
 from lightning_app.convert import openmmlab
 from lightning_app.data.facts import palette_from_hex, voc_palette
@@ -143,21 +143,8 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         InputError: not a checkpoint of ``contextzoo fit``.
     """
-    config: dict[str, Any] = _content(path)["config"]
+    config: dict[str, Any] = checkpoints.read(path)["config"]
     return config
-
-
-def _content(path: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except Exception as error:  # whatever a broken or foreign file makes torch raise
-        raise InputError(f"{path} is not a checkpoint of this program ({type(error).__name__})") from error
-    if not isinstance(content, dict) or not {"config", "hyper_parameters", "state_dict"} <= content.keys():
-        reason = content.get("undescribed") if isinstance(content, dict) else None
-        raise InputError(f"{path} does not say how to rebuild its model: {reason or 'contextzoo fit did not write it'}")
-    return content
 
 
 def read_checkpoint(path: Path, *, raw: bool = False) -> tuple[Description, dict[str, Tensor]]:
@@ -169,7 +156,7 @@ def read_checkpoint(path: Path, *, raw: bool = False) -> tuple[Description, dict
     Raises:
         InputError: not such a checkpoint, or it holds no average although ``raw`` asks to tell them apart.
     """
-    content = _content(path)
+    content = checkpoints.read(path)
     if raw and "current_model_state" not in content:
         raise InputError(f"{path} holds one set of weights only: the run averaged none")
     config, facts = content["config"], content["hyper_parameters"]

@@ -3,11 +3,12 @@
 import re
 from pathlib import Path
 
+from lightning_app import checkpoints
 from lightning_app.errors import InputError
 
 RUNS = Path("runs")
 CHECKPOINTS = "checkpoints"  # of a run's folder
-WORDS = ("best", "last")
+WORDS = ("best", "last", "previous")
 
 
 def newest(word: str, run: str | None = None) -> Path | None:
@@ -42,6 +43,31 @@ def names() -> list[str]:
 def run_of(checkpoint: Path) -> Path | None:
     """The folder of the run that wrote a checkpoint."""
     return checkpoint.parent.parent if checkpoint.parent.name == CHECKPOINTS else None
+
+
+def go_on(folder: Path, checkpoint: str = "last", verb: str = "fit") -> str:
+    """The command that goes on with a run."""
+    name = folder.relative_to(RUNS) if folder.is_relative_to(RUNS) else folder.absolute()
+    return f"contextzoo {verb} --run {name} --ckpt_path {checkpoint}"
+
+
+def good_ones(damaged: Path, verb: str) -> str:
+    """Which checkpoints beside a damaged one are whole, the newest first, and how to go on from there."""
+    steps = {}
+    others = set(damaged.parent.glob("*.ckpt")) - {damaged}
+    for path in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True):
+        try:
+            steps[path] = checkpoints.read(path)["global_step"]
+        except InputError:
+            continue
+    if not steps:
+        return "No whole checkpoint lies beside it."
+    whole = ", ".join(f"{path.name} (step {step})" for path, step in steps.items())
+    first = max(steps, key=lambda path: steps[path])
+    word = first.stem if first.stem in WORDS else str(first)
+    folder = run_of(first)
+    command = go_on(folder, word, verb) if folder else f"--ckpt_path {first}"
+    return f"Whole: {whole}. Go on with {command}"
 
 
 def _in(folder: Path) -> Path:

@@ -16,10 +16,11 @@ import torch
 import yaml
 from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.plugins.io import AsyncCheckpointIO, TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException  # type: ignore[attr-defined]
 
-from lightning_app import configs, trust
+from lightning_app import checkpoints, configs, trust
 from lightning_app.callbacks import SaveConfig
 from lightning_app.data import SegmentationDataModule
 from lightning_app.errors import InputError, input_error
@@ -28,7 +29,8 @@ from lightning_app.inference import Protocol
 from lightning_app.patchify import Patchify  # noqa: F401
 from lightning_app.pretrained import find, load
 from lightning_app.registry import HEADS
-from lightning_app.runs import RUNS, WORDS, check_name, newest, run_of, weights_of
+from lightning_app.run_lock import Lock
+from lightning_app.runs import RUNS, WORDS, check_name, good_ones, newest, run_of, weights_of
 from lightning_app.segmentor import ModelInfo, Segmentor
 from lightning_app.task import FROM_DATA, SegmentationTask
 
@@ -42,11 +44,11 @@ def train(verb: str, args: list[str]) -> int:
     args, files = _with_config_paths([arg for arg in args if arg != trust.OPTION])
     if (run := _value(args, "--run")) is not None:
         check_name(run)
-    with trust.imports(files, args, trust=trusted):
-        return _train(verb, args)
+    with trust.imports(files, args, trust=trusted), Lock() as lock:
+        return _train(verb, args, lock)
 
 
-def _train(verb: str, args: list[str]) -> int:
+def _train(verb: str, args: list[str], lock: Lock) -> int:
     len(HEADS)  # the parser knows by short name what is imported: the heads, as Patchify and the datamodules above
     _quieten()
     torch.set_float32_matmul_precision("high")
@@ -55,14 +57,14 @@ def _train(verb: str, args: list[str]) -> int:
     checkpoint = _find_checkpoint(verb, _value(args, "--ckpt_path"), _value(args, "--run"))
     if checkpoint is None:
         with tempfile.TemporaryDirectory() as folder:
-            _CLI(None, args=[verb, *_of_weights(verb, args, Path(folder)), *args])
+            _CLI(None, args=[verb, *_of_weights(verb, args, Path(folder)), *args], lock=lock)
         return 0
     args = _with_value(args, "--ckpt_path", str(checkpoint.path))
     with tempfile.TemporaryDirectory() as folder:
         saved = Path(folder) / "checkpoint.yaml"
         saved.write_text(yaml.safe_dump(checkpoint.config))
         try:
-            _CLI(checkpoint, args=[verb, "-c", str(saved), *args])
+            _CLI(checkpoint, args=[verb, "-c", str(saved), *args], lock=lock)
         except InputError as error:
             raise InputError(str(error).replace(str(saved), str(checkpoint.path))) from error
     return 0
@@ -121,7 +123,7 @@ def _evaluate(verb: str, weights: str, args: list[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         saved = Path(folder) / "base.yaml"
         saved.write_text(yaml.safe_dump(base))
-        cli = _CLI(None, args=[verb, *args], model=_as_task(model, info), base=saved)
+        cli = _CLI(None, args=[verb, *args], lock=Lock(), model=_as_task(model, info), base=saved)
     scores = cli.model.scores
     if scores is not None and cli.trainer.is_global_zero:
         known = "no figure is known" if info.miou is None else f"{info.miou:.2f} {info.miou_source}"
@@ -210,10 +212,11 @@ class _CLI(LightningCLI):
         checkpoint: _Checkpoint | None,
         args: list[str],
         *,
+        lock: Lock,
         model: type[SegmentationTask] = SegmentationTask,
         base: Path = BASE,
     ) -> None:
-        self.checkpoint = checkpoint
+        self.checkpoint, self.lock = checkpoint, lock
         defaults = {"default_config_files": [str(base)]}
         try:
             super().__init__(
@@ -312,6 +315,14 @@ class _CLI(LightningCLI):
                     f"{self.checkpoint.path} knows {saved} classes, {type(self.datamodule).__name__} has {now}: "
                     "give the data it was trained on"
                 )
+        if self.subcommand == "fit":
+            folder = Path(self.trainer.default_root_dir)
+            self._take(folder)
+            strategy, save = self.trainer.strategy, checkpoints.CheckpointFiles(folder)
+            if type(strategy.checkpoint_io) is TorchCheckpointIO:
+                strategy.checkpoint_io = save
+            elif type(strategy.checkpoint_io) is AsyncCheckpointIO:
+                strategy.checkpoint_io = AsyncCheckpointIO(save)
 
     def _run_folder(self, config: Any) -> Path:
         if RUN_VARIABLE in os.environ and "LOCAL_RANK" in os.environ:
@@ -330,13 +341,21 @@ class _CLI(LightningCLI):
                 what = config.model.head.class_path.rpartition(".")[2] if config.model.head else "fcn"
             when = os.environ.get("SLURM_JOB_ID") or time.strftime("%Y%m%d-%H%M%S")
             folder = RUNS / f"{data}-{what}-{when}".lower()
-        if self.subcommand == "fit" and folder != resumed and (folder / "checkpoints").exists():
+        if self.subcommand == "fit" and folder.exists():
+            self._take(folder)
+        os.environ[RUN_VARIABLE] = str(folder)
+        return folder
+
+    def _take(self, folder: Path) -> None:
+        """Make ``folder`` this training's own, on the process that writes there."""
+        if getattr(rank_zero_only, "rank", 0) != 0:
+            return
+        self.lock.take(folder)
+        if (folder / "checkpoints").exists() and not (self.checkpoint and run_of(self.checkpoint.path) == folder):
             raise InputError(
                 f"{folder} holds a run already: resume it with --run {folder.name} --ckpt_path last, "
                 "or choose another --run"
             )
-        os.environ[RUN_VARIABLE] = str(folder)
-        return folder
 
     def _say_what_is_loaded(self, config: Any) -> None:
         if self.checkpoint is None:
@@ -432,14 +451,11 @@ def _find_checkpoint(verb: str, name: str | None, run: str | None) -> _Checkpoin
     elif not path.is_file():
         path = weights_of(name) or path
     if not path.is_file():
-        raise InputError(f"--ckpt_path {name}: no such file; give a .ckpt file, last or best")
+        raise InputError(f"--ckpt_path {name}: no such file; give a .ckpt file, {', '.join(WORDS)}")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # whatever a broken or foreign file makes torch raise
-        raise InputError(f"--ckpt_path {name} is not a checkpoint of this program ({type(error).__name__})") from error
-    if "config" not in content:
-        reason = content.get("undescribed", "contextzoo fit did not write it")
-        raise InputError(f"--ckpt_path {name} does not say how to rebuild its model: {reason}")
+        content = checkpoints.read(path)
+    except checkpoints.Damaged as error:
+        raise InputError(f"{error}. {good_ones(path, verb)}") from error
     parts = ("model", "data", "trainer", "seed_everything") if verb == "fit" else ("model", "data")
     config = {part: content["config"][part] for part in parts if content["config"][part] is not None}
     return _Checkpoint(path, int(content["global_step"]), content["hyper_parameters"]["num_classes"], config)

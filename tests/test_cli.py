@@ -122,7 +122,7 @@ BAD = {
     f"{FIT} --trainer.callbacks Foo": 'trainer.callbacks cannot be "Foo": no such class; give its full path',
     f"{FIT} --ckpt_path last": "--ckpt_path last: no runs/*/checkpoints/last.ckpt; give the file itself",
     f"test {PROBE}": "test with which weights? Give --ckpt_path best, a .ckpt file, or --weights ID",
-    "test --ckpt_path nowhere.ckpt": "--ckpt_path nowhere.ckpt: no such file; give a .ckpt file, last or best",
+    "test --ckpt_path nowhere.ckpt": "--ckpt_path nowhere.ckpt: no such file; give a .ckpt file, best, last, previous",
 }
 
 
@@ -160,8 +160,8 @@ def test_a_file_that_is_no_checkpoint_is_named(capsys: pytest.CaptureFixture[str
     torch.save({"state_dict": {}}, "foreign.ckpt")
     assert run("test --ckpt_path junk.ckpt") == run("test --ckpt_path foreign.ckpt") == 2
     junk, foreign = capsys.readouterr().err.splitlines()
-    assert junk.startswith("--ckpt_path junk.ckpt is not a checkpoint of this program")
-    assert foreign == "--ckpt_path foreign.ckpt does not say how to rebuild its model: contextzoo fit did not write it"
+    assert junk.startswith("junk.ckpt is not a checkpoint of this program, or damaged")
+    assert foreign == "foreign.ckpt does not say how to rebuild its model: contextzoo fit did not write it"
 
 
 def test_debug_shows_the_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -231,7 +231,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_lies_in_one_folder(trained: Path) -> None:
     a = trained / "runs" / "a"
     assert [path.name for path in trained.iterdir()] == ["runs"]
-    assert {path.name for path in (a / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert {path.name for path in (a / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt", "previous.ckpt"}
     config = yaml.safe_load((a / "config.yaml").read_text())
     assert config["model"]["head"]["init_args"]["channels"] == 8
     assert "# num_classes: 3" in (a / "config.yaml").read_text()
