@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from weights_server import CONTENT, SHA256, Server, Zoo, copy_zoo, serve
 
+from lightning_app import tensor_files
 from zoo import index
 
 ID = "ccnet_r50-d8_cityscapes-512x1024_40k"
@@ -201,6 +203,38 @@ def test_the_life_of_a_download(server: Server, own: Zoo) -> None:
     assert own.run("remove", one, two)[:2] == (0, f"{one}: removed\n{two}: removed\n")
     assert sorted(path.name for path in own.home.iterdir()) == sorted(kept)
     assert own.run("verify", one) == (1, f"0 ok, 1 not here {one}\n", "")
+
+
+def test_verify_looks_at_what_was_converted(server: Server, own: Zoo) -> None:
+    id = own.add("pickle", f"{server.url}/good")
+    toml = own.root / "zoo" / "index" / "toy.toml"
+    toml.write_text(toml.read_text().replace('format = "safetensors"', 'format = "openmmlab"'))
+    assert own.run("download", id)[0] == 0
+    copy = own.home / f"{id}.safetensors"
+    kinds = (
+        torch.float64,
+        torch.float32,
+        torch.float16,
+        torch.bfloat16,
+        torch.int64,
+        torch.int32,
+        torch.uint8,
+        torch.bool,
+    )
+    tensors = {f"ü{kind}": torch.arange(6).reshape(2, 3).to(kind) for kind in kinds}
+    tensor_files.write(copy, tensors | {"one": torch.tensor(1), "none": torch.zeros(0, 3)}, {"source": "ä.pth"})
+    assert own.run("verify") == (0, "1 ok\n", "")
+    whole = copy.read_bytes()
+    for place in (0, 5, 9, 60, len(whole) // 2, len(whole) - 1):
+        copy.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        found = f"1 ok, 1 CORRUPT {id}.safetensors (made anew at the next use)\n"
+        assert own.run("verify", id) == (1, found, ""), place
+    copy.write_bytes(whole[:-1])
+    assert own.run("verify")[0] == 1
+    copy.write_bytes(b"")
+    assert own.run("verify")[0] == 1
+    assert own.run("remove", id)[1] == f"{id}: removed\n"
+    assert not list(own.home.iterdir())
 
 
 def test_download_to_a_folder(server: Server, own: Zoo, tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def _parser() -> _Parser:
     each = command(_download, "Download weights and check them.")
     each.add_argument("id", nargs="+")
     each.add_argument("--to", type=_folder, metavar="DIR", help="folder to put them in, instead of the cache")
-    each = command(_verify, "Check the hashes of the weights on this machine.")
+    each = command(_verify, "Check the hashes of the weights on this machine, and of what was converted from them.")
     each.add_argument("id", nargs="*", help="only these, which must be here")
     each.add_argument("--all", action="store_true", help="all that are here, as without ids")
     command(_remove, "Delete downloaded weights.").add_argument("id", nargs="+")
@@ -189,12 +189,16 @@ def _download(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
+    from zoo.copies import copy_of, intact
+
     if options.id and options.all:
         raise ZooError("verify takes ids or --all, not both")
     entries = [index.get(id) for id in options.id] or index.list_entries()
-    good, corrupt, absent = 0, [], []
+    good, corrupt, absent, copies = 0, [], [], []
     for entry in entries:
         path = cache.find(entry)
+        if path and (beside := copy_of(path)) and not intact(beside):
+            copies.append(beside.name)
         if path is None:
             absent.append(entry.id)
         elif cache.intact(entry, path):
@@ -206,8 +210,9 @@ def _verify(options: argparse.Namespace) -> int:
     found = [f"{good} ok"]
     found += [f"{len(corrupt)} CORRUPT {' '.join(corrupt)}"] if corrupt else []
     found += [f"{len(absent)} not here {' '.join(absent)}"] if absent else []
+    found += [f"{len(copies)} CORRUPT {' '.join(copies)} (made anew at the next use)"] if copies else []
     print(", ".join(found))
-    return 1 if corrupt or absent else 0
+    return 1 if corrupt or absent or copies else 0
 
 
 def _remove(options: argparse.Namespace) -> int:
