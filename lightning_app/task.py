@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from lightning.pytorch import LightningModule
@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 from lightning_app.backbone import Backbone
 from lightning_app.described import Described
 from lightning_app.errors import InputError
+from lightning_app.freeze import freeze_parts
 from lightning_app.heads.base import ContextHead
 from lightning_app.heads.fcn import FCN
 from lightning_app.inference import Protocol, predict
@@ -42,6 +43,8 @@ class SegmentationTask(LightningModule):
         ignore_index: label of pixels that do not count.
         class_names: for tables and figures.
         palette: RGB of each class, for pictures.
+        freeze: what of the backbone stays as it is, batch statistics and all: backbone, or some of its parts, such as
+            [conv_stem, bn1, blocks.0]; null is nothing.
         weights: where fit starts from, unless it resumes: an id of the zoo or a file; all layers that fit are loaded.
         weights_part: which layers of them: all, or the backbone's alone, so that the head begins anew.
         weights_force: start from them even where under half of the tensors fit.
@@ -74,6 +77,7 @@ class SegmentationTask(LightningModule):
         ignore_index: int = 255,
         class_names: list[str] | None = None,
         palette: list[tuple[int, int, int]] | None = None,
+        freeze: list[str] | str | None = None,
         weights: str | None = None,
         weights_part: Literal["all", "backbone"] = "all",
         weights_force: bool = False,
@@ -110,6 +114,7 @@ class SegmentationTask(LightningModule):
             auxiliary_weight=auxiliary_weight,
             channels_last=channels_last,
         )
+        self.frozen = freeze_parts(backbone, [freeze] if isinstance(freeze, str) else freeze or [])
         if compile:  # in place, so the names in checkpoints stay the same
             self.segmentor.backbone.compile()
             self.segmentor.head.compile()
@@ -128,6 +133,13 @@ class SegmentationTask(LightningModule):
         self.test_metrics = SegmentationMetrics(num_classes, ignore_index)
         self.scores: Scores | None = None
         self.restored = False  # from a checkpoint
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode, but for what is frozen: its batch statistics, dropout and stochastic depth are at rest."""
+        super().train(mode)
+        for part in self.frozen:
+            part.eval()
+        return self
 
     def setup(self, stage: str) -> None:
         """Weigh the classes by the training masks, where asked."""
@@ -281,10 +293,10 @@ class SegmentationTask(LightningModule):
         if not checkpoint.get("optimizer_states"):
             return
         before = checkpoint["hyper_parameters"]
-        for fixed in ("optimizer", "decay_norms", "schedule"):
-            if before[fixed] != self.hparams[fixed]:
+        for fixed in ("optimizer", "decay_norms", "schedule", "freeze"):
+            if before.get(fixed) != self.hparams[fixed]:
                 raise InputError(
-                    f"model.{fixed} {before[fixed]} -> {self.hparams[fixed]}: a resumed run keeps it; "
+                    f"model.{fixed} {before.get(fixed)} -> {self.hparams[fixed]}: a resumed run keeps it; "
                     "start a new one from the weights with --model.weights"
                 )
         now = {group["name"]: group for group in self._optimizer().param_groups}

@@ -178,6 +178,7 @@ def _quieten() -> None:
         ".*LeafSpec",
         ".*find the monitored key",
         ".*does not have many workers",
+        ".*in eval mode at the start of training",
         "Attribute 'backbone' is an instance of",
         ".*exists and is not empty",
         "The dirpath has changed",

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = (  # a room imports from its own and from those of the floors below
     {"errors", "zoo"},
     {"files", "tables"},
+    {"freeze"},
     {"checkpoints", "run_lock"},
     {"kernels"},
     {"registry", "configs", "runs", "described", "losses", "metrics", "inference", "timm_changes", "tensor_files"},

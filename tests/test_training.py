@@ -58,7 +58,11 @@ SAVES = {
 }
 
 
-@pytest.mark.parametrize(("workers", "options"), [(0, ""), (1, "-c schedule/ema")], ids=["plain", "averaging"])
+@pytest.mark.parametrize(
+    ("workers", "options"),
+    [(0, ""), (1, "-c schedule/ema"), (0, "--model.freeze backbone")],
+    ids=["plain", "averaging", "frozen"],
+)
 def test_a_killed_run_ends_with_the_same_weights(tmp_path: Path, workers: int, options: str) -> None:
     camvid(tmp_path / "camvid")  # 5 images, so 2 steps an epoch and one image left over
     write_config("every_step.yaml", trainer={"callbacks+": [SAVES]})
@@ -128,6 +132,8 @@ def test_what_a_resumed_run_cannot_change(capsys: pytest.CaptureFixture[str]) ->
     assert run(f"{FIT} --run a --trainer.max_epochs 1") == 0
     assert run("fit --run a --ckpt_path last --trainer.max_epochs 2 --model.optimizer adamw") == 2
     assert "model.optimizer sgd -> adamw: a resumed run keeps it" in capsys.readouterr().err
+    assert run("fit --run a --ckpt_path last --trainer.max_epochs 2 --model.freeze backbone") == 2
+    assert "model.freeze None -> backbone: a resumed run keeps it" in capsys.readouterr().err
 
 
 def test_averaged_weights_are_what_is_validated_and_kept() -> None:
