@@ -33,6 +33,7 @@ from lightning_app.segmentor import ModelInfo, Segmentor
 from zoo import ZooEntry, ZooError, download, index, writing
 from zoo.cache import CHECKOUT
 from zoo.entry import SHIPPED, Dataset
+from zoo.openmmlab import evaluation_size, upstream_config
 
 HEADER: Final = "contextzoo"  # of a safetensors file's metadata: what describes the model, as JSON
 MODEL: Final = ("backbone", "head", "auxiliary", "auxiliary_weight", "channels_last")
@@ -109,7 +110,7 @@ def _entry_of(path: Path) -> ZooEntry | None:
 
 
 def _from_openmmlab(path: Path, entry: ZooEntry) -> Segmentor:
-    config = index.upstream_config(entry)
+    config = upstream_config(entry)
     model = openmmlab.load_checkpoint(path, config)
     dataset = index.datasets()[entry.dataset]
     name, *options = dataset.data.split()  # such as PascalContext --data.classes 60
@@ -117,7 +118,7 @@ def _from_openmmlab(path: Path, entry: ZooEntry) -> Segmentor:
         option.removeprefix("--data."): value for option, value in zip(options[::2], options[1::2], strict=True)
     }
     data = {"class_path": name, "init_args": arguments}
-    protocol = replace(openmmlab.protocol_of(config), fit=index.evaluation_size(entry))
+    protocol = replace(openmmlab.protocol_of(config), fit=evaluation_size(entry))
     model.info = ModelInfo(
         entry.id,
         dataset.classes,

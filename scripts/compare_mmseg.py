@@ -26,7 +26,7 @@ from torch import Tensor, nn
 import zoo
 from lightning_app.convert.openmmlab import load_checkpoint, protocol_of
 from lightning_app.inference import predict
-from zoo.index import upstream_config
+from zoo.openmmlab import upstream_config
 
 SIZE = (97, 129)
 

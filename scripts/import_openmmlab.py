@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo import index, writing
+from zoo.openmmlab import upstream_config
 
 FAMILIES = {
     "ann": "ANN",
@@ -76,7 +77,7 @@ def address(row: dict[str, Any]) -> str:
 
 
 def arguments(head: Any) -> Any:
-    """Of a head's config, what ``zoo.index.upstream_config`` cannot know."""
+    """Of a head's config, what ``zoo.openmmlab.upstream_config`` cannot know."""
     if isinstance(head, list):
         return [arguments(each) for each in head]
     composed = COMPOSED if head["dropout_ratio"] == 0.1 else COMPOSED - {"dropout_ratio"}
@@ -190,7 +191,7 @@ def main() -> None:
     entries = {entry.url: entry for entry in index.check()}
     for row in rows:
         entry = entries[address(row)]
-        for key, value in index.upstream_config(entry).items():
+        for key, value in upstream_config(entry).items():
             if value != row[key]:
                 print(f"{entry.id}: {key} of its own file, not that of {row['name']}")
     print(f"{len(rows)} entries")

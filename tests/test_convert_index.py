@@ -20,7 +20,8 @@ from lightning_app.convert.openmmlab_backbones import new_backbone
 from lightning_app.errors import InputError
 from lightning_app.heads.semantic_fpn import SemanticFPN
 from lightning_app.segmentor import Segmentor
-from zoo.index import backbones, upstream_config
+from zoo.index import backbones
+from zoo.openmmlab import upstream_config
 
 ENTRIES = [entry for entry in zoo.list_entries() if entry.format == "openmmlab"]
 PARTS = ("backbone", "decode_head", "auxiliary_head")

@@ -15,7 +15,7 @@ from torch import Tensor
 import zoo
 from lightning_app.convert.openmmlab import load_checkpoint, protocol_of
 from lightning_app.inference import predict
-from zoo.index import upstream_config
+from zoo.openmmlab import upstream_config
 
 FOLDER = Path(__file__).parent / "goldens" / "whole"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.npz"))

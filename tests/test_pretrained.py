@@ -22,7 +22,7 @@ from lightning_app.data.camvid import FACTS
 from lightning_app.errors import InputError
 from lightning_app.inference import Protocol
 from lightning_app.pretrained import HEADER, load, new_segmentor, transfer
-from zoo.index import upstream_config
+from zoo.openmmlab import evaluation_size, upstream_config
 
 EMA = "--trainer.callbacks+=lightning.pytorch.callbacks.EMAWeightAveraging"
 
@@ -153,7 +153,7 @@ def test_an_openmmlab_file_is_known_by_its_published_name(tmp_path: Path) -> Non
 
 
 def test_evaluation_boxes_of_published_models() -> None:
-    boxes = {entry.id: zoo.index.evaluation_size(entry) for entry in zoo.list_entries()}
+    boxes = {entry.id: evaluation_size(entry) for entry in zoo.list_entries()}
     assert boxes["ccnet_r50-d8_cityscapes-512x1024_40k"] == (2048, 1024)
     assert boxes["ccnet_r50-d8_cityscapes-769x769_40k"] == (2049, 1025)
     assert boxes["ccnet_r50-d8_ade20k-512x512_80k"] == (2048, 512)

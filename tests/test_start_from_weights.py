@@ -14,7 +14,7 @@ import zoo
 from lightning_app.convert import openmmlab
 from lightning_app.convert.openmmlab_heads import joined
 from lightning_app.pretrained import load, new_segmentor
-from zoo.index import upstream_config
+from zoo.openmmlab import upstream_config
 
 FIT = (
     "fit --data CamVid --data.root camvid --data.crop_size [32,32] --data.batch_size 2 --data.num_workers 0 "

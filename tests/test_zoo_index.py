@@ -14,6 +14,7 @@ import zoo
 from zoo import index, writing
 from zoo.entry import FieldError
 from zoo.errors import ZooError
+from zoo.openmmlab import upstream_config
 
 PUBLISHED = Path(__file__).parents[2] / "shared" / "openmmlab" / "published_checkpoints.json"
 ROWS = Path(__file__).parent / "goldens" / "openmmlab_rows.json"  # a few of the same rows, one of each kind
@@ -55,7 +56,7 @@ def assert_same_config(rows: list[dict[str, Any]]) -> None:
         entry = by_file[row["weights"].rpartition("/")[2]]
         expected = {key: row[key] for key in KEYS}
         expected["backbone"] = expected["backbone"] | OTHER_FILE.get(entry.id, {})
-        assert index.upstream_config(entry) == expected, entry.id
+        assert upstream_config(entry) == expected, entry.id
         assert (entry.miou, entry.miou_ms, entry.memory_gb) == (
             row["miou"],
             row["miou_ms_flip"],
@@ -123,8 +124,8 @@ def test_backbone_in_timms_words(id: str, name: str, output_stride: int, changes
 
 def test_upstream_config_is_a_copy() -> None:
     entry = zoo.get("ccnet_r50-d8_cityscapes-512x1024_40k")
-    index.upstream_config(entry)["decode_head"]["norm_cfg"]["type"] = "changed"
-    assert index.upstream_config(entry)["decode_head"]["norm_cfg"]["type"] == "SyncBN"
+    upstream_config(entry)["decode_head"]["norm_cfg"]["type"] = "changed"
+    assert upstream_config(entry)["decode_head"]["norm_cfg"]["type"] == "SyncBN"
 
 
 def test_datasets() -> None:
@@ -330,7 +331,7 @@ def test_own_weights_are_added_below_the_published_ones(tmp_path: Path) -> None:
     with pytest.raises(ZooError, match="is taken"):
         writing.add(entry.id, "ccnet", "CCNet", "unused", OWN, folder=tmp_path)
     with pytest.raises(ZooError, match="own config"):
-        index.upstream_config(entry)
+        upstream_config(entry)
 
 
 def test_wrong_own_weights_leave_the_index_as_it_was(tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ def _from_source(entry: ZooEntry, url: str, path: Path) -> None:
                 with _progress(entry.id) as on_bytes:
                     start = _transfer(entry, url, file, part, on_bytes)
                 if cache.matches(entry, file):
-                    _name(part, path)
+                    _name(file, part, path)
                     return
                 file.truncate(0)
                 problem = "wrong bytes, their sha256 is not the index's"
@@ -156,8 +156,10 @@ def _from_source(entry: ZooEntry, url: str, path: Path) -> None:
     raise RefusedError(f"{problem} ({ATTEMPTS} attempts; the next call resumes)")
 
 
-def _name(part: Path, path: Path) -> None:
+def _name(file: FileIO, part: Path, path: Path) -> None:
     try:
+        if not os.path.samestat(os.fstat(file.fileno()), part.lstat()):
+            raise ZooError(f"{part}: something else took its name during the download")
         part.replace(path)
     except OSError as error:
         raise ZooError(f"{path}: {error.strerror}") from None

@@ -5,13 +5,14 @@ import resource
 import signal
 import socket
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from attacks.tally import Tally
-from weights_server import CONTENT, HOSTILE, SHA256, Server, serve
+from weights_server import CONTENT, HOSTILE, SHA256, Server, serve, wait_for
 
 import zoo
 from zoo import cache, download, index, streams
@@ -221,6 +222,32 @@ def test_a_planted_name(server: Server, tmp_path: Path, name: str, plant: str, t
     tally("planted names", 1, not good)
     assert good
     assert "folder" not in plant or plant == "link to a folder" or planted.is_dir()
+
+
+@pytest.mark.parametrize("plant", ["link", "second name", "pipe", "folder", "nothing"])
+def test_a_name_that_is_taken_during_the_download(server: Server, tmp_path: Path, plant: str, tally: Tally) -> None:
+    victim = tmp_path / "elsewhere" / "victim"
+    victim.parent.mkdir()
+    victim.write_text("precious")
+    part = tmp_path / "home" / f"{ID}.pth.part"
+
+    def swap() -> None:
+        wait_for(lambda: part.exists() and part.stat().st_size >= len(CONTENT) // 2)
+        part.unlink()
+        if plant != "nothing":
+            PLANTS[plant](part, victim)
+        server.release.set()
+
+    thread = threading.Thread(target=swap)
+    thread.start()
+    with pytest.raises(ZooError) as caught:
+        download.fetch(weights(f"{server.url}/stall"))
+    thread.join()
+    good = (
+        one_line(caught.value) and victim.read_text() == "precious" and not (tmp_path / "home" / f"{ID}.pth").exists()
+    )
+    tally("planted names", 1, not good)
+    assert good
 
 
 def test_the_users_own_link_to_a_cache_elsewhere(server: Server, tmp_path: Path) -> None:
