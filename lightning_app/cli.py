@@ -69,6 +69,10 @@ def _run(args: list[str]) -> int:
         from lightning_app.tools import publish
 
         return publish.main(rest[1:])
+    if [verb, *rest[:1]] == ["zoo", "convert"]:
+        from lightning_app.tools import convert
+
+        return convert.main(rest[1:])
     if verb in TOOLS:
         tool = importlib.import_module(TOOLS[verb][0])
         return int(tool.main([verb, *rest] if TOOLS[verb][0].endswith("listing") else rest))

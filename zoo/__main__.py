@@ -83,6 +83,8 @@ def _parser() -> _Parser:
     command(_check, "Check the index itself.")
     each = command(_publish, "Publish a checkpoint of your own (contextzoo zoo publish).")
     each.add_argument("checkpoint", nargs="?")
+    each = command(_convert, "Convert a checkpoint of mmsegmentation's (contextzoo zoo convert).")
+    each.add_argument("checkpoint", nargs="?")
     return parser
 
 
@@ -244,12 +246,16 @@ def _publish(options: argparse.Namespace) -> int:
     raise ZooError("Publishing needs torch and the models: contextzoo zoo publish CKPT --id ID")
 
 
+def _convert(options: argparse.Namespace) -> int:
+    raise ZooError("Converting needs torch and the models: contextzoo zoo convert FILE --like ID")
+
+
 def main(args: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     parser = _parser()
     try:
         options, unknown = parser.parse_known_args(args)
-        if unknown and options.command != "publish":
+        if unknown and options.command not in ("publish", "convert"):
             flags = re.findall(r"--[a-z-]+", options.parser.format_usage())
             hint = index.suggest(unknown[0], flags)
             raise ZooError(f'Unknown argument "{shown(unknown[0])}".{hint} ({options.parser.prog} --help)')

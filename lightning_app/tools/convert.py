@@ -1,0 +1,172 @@
+"""``contextzoo zoo convert``: a checkpoint that mmsegmentation trained as a file that every command takes."""
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+from torch import Tensor
+
+import zoo
+from lightning_app import tensor_files
+from lightning_app.convert import mmseg_config, openmmlab
+from lightning_app.convert.openmmlab_heads import joined
+from lightning_app.convert.unpickle import state_dict, unpickle
+from lightning_app.data.facts import palette_from_hex, voc_palette
+from lightning_app.errors import InputError
+from lightning_app.files import check_file, replacing
+from lightning_app.pretrained import HEADER, describe, load, new_segmentor
+from zoo import ZooEntry, ZooError, index
+
+
+def main(args: Sequence[str]) -> int:
+    """Convert one checkpoint."""
+    options = _parse(args)
+    to = options.to or options.checkpoint.with_suffix(".safetensors")
+    if to.exists():
+        raise InputError(f"{to} is there already: move it, or give another --to")
+    entry = _entry(options.like) if options.like else None
+    config = index.upstream_config(entry) if entry else mmseg_config.read_model(options.config)
+    content = unpickle(options.checkpoint)
+    state = cleaned(state_dict(content, options.checkpoint))
+    try:
+        config = _of_classes(config, state)
+        count = joined(config["decode_head"])["num_classes"]
+        classes, palette = _classes(options, entry, content, count)
+        parts = openmmlab.parts_of(config)
+        model = new_segmentor(parts, count, to.stem)
+        if not config.get("auxiliary_head"):
+            state = {name: each for name, each in state.items() if not name.startswith("auxiliary_head.")}
+        openmmlab.load_strictly(model, openmmlab.rename(config, state), what=str(options.checkpoint))
+        fit = index.evaluation_size(entry) if entry else config.get("fit")
+        protocol = replace(openmmlab.protocol_of(config), fit=fit)
+    except (AttributeError, KeyError, TypeError, IndexError) as error:  # a configuration of another make
+        what = f"{type(error).__name__}: {error}"
+        raise InputError(
+            f"{options.config or options.like} does not describe a model that is known ({what})"
+        ) from error
+    dataset = index.datasets()[entry.dataset] if entry else None
+    same = dataset and tuple(classes) == dataset.classes
+    name, *settings = dataset.data.split() if dataset and same else [""]
+    arguments = {
+        key.removeprefix("--data."): json.loads(value)
+        for key, value in zip(settings[::2], settings[1::2], strict=False)
+    }
+    description = {
+        "name": to.stem,
+        "model": parts,
+        "classes": classes,
+        "palette": palette,
+        "protocol": asdict(protocol),
+        "data": {"class_path": name, "init_args": arguments},
+    }
+    with replacing(to) as part:
+        tensor_files.write(part, model.state_dict(), {"format": "pt", HEADER: json.dumps(description)})
+    print(f"{to}: {describe(load(to))}, {count} classes: {', '.join(classes[:4])}{' ...' if count > 4 else ''}")
+    print(f"contextzoo segment photo.jpg --weights {to}")
+    return 0
+
+
+def cleaned(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The network's tensors without wrappers' prefixes, the copies of an averaging hook and preprocessing constants."""
+    for prefix in ("module.", "model.", "segmentor."):
+        if any(name.startswith((f"{prefix}backbone.", f"{prefix}model.")) for name in state):
+            state = {name.removeprefix(prefix): each for name, each in state.items() if name.startswith(prefix)}
+    others = ("ema_", "data_preprocessor.", "steps")
+    return {name: each for name, each in state.items() if not name.startswith(others)}
+
+
+def _entry(id: str) -> ZooEntry:
+    try:
+        entry = zoo.get(id)
+    except ZooError as error:
+        raise InputError(str(error)) from None
+    if entry.format != "openmmlab":
+        raise InputError(f"--like {id}: no weights of OpenMMLab's (contextzoo zoo list)")
+    return entry
+
+
+def _of_classes(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The config with as many classes as the file's classifiers have."""
+    stages = config["decode_head"]
+    last = f"decode_head.{len(stages) - 1}." if isinstance(stages, list) else "decode_head."
+    classifier = state.get(f"{last}conv_seg.weight")
+    if classifier is None or not classifier.dim():
+        raise InputError(f"The checkpoint has no {last}conv_seg.weight: mmsegmentation did not write it")
+    fact = {"num_classes": len(classifier)}
+    heads = [stage | fact for stage in stages] if isinstance(stages, list) else stages | fact
+    extra = config.get("auxiliary_head")
+    return {**config, "decode_head": heads, "auxiliary_head": extra | fact if extra else None}
+
+
+def _classes(
+    options: argparse.Namespace, entry: ZooEntry | None, content: Any, count: int
+) -> tuple[list[str], list[list[int]]]:
+    """Names and colours of the classes: as typed, as in the file, as the entry has them."""
+    meta = content.get("meta") if isinstance(content, dict) else None
+    meta = meta if isinstance(meta, dict) else {}
+    told = meta.get("dataset_meta")
+    told = told if isinstance(told, dict) else {}
+    dataset = index.datasets()[entry.dataset] if entry else None
+    found = [
+        _names(options.classes) if options.classes else None,
+        told.get("classes"),
+        meta.get("CLASSES"),
+        dataset and dataset.classes,
+    ]
+    lists = [list(each) for each in found if isinstance(each, list | tuple) and all(isinstance(x, str) for x in each)]
+    if options.classes and len(lists[0]) != count:
+        raise InputError(f"--classes has {len(lists[0])} names, the checkpoint {count} classes")
+    names = next((each for each in lists if len(each) == count), None)
+    if names is None:
+        raise InputError(
+            f"{options.checkpoint} does not say what its {count} classes are: give --classes FILE or a,b,c"
+        )
+    own = palette_from_hex(" ".join(dataset.palette)) if dataset else None
+    for palette in (told.get("palette"), meta.get("PALETTE"), own):
+        if isinstance(palette, list | tuple) and len(palette) == count and all(map(_is_colour, palette)):
+            return names, [list(colour) for colour in palette]
+    return names, [list(colour) for colour in voc_palette(count)]
+
+
+def _is_colour(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 3 and all(type(x) is int and 0 <= x < 256 for x in value)
+
+
+def _names(given: str) -> list[str]:
+    """Names from a file, one a line, or separated by commas."""
+    path = Path(given)
+    if "," in given or not path.suffix:
+        return [name.strip() for name in given.split(",") if name.strip()]
+    check_file(path)
+    try:
+        return [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    except UnicodeDecodeError:
+        raise InputError(f"--classes {path} is no text") from None
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message} ({self.prog} --help)")
+
+
+def _parse(args: Sequence[str]) -> argparse.Namespace:
+    parser = _Parser(
+        prog="contextzoo zoo convert",
+        description="Convert a checkpoint that mmsegmentation trained; nothing in it or its configuration is executed.",
+        epilog="example: contextzoo zoo convert iter_40000.pth --like ccnet_r50-d8_cityscapes-512x1024_40k",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("checkpoint", type=Path, metavar="FILE", help=".pth of mmsegmentation 0.x or 1.x")
+    how = parser.add_mutually_exclusive_group(required=True)
+    how.add_argument("--like", metavar="ID", help="published weights of the same architecture (contextzoo zoo list)")
+    how.add_argument("--config", type=Path, metavar="FILE", help="its config.py or .json, read as data")
+    add("--classes", metavar="FILE|a,b,c", help="names in label order; default: as the checkpoint says")
+    add("--to", type=Path, metavar="FILE", help="default: beside it, with the suffix .safetensors")
+    options = parser.parse_args(args)
+    if options.to and options.to.suffix != ".safetensors":
+        parser.error(f"--to {options.to}: a name that ends in .safetensors")
+    return options
