@@ -20,7 +20,7 @@ import zoo
 from lightning_app import checkpoints, runs, tensor_files
 from lightning_app.backbone import Backbone, TimmBackbone
 from lightning_app.convert import openmmlab
-from lightning_app.data.facts import palette_from_hex, voc_palette
+from lightning_app.data.facts import default_palette, palette_from_hex
 from lightning_app.errors import InputError
 from lightning_app.files import check_file
 from lightning_app.heads.base import ContextHead
@@ -171,7 +171,7 @@ def read_checkpoint(path: Path, *, raw: bool = False) -> tuple[Description, dict
         "name": f"{path.parent.parent.name}/{path.stem}" if path.parent.name == "checkpoints" else path.stem,
         "model": {key: value for key, value in config["model"].items() if key in MODEL},
         "classes": list(names),
-        "palette": [list(colour) for colour in facts["palette"] or voc_palette(len(names))],
+        "palette": [list(colour) for colour in facts["palette"] or default_palette(len(names))],
         "protocol": protocol,
         "data": {"class_path": data.get("class_path", ""), "init_args": arguments},
         "training": {"iterations": content["global_step"], **_recipe(config)},

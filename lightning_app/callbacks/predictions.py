@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, Trainer
 from numpy.typing import NDArray
 from PIL import Image
 
-from lightning_app.data.facts import voc_palette
+from lightning_app.data.facts import default_palette
 from lightning_app.errors import InputError
 from lightning_app.files import replacing
 
@@ -42,7 +42,7 @@ class PredictionWriter(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        colours = pl_module.palette or voc_palette(256)
+        colours = pl_module.palette or default_palette(256)
         for name, classes, image in zip(batch["name"], outputs, batch["image"], strict=True):
             ids = classes.to("cpu", torch.uint8).numpy()
             picture = Image.fromarray((image.permute(1, 2, 0) * 255).round().to("cpu", torch.uint8).numpy())

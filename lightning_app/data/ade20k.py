@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from lightning_app.data.facts import DatasetFacts, names, palette_from_hex
-from lightning_app.data.files import FileDataModule, files, require
+from lightning_app.data.files import FileDataModule
+from lightning_app.data.listing import files, require
 
 FACTS = DatasetFacts(
     name="ADE20K",

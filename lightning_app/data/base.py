@@ -1,8 +1,8 @@
 """The contract of every datamodule: facts at construction, batches as dictionaries, each image where it belongs."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any, Literal, NotRequired, TypedDict
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NotRequired, TypedDict, TypeVar
 
 import numpy as np
 import torch
@@ -12,11 +12,18 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lightning_app.data.facts import Colour, DatasetFacts
-from lightning_app.data.sampler import EvalSampler, Loader, TrainLoader, TrainSampler
+from lightning_app.data.sampler import EvalSampler, Loader, PredictLoader, TrainLoader, TrainSampler
 from lightning_app.described import Described
 from lightning_app.errors import InputError
 
+L = TypeVar("L", bound=Loader)
 Stage = Literal["train", "val", "test", "predict"]
+STAGES: dict[str, tuple[Stage, ...]] = {  # what each verb of Lightning's asks for
+    "fit": ("train", "val"),
+    "validate": ("val",),
+    "test": ("test",),
+    "predict": ("predict",),
+}
 
 
 class Sample(TypedDict):
@@ -69,6 +76,15 @@ def collate(samples: Sequence[Sample | InputError]) -> dict[str, Any] | InputErr
     return batch | {"size": [s["size"] for s in good]}
 
 
+def collate_usable(samples: Sequence[Sample | InputError]) -> dict[str, Any] | InputError:
+    """Stack those that can be used, and say of the others why not."""
+    good = [sample for sample in samples if not isinstance(sample, InputError)]
+    batch = collate(good) if good else {}
+    if isinstance(batch, InputError):
+        return batch
+    return batch | {"faults": [str(sample) for sample in samples if isinstance(sample, InputError)]}
+
+
 class SegmentationDataModule(Described, LightningDataModule, ABC):
     """Images with one class per pixel.
 
@@ -79,6 +95,7 @@ class SegmentationDataModule(Described, LightningDataModule, ABC):
     Attributes:
         facts: all that is known of the dataset.
         num_classes, ignore_index, class_names, palette: what a model needs of them.
+        faults: what was said of files that could not be predicted.
 
     Args:
         batch_size: training images per device and step.
@@ -105,6 +122,7 @@ class SegmentationDataModule(Described, LightningDataModule, ABC):
         # a device that gets no evaluation image waits for the others
         self.allow_zero_length_dataloader_with_multiple_devices = True
         self._datasets: dict[Stage, SegmentationDataset] = {}
+        self.faults: list[str] = []
 
     @abstractmethod
     def make_dataset(self, stage: Stage) -> SegmentationDataset:
@@ -121,35 +139,38 @@ class SegmentationDataModule(Described, LightningDataModule, ABC):
         return self._datasets[stage]
 
     def setup(self, stage: str) -> None:
-        stages: dict[str, tuple[Stage, ...]] = {
-            "fit": ("train", "val"),
-            "validate": ("val",),
-            "test": ("test",),
-            "predict": ("predict",),
-        }
-        for name in stages[stage]:
+        for name in STAGES[stage]:
             self.dataset(name)
 
     def train_dataloader(self) -> TrainLoader:
         dataset = self.dataset("train")
         progress = self._progress if self.trainer else None
         sampler = TrainSampler(len(dataset), self.batch_size, seed=self.seed, progress=progress, **self._place)
-        return TrainLoader(dataset, sampler=sampler, batch_size=self.batch_size, drop_last=True, **self._loading)
+        return TrainLoader(
+            dataset,
+            sampler=sampler,
+            batch_size=self.batch_size,
+            collate_fn=collate,
+            drop_last=True,
+            **self._loading,
+        )
 
     def val_dataloader(self) -> Loader:
-        return self._evaluation_loader("val")
+        return self._evaluation_loader("val", Loader, collate)
 
     def test_dataloader(self) -> Loader:
-        return self._evaluation_loader("test")
+        return self._evaluation_loader("test", Loader, collate)
 
-    def predict_dataloader(self) -> Loader:
-        return self._evaluation_loader("predict")
+    def predict_dataloader(self) -> PredictLoader:
+        loader = self._evaluation_loader("predict", PredictLoader, collate_usable)
+        loader.faults = self.faults
+        return loader
 
-    def _evaluation_loader(self, stage: Stage) -> Loader:
+    def _evaluation_loader(self, stage: Stage, kind: type[L], collate_fn: Callable[[Any], Any]) -> L:
         dataset = self.dataset(stage)
         batch_size = self.val_batch_size if self.val_batch_size > 1 and self.same_size(stage) else 1
         sampler = EvalSampler(len(dataset), **self._place)
-        return Loader(dataset, sampler=sampler, batch_size=batch_size, **self._loading)
+        return kind(dataset, sampler=sampler, batch_size=batch_size, collate_fn=collate_fn, **self._loading)
 
     @property
     def _place(self) -> dict[str, int]:
@@ -162,7 +183,6 @@ class SegmentationDataModule(Described, LightningDataModule, ABC):
             "num_workers": self.num_workers,
             "persistent_workers": self.num_workers > 0,
             "pin_memory": torch.cuda.is_available(),
-            "collate_fn": collate,
             # a loader draws one number an epoch; from the global generator it would shift the dice of a resumed run
             "generator": torch.Generator(),
         }

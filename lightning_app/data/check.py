@@ -1,17 +1,20 @@
 """All that is wrong with a dataset's files, found before any training."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
-from PIL import Image
-
-from lightning_app.data.files import FileDataModule, require
-from lightning_app.data.images import BadFile, read_image, require_same_size
+from lightning_app.data.files import FileDataModule
+from lightning_app.data.images import BadFile, Header, read_header, read_image, require_same_size
+from lightning_app.data.listing import Listing, require
+from lightning_app.data.masks import LOSSY
+from lightning_app.data.twins import Print, twins
 from lightning_app.errors import InputError
 
+Problem = tuple[str, str, str, bool]  # file, what is wrong, fix, fatal
 SHOWN = 5  # files named per problem
 
 
@@ -19,7 +22,7 @@ SHOWN = 5  # files named per problem
 class Finding:
     """One problem of one split and the files that have it.
 
-    ``fatal`` ones stop a training; the others are handled and only said.
+    ``fatal`` ones stop a training or make its score worthless; the others are handled and only said.
     """
 
     split: str
@@ -50,6 +53,7 @@ def check(data: FileDataModule) -> list[Finding]:
     """
     require(data.root, data.facts, f"the root of {data.facts.name}")
     findings: list[Finding] = []
+    prints: dict[str, list[Print]] = {}
     for split in dict.fromkeys(data.splits.values()):
         try:
             images, masks = data.listing(split)
@@ -59,8 +63,26 @@ def check(data: FileDataModule) -> list[Finding]:
             optional = stages == ["test"] and split == data.facts.test_split
             findings.append(Finding(split, str(error).rstrip("."), fatal=not optional))
             continue
-        findings += _check_split(data, split, dict(images), dict(masks))
+        prints[split] = []
+        findings += _check_split(data, split, images, masks, prints[split])
+    for one, other in combinations(prints, 2):
+        findings += shared(f"{one} and {other}", prints[one], prints[other])
     return findings
+
+
+def shared(split: str, here: list[Print], there: list[Print]) -> Iterator[Finding]:
+    """The pictures of one split that are in another as well, whatever they are called there."""
+    fix = "Keep each photo in one split: a score on pictures that were trained on says nothing."
+    same: list[str] = []
+    alike: list[str] = []
+    for first, second in twins(here, there):
+        (same if first.digest == second.digest else alike).append(f"{first.name} = {second.name}")
+    if same:
+        yield Finding(split, "The same photo", tuple(same), fix)
+    if alike:
+        yield Finding(
+            split, "Almost the same photo", tuple(alike), "Look whether they are one photo saved twice.", False
+        )
 
 
 def counts(data: FileDataModule) -> dict[str, tuple[int, int]]:
@@ -76,10 +98,17 @@ def counts(data: FileDataModule) -> dict[str, tuple[int, int]]:
 
 
 def _check_split(
-    data: FileDataModule, split: str, images: dict[str, Path], masks: dict[str, Path]
+    data: FileDataModule, split: str, images: Mapping[str, Path], masks: Mapping[str, Path], prints: list[Print]
 ) -> Iterator[Finding]:
+    """What is wrong with one split; ``prints`` is given those of its images."""
     if not images:
         yield Finding(split, "No images", fix="Give the right --data.root.")
+    for kind, listing in (("images", images), ("masks", masks)):
+        if isinstance(listing, Listing) and listing.clashes:
+            names = tuple(" and ".join(path.name for path in paths) for paths in listing.clashes.values())
+            yield Finding(split, f"Two {kind} of one name", names, "Remove one of them.")
+        if isinstance(listing, Listing) and listing.left_out:
+            yield Finding(split, f"{kind.capitalize()}: {listing.left_out}", fatal=False)
     if missing := tuple(sorted(images.keys() - masks.keys())):
         yield Finding(split, "Missing masks", missing, "Add the masks or remove the images.")
     if extra := tuple(sorted(masks.keys() - images.keys())):
@@ -87,48 +116,52 @@ def _check_split(
 
     found: dict[tuple[str, str, bool], list[str]] = defaultdict(list)
     with ThreadPoolExecutor() as pool:
-        checked = pool.map(lambda key: list(_check_files(data, images[key], masks.get(key))), sorted(images))
-        for problems in checked:
+        checked = pool.map(lambda key: _check_files(data, images[key], masks.get(key)), sorted(images))
+        for mark, problems in checked:
+            prints += [mark] if mark else []
             for name, problem, fix, fatal in problems:
                 found[problem, fix, fatal].append(name)
-    for (problem, fix, fatal), names in found.items():
-        yield Finding(split, problem, tuple(names), fix, fatal)
+    for (problem, fix, fatal), names_of_files in found.items():
+        yield Finding(split, problem, tuple(names_of_files), fix, fatal)
 
 
-def _check_files(data: FileDataModule, image: Path, mask: Path | None) -> Iterator[tuple[str, str, str, bool]]:
-    """(file, problem, fix, fatal) for all that is wrong with an image and its mask."""
-    shapes = []
-    for read, path in ((read_image, image), (data.read_mask, mask)):
-        if path is None:
-            continue
-        try:
-            shapes.append(read(path).shape[:2])
-        except BadFile as error:
-            yield from _problems(error)
-    for problem, how in _handled(image):
-        yield image.name, problem, how, False
-    if mask is not None and len(shapes) == 2:
-        try:
-            require_same_size(shapes[0], shapes[1], mask)
-        except BadFile as error:
-            yield from _problems(error)
+def _check_files(data: FileDataModule, image: Path, mask: Path | None) -> tuple[Print | None, list[Problem]]:
+    """The image's print and all that is wrong with it and its mask."""
+    problems: list[Problem] = []
+    pixels = ids = None
+    try:
+        pixels = read_image(image)
+        problems += ((image.name, *said, False) for said in _handled(read_header(image)))
+    except BadFile as error:
+        problems += _problems(error)
+    if mask is None:
+        return None if pixels is None else Print.of(image.name, pixels), problems
+    try:
+        ids = data.read_mask(mask)
+        if (ids == data.ignore_index).all():
+            problems.append((mask.name, "Nothing labelled", "All of the mask is ignored.", False))
+        if mask.suffix != ".mat" and read_header(mask).lossy:
+            problems.append((mask.name, LOSSY, "All its values are classes; check the borders.", False))
+        if pixels is not None:
+            require_same_size(pixels.shape[:2], ids.shape, mask)
+    except BadFile as error:
+        problems += _problems(error)
+    return None if pixels is None else Print.of(image.name, pixels), problems
 
 
-def _problems(error: BadFile) -> Iterator[tuple[str, str, str, bool]]:
+def _problems(error: BadFile) -> Iterator[Problem]:
     name = f"{error.path.name} ({error.detail})" if error.detail else error.path.name
     for problem in error.problems:
         yield name, problem, error.fix, True
 
 
-def _handled(path: Path) -> Iterator[tuple[str, str]]:
+def _handled(header: Header) -> Iterator[tuple[str, str]]:
     """What differs from a plain RGB image and is taken care of."""
-    try:
-        with Image.open(path) as image:
-            if image.mode in ("L", "LA", "1"):
-                yield "Greyscale", "Taken as RGB with three equal channels."
-            if image.mode in ("LA", "RGBA", "PA") or "transparency" in image.info:
-                yield "Alpha channel", "Dropped."
-            if image.getexif().get(0x0112, 1) != 1:
-                yield "Rotated by EXIF", "Turned upright; the mask must be upright too."
-    except (OSError, SyntaxError, ValueError):
-        return  # reported by read_image
+    if header.mode in ("L", "LA", "1"):
+        yield "Greyscale", "Taken as RGB with three equal channels."
+    if header.mode in ("CMYK", "YCCK"):
+        yield "CMYK, of printing", "Made RGB without its colour profile: colours differ a little from the print's."
+    if header.alpha:
+        yield "Alpha channel", "Dropped."
+    if header.orientation != 1:
+        yield "Rotated by EXIF", "Turned upright; the mask must be upright too."

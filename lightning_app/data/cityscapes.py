@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from lightning_app.data.facts import DatasetFacts, names, palette_from_hex
-from lightning_app.data.files import FileDataModule, files, require
+from lightning_app.data.files import FileDataModule
+from lightning_app.data.listing import files, require
 
 EVALUATED = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lightning_app.data.facts import DatasetFacts, names, voc_palette
-from lightning_app.data.files import FileDataModule, files, listed_files, require
+from lightning_app.data.files import FileDataModule, listed_files
+from lightning_app.data.listing import files, require
 
 # category ids run from 1 to 182; COCO never released these things
 UNUSED = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91}

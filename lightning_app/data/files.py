@@ -1,15 +1,11 @@
 """Datasets of image and mask files."""
 
 import difflib
-import json
-import os
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,9 +16,11 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from lightning_app.data.base import Sample, SegmentationDataModule, SegmentationDataset, Stage
+from lightning_app.data.base import STAGES, Sample, SegmentationDataModule, SegmentationDataset, Stage
 from lightning_app.data.facts import DatasetFacts
-from lightning_app.data.images import SUFFIXES, BadFile, image_size, read_image, require_same_size
+from lightning_app.data.headers import cache_folder, check_headers, read_headers, recall, remember
+from lightning_app.data.images import BadFile, Header, read_image, require_same_size
+from lightning_app.data.listing import Listing, files, read_list, require
 from lightning_app.data.masks import MaskReader
 from lightning_app.data.sampler import seeded
 from lightning_app.data.transforms import PhotometricJitter, RandomScaleCrop
@@ -39,6 +37,7 @@ class Pair(NamedTuple):
 class Decoded(NamedTuple):
     image: Tensor  # (3, H, W) uint8
     mask: Tensor | None  # (H, W) uint8
+    size: tuple[int, int]  # (H, W) of the upright image on disk
 
 
 class FileDataset(SegmentationDataset):
@@ -86,6 +85,7 @@ class FileDataset(SegmentationDataset):
 
     def _decode(self, pair: Pair) -> Decoded:
         image = torch.from_numpy(read_image(pair.image)).permute(2, 0, 1)  # strides (H, W, C): resized twice as fast
+        height, width = image.shape[1:]
         mask = None
         if pair.mask is not None:
             mask = torch.from_numpy(self.read_mask(pair.mask))
@@ -95,17 +95,17 @@ class FileDataset(SegmentationDataset):
             image = F.resize(image, size)
             if mask is not None and self.resize_masks:
                 mask = F.resize(mask[None], size, v2.InterpolationMode.NEAREST_EXACT)[0]
-        return Decoded(image, mask)
+        return Decoded(image, mask, (height, width))
 
     def __getitem__(self, key: int | tuple[int, int]) -> Sample | InputError:
         epoch, index = key if isinstance(key, tuple) else (0, key)
         pair = self.pairs[index]
         try:
-            image, mask = self._cache[index] if self._cache is not None else self._decode(pair)
-            if mask is None:
-                return {"image": image, "name": self.name(index), "size": image_size(pair.image)}
+            image, mask, size = self._cache[index] if self._cache is not None else self._decode(pair)
         except BadFile as error:
             return error
+        if mask is None:
+            return {"image": image, "name": self.name(index), "size": size}
         if self.transform is not None:
             with seeded(self.seed, epoch, index):
                 image, mask = self.transform(tv_tensors.Image(image), tv_tensors.Mask(mask))
@@ -184,6 +184,23 @@ class FileDataModule(SegmentationDataModule):
             augmentation.append(PhotometricJitter(photometric, photometric, photometric, photometric / 10))
         self.augmentation = v2.Compose(augmentation) if augmentation else None
 
+    def setup(self, stage: str) -> None:
+        for name in STAGES[stage]:
+            if name != "predict" and name not in self._datasets:
+                self.check_headers(name)
+        super().setup(stage)
+
+    def check_headers(self, stage: Stage) -> None:
+        """The quick part of ``contextzoo data check``: what the files' headers tell.
+
+        Raises:
+            InputError: the first file that a training would stop at, and how many more there are.
+        """
+        faults = check_headers(self.pairs(self.splits[stage]), self.root)
+        if faults:
+            more = f" ({len(faults) - 1} more such files: contextzoo data check)" if len(faults) > 1 else ""
+            raise InputError(f"{faults[0]}{more}") from faults[0]
+
     @abstractmethod
     def listing(self, split: str) -> tuple[Mapping[str, Path], Mapping[str, Path]]:
         """Images and masks of a split, each by a key that an image shares with its mask.
@@ -196,9 +213,12 @@ class FileDataModule(SegmentationDataModule):
         """Images with their masks, in the order of their names.
 
         Raises:
-            InputError: there are none, or some are without the other.
+            InputError: there are none, some are without the other, or two share a name.
         """
         images, masks = self.listing(split)
+        for listing in (images, masks):
+            for first, second, *_ in listing.clashes.values() if isinstance(listing, Listing) else ():
+                raise InputError(f"{first} and {second.name} share a name: remove one of them")
         for what, here, there in (("mask", images, masks), ("image", masks, images)):
             alone = sorted(here.keys() - there.keys())
             if alone:
@@ -238,71 +258,51 @@ class FileDataModule(SegmentationDataModule):
 
     def label_counts(self, stage: Stage = "train") -> NDArray[np.int64]:
         """Pixels of each train id in the masks on disk; remembered until a mask or the label map changes."""
+        counts, faults = self.label_counts_and_faults(stage)
+        if faults:
+            raise faults[0]
+        return counts
+
+    def label_counts_and_faults(self, stage: Stage = "train") -> tuple[NDArray[np.int64], list[BadFile]]:
+        """The same over the masks that can be read, and what is wrong with the others."""
         masks = [pair.mask for pair in self.pairs(self.splits[stage]) if pair.mask is not None]
         fingerprint = sha256(repr(sorted(self.facts.label_map.items())).encode())
         for path in masks:
-            stat = path.stat()
-            fingerprint.update(f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}\n".encode())
-        remembered = _cache_folder() / f"{fingerprint.hexdigest()}.json"
-        with suppress(OSError, ValueError):
-            return np.array(json.loads(remembered.read_text()), dtype=np.int64)
+            state = path.stat() if path.exists() else None
+            size, time = (state.st_size, state.st_mtime_ns) if state else (0, 0)
+            fingerprint.update(f"{path.absolute()} {size} {time}\n".encode())
+        memory = cache_folder("label_counts") / f"{fingerprint.hexdigest()}.json"
+        if (known := recall(memory)) is not None:
+            return np.array(known, dtype=np.int64), []
         with ThreadPoolExecutor() as pool:
-            counts = sum(pool.map(self._count, masks), start=np.zeros(256, dtype=np.int64))
-        with suppress(OSError):  # a home that cannot be written to costs only time
-            remembered.parent.mkdir(parents=True, exist_ok=True)
-            with NamedTemporaryFile("w", dir=remembered.parent, delete=False) as file:
-                json.dump(counts.tolist(), file)
-            Path(file.name).replace(remembered)
-        return counts
+            found = list(pool.map(self._count, masks))
+        faults = [each for each in found if isinstance(each, BadFile)]
+        counts = sum((each for each in found if not isinstance(each, BadFile)), start=np.zeros(256, dtype=np.int64))
+        if not faults:
+            remember(memory, counts.tolist())
+        return counts, faults
 
-    def _count(self, mask: Path) -> NDArray[np.int64]:
-        return np.bincount(self.read_mask(mask).ravel(), minlength=256)
+    def _count(self, mask: Path) -> NDArray[np.int64] | BadFile:
+        try:
+            return np.bincount(self.read_mask(mask).ravel(), minlength=256)
+        except BadFile as error:
+            return error
 
-    def same_size(self, stage: Stage) -> bool:
+    def image_headers(self, stage: Stage) -> dict[Path, Header | BadFile]:
+        """The header of each image of a stage."""
         dataset = self.dataset(stage)
         assert isinstance(dataset, FileDataset)
-        with ThreadPoolExecutor() as pool:
-            return len(set(pool.map(image_size, (pair.image for pair in dataset.pairs)))) == 1
+        return read_headers((pair.image for pair in dataset.pairs), self.root)
+
+    def same_size(self, stage: Stage) -> bool:
+        headers = self.image_headers(stage).values()
+        return len({header.size for header in headers if isinstance(header, Header)}) == 1
 
     def unknown_split(self, split: str, known: Sequence[str]) -> InputError:
         """The error for a split that the dataset does not have."""
         close = difflib.get_close_matches(split, known, n=1)
         hint = f' Did you mean "{close[0]}"?' if close else ""
         return InputError(f'{self.facts.name} has no split "{split}".{hint} (one of {", ".join(known)})')
-
-
-def files(folder: Path, *, ending: str = "") -> dict[str, Path]:
-    """Pictures below ``folder``, each by its path in it without suffix and ``ending``; hidden ones do not count.
-
-    Raises:
-        InputError: two files share a name.
-    """
-    found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() not in SUFFIXES or not path.stem.endswith(ending) or path.name.startswith("."):
-            continue
-        key = path.relative_to(folder).with_suffix("").as_posix().removesuffix(ending)
-        if key in found:
-            raise InputError(f"{found[key]} and {path.name} share a name: remove one of them")
-        found[key] = path
-    return found
-
-
-def _cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "contextzoo" / "label_counts"
-
-
-def require(folder: Path, facts: DatasetFacts, what: str) -> Path:
-    """``folder``, or an error that says what is missing and where to get it."""
-    if not folder.exists():
-        source = f" (get {facts.name} at {facts.url})" if facts.url else ""
-        raise InputError(f"{folder} does not exist: {what}. Give the right --data.root{source}.")
-    return folder
-
-
-def read_list(path: Path) -> list[str]:
-    """The lines of a split file that are not empty."""
-    return [line.strip() for line in path.read_text().splitlines() if line.strip()]
 
 
 def listed_files(

@@ -1,21 +1,29 @@
 """Folder: the user's own images and masks."""
 
 import re
+import sys
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from lightning_app.data.facts import Colour, DatasetFacts, voc_palette
-from lightning_app.data.files import FileDataModule, files, read_list, require
+from lightning.pytorch.utilities import rank_zero_only
+
+from lightning_app.data.facts import Colour, DatasetFacts, default_palette
+from lightning_app.data.files import FileDataModule
+from lightning_app.data.listing import Listing, files, read_list, require
 from lightning_app.errors import InputError
 
 IGNORE = 255
+SHARED = ("train", "val")  # the splits of pictures that nobody split
 
 
 class Folder(FileDataModule):
     """Your own data: ``images/`` and ``masks/``, whose files pair by name whatever their extensions.
 
     Splits are sub-folders (``images/train``, ``masks/train``, ...) or lists of names (``train.txt``, ...) in the root.
+    Without either a share of the pictures is for validation, chosen by their names, so that new ones move no others.
 
     Args:
         root: the folder that holds images/ and masks/.
@@ -23,7 +31,8 @@ class Folder(FileDataModule):
         label_map: raw value -> class index, 255 to ignore it. A raw value is a number (an index in a palette PNG), or a
             colour written "#rrggbb" or "r,g,b"; a value that is not listed is an error. None = number i is class i,
             and 255 is ignored.
-        palette: one RGB colour per class; none = the colours of label_map, or those of PASCAL VOC.
+        palette: one RGB colour per class; none = the colours of label_map, or some that are easy to tell apart.
+        val_share: of the pictures that are for validation where there are no splits.
     """
 
     def __init__(
@@ -33,9 +42,15 @@ class Folder(FileDataModule):
         classes: list[str] | Path | None = None,
         label_map: dict[int | str, int] | None = None,
         palette: list[Colour] | None = None,
+        val_share: float = 0.2,
         **options: Any,
     ) -> None:
         root = Path(root).expanduser()
+        if not 0 < val_share < 1:
+            raise InputError(f"data.val_share is {val_share}: give a share between 0 and 1")
+        if not isinstance(classes, list) and not root.is_dir():
+            state = "is not a folder" if root.exists() else "does not exist"
+            raise InputError(f"{root} {state}: the root of the data. Give the right --data.root.")
         names = tuple(classes if isinstance(classes, list) else _read_classes(Path(classes or root / "classes.txt")))
         raw, colour_coded = _parse_label_map(label_map, len(names))
         if palette is None and colour_coded:
@@ -46,32 +61,53 @@ class Folder(FileDataModule):
         facts = DatasetFacts(
             name="Folder",
             classes=names,
-            palette=tuple(palette or voc_palette(len(names))),
+            palette=tuple(palette or default_palette(len(names))),
             label_map=raw,
             ignore_index=IGNORE,
             colour_coded=colour_coded,
         )
         super().__init__(facts, root, **options)
+        self.val_share, self._has_spoken = val_share, False
 
-    def listing(self, split: str) -> tuple[Mapping[str, Path], Mapping[str, Path]]:
+    def listing(self, split: str) -> tuple[Listing, Listing]:
         images = require(self.root / "images", self.facts, "the images")
         masks = require(self.root / "masks", self.facts, "the masks")
         if (images / split).is_dir():
             return files(images / split), files(require(masks / split, self.facts, f'the masks of split "{split}"'))
         listed = self.root / f"{split}.txt"
         if not listed.exists():
-            names = [path.name for path in images.iterdir() if path.is_dir()]
-            known = sorted({*names, *(path.stem for path in self.root.glob("*.txt"))} - {"classes"})
-            if known:
-                raise self.unknown_split(split, known)
-            fix = "Sort images/ and masks/ into train/ and val/, or list the names in train.txt and val.txt."
-            raise InputError(f"{self.root} has no splits. {fix}")
+            return self._share(split)
         all_images, all_masks = files(images), files(masks)
         keys = [_key(name, all_images) for name in read_list(listed)]
-        return (
-            {key: all_images.get(key, images / key) for key in keys},
-            {key: all_masks[key] for key in keys if key in all_masks},
-        )
+        chosen = all_images.only(keys)
+        chosen.update({key: images / key for key in keys if key not in chosen})
+        return chosen, all_masks.only(keys)
+
+    def _share(self, split: str) -> tuple[Listing, Listing]:
+        """The pictures of a split where nobody made splits: each name's hash says for ever where it belongs."""
+        images, masks = self.root / "images", self.root / "masks"
+        names = {path.name for path in images.iterdir() if path.is_dir()}
+        known = sorted({*names, *(path.stem for path in self.root.glob("*.txt"))} - {"classes"})
+        if split not in SHARED or {*SHARED} & {*known} or get_close_matches(split, known):
+            raise self.unknown_split(split, known or SHARED)
+        all_images, all_masks = files(images), files(masks)
+        keys = sorted({*all_images, *all_masks}, key=_place)
+        count = sum(_place(key) < self.val_share for key in keys)
+        count = min(max(count, 1), len(keys) - 1) if len(keys) > 1 else 0  # of few names, each side still gets one
+        if not self._has_spoken and keys:
+            self._has_spoken = True
+            rank_zero_only(print)(
+                f"{self.root} has no splits: {len(keys) - count} pictures to train and {count} to val, by their names "
+                f"(--data.val_share {self.val_share:g})",
+                file=sys.stderr,
+            )
+        chosen = keys[:count] if split == "val" else keys[count:]
+        return all_images.only(chosen), all_masks.only(chosen)
+
+
+def _place(key: str) -> float:
+    """A number from 0 to 1 that hangs on the name alone."""
+    return int.from_bytes(sha256(key.encode()).digest()[:8], "big") / 2**64
 
 
 def _key(name: str, known: Mapping[str, Path]) -> str:
@@ -82,7 +118,7 @@ def _key(name: str, known: Mapping[str, Path]) -> str:
 def _read_classes(path: Path) -> Sequence[str]:
     if not path.exists():
         raise InputError(f"{path} does not exist: write one class name a line there, or give --data.classes.")
-    names = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    names = read_list(path)
     if not names:
         raise InputError(f"{path} is empty: write one class name a line.")
     return names

@@ -1,5 +1,6 @@
 """Which image comes when, on which device, whatever the number of workers and however often the run was killed."""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -74,6 +75,24 @@ class Loader(DataLoader[Any]):
             if isinstance(batch, InputError):
                 raise batch
             yield batch
+
+
+class PredictLoader(Loader):
+    """Says of each file that cannot be used what is wrong with it, and goes on with the others.
+
+    Attributes:
+        faults: what was said.
+    """
+
+    faults: list[str]
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        for batch in super().__iter__():
+            for fault in batch.pop("faults"):
+                self.faults.append(fault)
+                print(fault, file=sys.stderr, flush=True)
+            if batch:
+                yield batch
 
 
 class TrainLoader(Loader):

@@ -3,26 +3,26 @@
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import NoReturn
 
 import torch
 from lightning.pytorch.cli import LightningArgumentParser
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Column, Table
 
 from lightning_app import configs
 from lightning_app.data import FileDataModule, SegmentationDataModule
-from lightning_app.data.check import check, counts
-from lightning_app.data.images import image_size
+from lightning_app.data.check import Finding, check, counts
+from lightning_app.data.images import BadFile, Header
 from lightning_app.errors import InputError
 from lightning_app.explain import closest, explain
 from lightning_app.losses import balanced_weights, log_frequency_weights
 
 USAGE = """usage: contextzoo data check|stats --data CLASS [--data.ARGUMENT VALUE ...] [-c NAME or FILE]
 
-  check  read every file and name all that is wrong (exit status 1 if anything is)
+  check  read every file and name all that is wrong (exit status 1 if any of it is fatal)
   stats  class shares, suggested class weights, image sizes
 
 contextzoo data check --data CamVid --data.root data/camvid --data.test_split val
@@ -59,14 +59,15 @@ def _datamodule(args: list[str]) -> SegmentationDataModule:
 
 
 def run_check(data: SegmentationDataModule) -> int:
-    """Print what is wrong; 1 if any of it would stop a training."""
+    """Print what is wrong; 1 if any of it would stop a training or make its score worthless."""
     if not isinstance(data, FileDataModule):
         print(f"{data.facts.name} is made on the fly: no files to check.")
         return 0
     findings, found = check(data), counts(data)
     console = Console()
-    for split in dict.fromkeys(data.splits.values()):
-        mine = [finding for finding in findings if finding.split == split]
+    groups = [*dict.fromkeys(data.splits.values()), *dict.fromkeys(each.split for each in findings)]
+    for split in dict.fromkeys(groups):
+        mine = sorted((finding for finding in findings if finding.split == split), key=lambda each: not each.fatal)
         title = f"{split}:"
         if split in found:
             images, masks = found[split]
@@ -75,21 +76,40 @@ def run_check(data: SegmentationDataModule) -> int:
             title += f" The official split has {official}." if official != images else ""
             title += "" if any(finding.fatal for finding in mine) else " All usable."
         if not console.is_terminal:
-            print(title, *mine)
+            print(title)
+            for finding in mine:
+                print(f"  {_weight(finding)}: {finding}", *[finding.fix] * bool(finding.fix))
             continue
         console.print(title, highlight=False)
         table = Table("", "problem", "files", "fix")
         for finding in mine:
             count = f"{len(finding.files)}: " if finding.files else ""
-            table.add_row("[red]x" if finding.fatal else "", finding.problem, count + finding.names, finding.fix)
+            weight = f"[red]{_weight(finding)}" if finding.fatal else _weight(finding)
+            table.add_row(weight, *map(escape, (finding.problem, count + finding.names, finding.fix)))
         if mine:
             console.print(table)
-    return int(any(finding.fatal for finding in findings))
+    fatal = sum(finding.fatal for finding in findings)
+    if findings:
+        print(f"{fatal} fatal, {len(findings) - fatal} harmless")
+    return int(fatal > 0)
+
+
+def _weight(finding: Finding) -> str:
+    return "fatal" if finding.fatal else "harmless"
 
 
 def run_stats(data: SegmentationDataModule) -> int:
-    """Print class shares, suggested weights and image sizes of the training split."""
-    pixels = data.label_counts()
+    """Print class shares, suggested weights and image sizes of the training split; 1 if some of it is unreadable."""
+    faults: list[str] = []
+    sizes: Counter[tuple[int, int]] = Counter()
+    if isinstance(data, FileDataModule):
+        pixels, bad = data.label_counts_and_faults()
+        headers = data.image_headers("train").values()
+        faults = [str(each) for each in (*bad, *headers) if isinstance(each, BadFile)]
+        sizes.update(each.size for each in headers if isinstance(each, Header))
+        print(*faults, sep="\n", end="\n" * bool(faults), file=sys.stderr)
+    else:
+        pixels = data.label_counts()
     known = pixels[: data.num_classes]
     if not known.any():
         raise InputError(f"{data.facts.name}: no labelled pixel in the training split. (contextzoo data check)")
@@ -109,12 +129,12 @@ def run_stats(data: SegmentationDataModule) -> int:
         for row in (titles, *rows):
             print("\t".join(row))
     print(f"ignored: {100 * pixels[data.ignore_index] / pixels.sum():.2f} % of {pixels.sum()} pixels")
-    if isinstance(data, FileDataModule):
-        with ThreadPoolExecutor() as pool:
-            sizes = Counter(pool.map(image_size, (pair.image for pair in data.pairs(data.splits["train"]))))
+    if sizes:
         common = ", ".join(f"{width}x{height} ({count})" for (height, width), count in sizes.most_common(5))
         rest = f" and {len(sizes) - 5} more" if len(sizes) > 5 else ""
         heights, widths = zip(*sizes, strict=True)
         print(f"image sizes: {common}{rest}")
         print(f"width {min(widths)} to {max(widths)}, height {min(heights)} to {max(heights)}")
-    return 0
+    if faults:
+        print(f"{len(faults)} files left out (contextzoo data check)", file=sys.stderr)
+    return int(bool(faults))

@@ -52,7 +52,7 @@ def _list(path: Path, names: Sequence[str]) -> None:
 def camvid(root: Path) -> None:
     for split, count in {"train": 5, "val": 3}.items():  # no test, as in many copies
         for i in range(count):
-            _image(root / split / f"0001TP_{i:06d}.png", i)
+            _image(root / split / f"0001TP_{i:06d}.png", i + 100 * (split == "val"))
             _mask(root / f"{split}annot" / f"0001TP_{i:06d}.png", FIRST_ROW["camvid"], i)
 
 
@@ -128,7 +128,7 @@ def coco_stuff_10k(root: Path) -> None:
 def folder(root: Path) -> None:
     for split, count in {"train": 4, "val": 2}.items():
         for i in range(count):
-            _image(root / "images" / split / f"photo {i}.jpeg", i)
+            _image(root / "images" / split / f"photo {i}.jpeg", i + 100 * (split == "val"))
             _mask(root / "masks" / split / f"photo {i}.png", FIRST_ROW["folder"], i)
     (root / "classes.txt").write_text("grass\nwater\nroof\n")
 

@@ -1,0 +1,90 @@
+"""The headers of many pictures at once, remembered until a file changes."""
+
+import json
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict
+from hashlib import sha256
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any
+
+from lightning_app.data.images import BadFile, Header, read_header, require_8_bit, require_same_size
+
+
+def read_headers(paths: Iterable[Path], root: Path) -> dict[Path, Header | BadFile]:
+    """The header of each picture, or what is wrong with it; those below one ``root`` are remembered together."""
+    memory = cache_folder("headers") / f"{sha256(str(root.absolute()).encode()).hexdigest()}.json"
+    known = recall(memory)
+    known = known if isinstance(known, dict) else {}
+    with ThreadPoolExecutor() as pool:
+        found = dict(pool.map(lambda path: _read(path, known.get(str(path.absolute()))), paths))
+    new = {
+        str(path.absolute()): [stamp, asdict(header)]
+        for path, (stamp, header) in found.items()
+        if isinstance(header, Header)
+    }
+    if any(known.get(path) != value for path, value in new.items()):
+        remember(memory, known | new)
+    return {path: header for path, (_, header) in found.items()}
+
+
+def check_headers(pairs: Iterable[tuple[Path, Path | None]], root: Path) -> list[BadFile]:
+    """What is wrong with images and their masks, as far as their headers tell."""
+    pairs = [(image, mask if mask and mask.suffix != ".mat" else None) for image, mask in pairs]
+    headers = read_headers((path for pair in pairs for path in pair if path), root)
+    faults = []
+    for image, mask in pairs:
+        try:
+            header = _sound(headers[image])
+            require_8_bit(header, image)
+            if mask is not None:
+                require_same_size(header.size, _sound(headers[mask]).size, mask)
+        except BadFile as error:
+            faults.append(error)
+    return faults
+
+
+def _sound(header: Header | BadFile) -> Header:
+    if isinstance(header, BadFile):
+        raise header
+    return header
+
+
+def _read(path: Path, known: Any) -> tuple[Path, tuple[list[int], Header | BadFile]]:
+    """A picture's header, from memory where its size and time are the same."""
+    stamp: list[int] = []
+    try:
+        with suppress(OSError):
+            state = path.stat()
+            stamp = [state.st_size, state.st_mtime_ns]
+        with suppress(TypeError, ValueError):  # whatever the memory holds
+            before, values = known
+            if before == stamp:
+                return path, (stamp, Header(**values | {"size": tuple(values["size"])}))
+        return path, (stamp, read_header(path))
+    except BadFile as error:
+        return path, (stamp, error)
+
+
+def cache_folder(name: str) -> Path:
+    """Where what is known of datasets is remembered."""
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "contextzoo" / name
+
+
+def recall(path: Path) -> Any:
+    """What was remembered there; None where nothing was."""
+    with suppress(OSError, ValueError, RecursionError):
+        return json.loads(path.read_text())
+    return None
+
+
+def remember(path: Path, content: Any) -> None:
+    """Write it, whole or not at all; where that cannot be done it costs only time."""
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
+            json.dump(content, file)
+        Path(file.name).replace(path)
