@@ -22,7 +22,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException  # 
 
 from lightning_app import checkpoints, configs, trust
 from lightning_app.callbacks import SaveConfig
-from lightning_app.data import SegmentationDataModule
+from lightning_app.data import FileDataModule, SegmentationDataModule
 from lightning_app.errors import InputError, input_error
 from lightning_app.explain import explain
 from lightning_app.inference import Protocol
@@ -57,17 +57,15 @@ def _train(verb: str, args: list[str], lock: Lock) -> int:
     checkpoint = _find_checkpoint(verb, _value(args, "--ckpt_path"), _value(args, "--run"))
     if checkpoint is None:
         with tempfile.TemporaryDirectory() as folder:
-            _CLI(None, args=[verb, *_of_weights(verb, args, Path(folder)), *args], lock=lock)
-        return 0
+            return _CLI(None, args=[verb, *_of_weights(verb, args, Path(folder)), *args], lock=lock).status
     args = _with_value(args, "--ckpt_path", str(checkpoint.path))
     with tempfile.TemporaryDirectory() as folder:
         saved = Path(folder) / "checkpoint.yaml"
         saved.write_text(yaml.safe_dump(checkpoint.config))
         try:
-            _CLI(checkpoint, args=[verb, "-c", str(saved), *args], lock=lock)
+            return _CLI(checkpoint, args=[verb, "-c", str(saved), *args], lock=lock).status
         except InputError as error:
             raise InputError(str(error).replace(str(saved), str(checkpoint.path))) from error
-    return 0
 
 
 def _of_weights(verb: str, args: list[str], folder: Path) -> list[str]:
@@ -123,12 +121,20 @@ def _evaluate(verb: str, weights: str, args: list[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         saved = Path(folder) / "base.yaml"
         saved.write_text(yaml.safe_dump(base))
-        cli = _CLI(None, args=[verb, *args], lock=Lock(), model=_as_task(model, info), base=saved)
+        split_is_ours = verb == "test" and _value(args, "--data.test_split") is None
+        cli = _CLI(
+            None,
+            args=[verb, *args],
+            lock=Lock(),
+            model=_as_task(model, info),
+            base=saved,
+            or_own_test_split=split_is_ours,
+        )
     scores = cli.model.scores
     if scores is not None and cli.trainer.is_global_zero:
         known = "no figure is known" if info.miou is None else f"{info.miou:.2f} {info.miou_source}"
         print(f"mIoU {100 * scores.miou:.2f} measured here; {known}")
-    return 0
+    return cli.status
 
 
 def _as_task(model: Segmentor, info: ModelInfo) -> type[SegmentationTask]:
@@ -216,8 +222,9 @@ class _CLI(LightningCLI):
         lock: Lock,
         model: type[SegmentationTask] = SegmentationTask,
         base: Path = BASE,
+        or_own_test_split: bool = False,
     ) -> None:
-        self.checkpoint, self.lock = checkpoint, lock
+        self.checkpoint, self.lock, self.or_own_test_split = checkpoint, lock, or_own_test_split
         defaults = {"default_config_files": [str(base)]}
         try:
             super().__init__(
@@ -294,7 +301,14 @@ class _CLI(LightningCLI):
             if hasattr(logger, "init_args") and logger.init_args.get("save_dir") in (None, ".", before):
                 logger.init_args.save_dir = str(folder)
 
+    @property
+    def status(self) -> int:
+        """The exit status: 1 where some pictures could not be predicted."""
+        return int(bool(self.datamodule.faults))
+
     def after_instantiate_classes(self) -> None:
+        if self.or_own_test_split and isinstance(self.datamodule, FileDataModule):
+            self.datamodule.fall_back_to_own_test_split()
         self.datamodule.setup(self.subcommand)  # bad data is found before anything is written
         if self.subcommand == "fit":
             self.datamodule.train_dataloader()

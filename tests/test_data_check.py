@@ -19,8 +19,8 @@ WIDTH, HEIGHT = 16, 12
 NAMES = [f"img_{i:04d}" for i in range(8)]
 
 
-def noise(mode: str = "RGB", size: tuple[int, int] = (WIDTH, HEIGHT)) -> Image.Image:
-    dice = random.Random(0)
+def noise(mode: str = "RGB", size: tuple[int, int] = (WIDTH, HEIGHT), seed: int = 1) -> Image.Image:
+    dice = random.Random(seed)
     return Image.frombytes("RGB", size, dice.randbytes(3 * size[0] * size[1])).convert(mode)
 
 
@@ -32,7 +32,7 @@ def root(tmp_path: Path) -> Path:
             image, mask = (tmp_path / kind / split / f"{name}.png" for kind in ("images", "masks"))
             for path in (image, mask):
                 path.parent.mkdir(parents=True, exist_ok=True)
-            noise().save(image)
+            noise(seed=int(split == "val")).save(image)
             Image.fromarray(np.random.default_rng(0).integers(2, size=(HEIGHT, WIDTH), dtype=np.uint8)).save(mask)
     (tmp_path / "classes.txt").write_text("off\non\n")
     return tmp_path
@@ -176,9 +176,14 @@ def test_check_as_typed(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rotated(root / "images" / "val" / "img_0000.png")
     assert cli.main(command) == 1
     assert capsys.readouterr().out == (
-        "train: 8 images, 6 masks. Missing masks: img_0000, img_0001. Sizes differ: img_0002.png (16x13 vs 16x12)."
-        " Raw value 7: in no class, 1 image (img_0003.png).\n"
-        "val: 8 images, 8 masks. All usable. Rotated by EXIF: img_0000.png.\n"
+        "train: 8 images, 6 masks.\n"
+        "  fatal: Missing masks: img_0000, img_0001. Add the masks or remove the images.\n"
+        "  fatal: Sizes differ: img_0002.png (16x13 vs 16x12). Export the mask at the size of the upright image.\n"
+        "  fatal: Raw value 7: in no class, 1 image (img_0003.png). Add it to label_map (255 to ignore it) or correct"
+        " the mask.\n"
+        "val: 8 images, 8 masks. All usable.\n"
+        "  harmless: Rotated by EXIF: img_0000.png. Turned upright; the mask must be upright too.\n"
+        "3 fatal, 1 harmless\n"
     )
 
 
@@ -208,7 +213,10 @@ def test_stats_as_typed(root: Path, capsys: pytest.CaptureFixture[str], monkeypa
         (["check"], "--data is required"),
         (["check", "--data", "CamVd"], 'Unknown data "CamVd". Did you mean "CamVid"?'),
         (["check", "--data", "CamVid", "--data.rot", "x"], 'Unknown option "rot". Did you mean "root"?'),
-        (["check", "--data", "Folder", "--data.root", "/no/such"], "/no/such/classes.txt does not exist: write one"),
+        (
+            ["check", "--data", "Folder", "--data.root", "/no/such"],
+            "/no/such does not exist: the root of the data.",
+        ),
         (["check", "-c", "data/camvid", "--data.root", "/no/such"], "/no/such does not exist"),
     ],
 )

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from lightning_app.data import Folder
-from lightning_app.data.facts import voc_palette
+from lightning_app.data.facts import default_palette
 from lightning_app.errors import InputError
 
 CLASSES = ["grass", "water", "roof"]
@@ -100,7 +100,7 @@ def test_split_lists(tmp_path: Path) -> None:
 def test_classes_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_text("grass\n\nwater \n")
     assert Folder(tmp_path).class_names == ["grass", "water"]
-    assert Folder(tmp_path).palette == list(voc_palette(2))
+    assert Folder(tmp_path).palette == list(default_palette(2))
     (tmp_path / "own.txt").write_text("roof\n")
     assert Folder(tmp_path, classes=tmp_path / "own.txt").class_names == ["roof"]
     (tmp_path / "own.txt").write_text("\n")
@@ -128,8 +128,62 @@ def test_a_wrong_description_is_named(tmp_path: Path, options: dict[str, Any], w
     assert words in str(error.value)
 
 
-def test_a_folder_without_splits_says_how_to_make_them(tmp_path: Path) -> None:
-    (tmp_path / "images").mkdir()
-    (tmp_path / "masks").mkdir()
-    with pytest.raises(InputError, match=r"has no splits\. Sort images/ and masks/ into train/ and val/"):
-        Folder(tmp_path, classes=CLASSES).setup("fit")
+def unsplit(root: Path, names: list[str]) -> None:
+    """images/ and masks/ without splits."""
+    for kind, mode in (("images", "RGB"), ("masks", "L")):
+        (root / kind).mkdir(exist_ok=True)
+        for name in names:
+            Image.new(mode, (8, 8)).save(root / kind / f"{name}.png")
+    (root / "classes.txt").write_text("grass\n")
+
+
+def names(root: Path, split: str, **options: Any) -> set[str]:
+    return {pair.image.stem for pair in Folder(root, **options).pairs(split)}
+
+
+def test_without_splits_names_decide_and_go_on_deciding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    unsplit(tmp_path, [f"photo {i}" for i in range(50)])
+    train, val = names(tmp_path, "train"), names(tmp_path, "val")
+    assert not train & val
+    assert len(train | val) == 50
+    assert 3 <= len(val) <= 18
+    line = f"{tmp_path} has no splits: {len(train)} pictures to train and {len(val)} to val, by their names"
+    assert capsys.readouterr().err.splitlines()[0] == f"{line} (--data.val_share 0.2)"
+    unsplit(tmp_path, [f"new {i}" for i in range(30)])
+    assert train < names(tmp_path, "train")
+    assert val < names(tmp_path, "val")
+    assert len(names(tmp_path, "val", val_share=0.5)) > len(names(tmp_path, "val"))
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_of_few_pictures_each_side_gets_one(tmp_path: Path, count: int) -> None:
+    unsplit(tmp_path, [f"photo {i}" for i in range(count)])
+    assert len(names(tmp_path, "train")) >= 1
+    assert len(names(tmp_path, "val")) >= 1
+    with pytest.raises(InputError, match=r"data\.val_share is 1: give a share between 0 and 1"):
+        Folder(tmp_path, val_share=1)
+
+
+def test_a_misspelt_split_is_not_taken_for_none(tmp_path: Path) -> None:
+    unsplit(tmp_path, ["photo"])
+    (tmp_path / "training.txt").write_text("photo\n")
+    with pytest.raises(InputError, match=r'has no split "train"\. Did you mean "training"'):
+        Folder(tmp_path).pairs("train")
+    (tmp_path / "training.txt").rename(tmp_path / "train.txt")
+    with pytest.raises(InputError, match=r'has no split "val"\. \(one of train\)'):
+        Folder(tmp_path).pairs("val")
+
+
+def test_a_root_that_is_not_there_is_named(tmp_path: Path) -> None:
+    for name, state in (("nodir", "does not exist"), ("file", "is not a folder")):
+        (tmp_path / "file").write_text("")
+        with pytest.raises(InputError, match=rf"/{name} {state}: the root of the data\. Give the right --data\.root"):
+            Folder(tmp_path / name)
+
+
+def test_a_list_of_classes_that_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_bytes(b"\xef\xbb\xbfgrass\r\nwater\r\n")
+    assert Folder(tmp_path).class_names == ["grass", "water"]
+    (tmp_path / "classes.txt").write_bytes("Straße".encode("latin-1"))
+    with pytest.raises(InputError, match=r"classes\.txt is no UTF-8 text"):
+        Folder(tmp_path)

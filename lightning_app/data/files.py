@@ -1,15 +1,18 @@
 """Datasets of image and mask files."""
 
 import difflib
+import sys
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from numpy.typing import NDArray
 from torch import Tensor
 from torchvision import tv_tensors
@@ -183,6 +186,17 @@ class FileDataModule(SegmentationDataModule):
         if photometric:
             augmentation.append(PhotometricJitter(photometric, photometric, photometric, photometric / 10))
         self.augmentation = v2.Compose(augmentation) if augmentation else None
+
+    def fall_back_to_own_test_split(self) -> None:
+        """Test on the dataset's own test split where the one that was chosen is not on disk but that is."""
+        chosen, own = self.splits["test"], self.facts.test_split
+        with suppress(InputError):
+            self.listing(chosen)
+            return
+        with suppress(InputError):
+            self.listing(own)
+            self.splits["test"] = own
+            rank_zero_only(print)(f"{self.root} has no {chosen}: tested on {own}", file=sys.stderr)
 
     def setup(self, stage: str) -> None:
         for name in STAGES[stage]:

@@ -48,7 +48,8 @@ def files(folder: Path, *, ending: str = "") -> Listing:
             found.clashes.setdefault(key, [found[key]]).append(path)
         else:
             found[key] = path
-    found.left_out = left_out(others)
+    if not ending:  # where names say what a file is, others are expected
+        found.left_out = left_out(others)
     return found
 
 

@@ -61,7 +61,7 @@ def cityscapes(root: Path) -> None:
         for city in cities:
             for i in range(2):
                 name = f"{city}_{i:06d}_000019"
-                _image(root / "leftImg8bit" / split / city / f"{name}_leftImg8bit.png", i)
+                _image(root / "leftImg8bit" / split / city / f"{name}_leftImg8bit.png", i + 100 * ord(city[0]))
                 fine = root / "gtFine" / split / city
                 values = (1, 2, 3) if split == "test" else FIRST_ROW["cityscapes"]
                 _mask(fine / f"{name}_gtFine_labelIds.png", values, i)
@@ -74,7 +74,7 @@ def ade20k(root: Path) -> None:
     for split, letter, count in (("training", "train", 4), ("validation", "val", 2)):
         for i in range(count):
             name = f"ADE_{letter}_{i + 1:08d}"
-            _image(root / "images" / split / f"{name}.jpg", i)
+            _image(root / "images" / split / f"{name}.jpg", i + 100 * (letter == "val"))
             _mask(root / "annotations" / split / f"{name}.png", FIRST_ROW["ade20k"], i)
     (root / "objectInfo150.txt").write_text("Idx\tRatio\tTrain\tVal\tName\n")
 
@@ -108,7 +108,7 @@ def pascal_context(root: Path) -> None:
 def coco_stuff_164k(root: Path) -> None:
     for split, count in {"train2017": 4, "val2017": 2}.items():
         for i in range(count):
-            _image(root / "images" / split / f"{i + 1:012d}.jpg", i)
+            _image(root / "images" / split / f"{i + 1:012d}.jpg", i + 100 * (split == "val2017"))
             _mask(root / "annotations" / split / f"{i + 1:012d}.png", FIRST_ROW["coco_stuff_164k"], i)
 
 
