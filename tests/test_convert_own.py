@@ -15,7 +15,7 @@ from lightning_app.convert import mmseg_config
 from lightning_app.errors import InputError
 from lightning_app.inference import Protocol
 from lightning_app.pretrained import load
-from zoo.index import upstream_config
+from zoo.openmmlab import upstream_config
 
 CONFIG = """
 _base_ = ['base/model.py', 'base/data.py']

@@ -19,6 +19,7 @@ from lightning_app.errors import InputError
 from lightning_app.files import check_file, replacing
 from lightning_app.pretrained import HEADER, describe, load, new_segmentor
 from zoo import ZooEntry, ZooError, index
+from zoo.openmmlab import evaluation_size, upstream_config
 
 
 def main(args: Sequence[str]) -> int:
@@ -28,7 +29,7 @@ def main(args: Sequence[str]) -> int:
     if to.exists():
         raise InputError(f"{to} is there already: move it, or give another --to")
     entry = _entry(options.like) if options.like else None
-    config = index.upstream_config(entry) if entry else mmseg_config.read_model(options.config)
+    config = upstream_config(entry) if entry else mmseg_config.read_model(options.config)
     content = unpickle(options.checkpoint)
     state = cleaned(state_dict(content, options.checkpoint))
     try:
@@ -40,7 +41,7 @@ def main(args: Sequence[str]) -> int:
         if not config.get("auxiliary_head"):
             state = {name: each for name, each in state.items() if not name.startswith("auxiliary_head.")}
         openmmlab.load_strictly(model, openmmlab.rename(config, state), what=str(options.checkpoint))
-        fit = index.evaluation_size(entry) if entry else config.get("fit")
+        fit = evaluation_size(entry) if entry else config.get("fit")
         protocol = replace(openmmlab.protocol_of(config), fit=fit)
     except (AttributeError, KeyError, TypeError, IndexError) as error:  # a configuration of another make
         what = f"{type(error).__name__}: {error}"
