@@ -40,11 +40,6 @@ CASES: list[tuple[str, str, dict[str, Any]]] = [
         ("local_relation", "LocalRelationLayer", {"kernel": 3, "dilation": 2, "group_channels": 2, "similarity": s})
         for s in ("key", "abs", "relative_abs", "relative_square", "square")
     ),
-    *(
-        ("polarized", "PolarizedSelfAttention", {"mode": mode, "form": form})
-        for mode in ("parallel", "sequential")
-        for form in ("official", "paper")
-    ),
     ("sgr", "SymbolicReasoning", {"nodes": 5, "width": 6}),
     (
         "sgr",

@@ -11,7 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_app.blocks.ccnet import CrissCrossAttention, attend, criss_cross
+from lightning_app import kernels
+from lightning_app.blocks.ccnet import CrissCrossAttention
+from lightning_app.kernels.criss_cross import products_of_lines
 
 triton = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed: torch brings it with CUDA")
 cuda = pytest.mark.skipif(
@@ -29,7 +31,7 @@ INTERPRETED: list[tuple[tuple[int, int, int], int, int, torch.dtype]] = [
 SCRIPT = """
 import sys
 import torch
-from lightning_app.blocks._criss_cross_triton import criss_cross
+from lightning_app.kernels.criss_cross_triton import criss_cross
 
 cases = torch.load(sys.argv[1])
 results = []
@@ -67,7 +69,7 @@ def problem(shape: tuple[int, int, int], depth: int, size: int, dtype: torch.dty
 def assert_is_criss_cross(out: Tensor, slope: Tensor, maps: Tensor, split: list[int], grad: Tensor) -> None:
     """Values and the gradients of queries, keys and values are those of the plain form in double precision."""
     leaf = maps.detach().double().requires_grad_()
-    expected = criss_cross(*leaf.split(split, dim=-1))
+    expected = products_of_lines(*leaf.split(split, dim=-1))
     (expected_slope,) = torch.autograd.grad(expected, leaf, grad.double())
     pairs = zip((out, *slope.split(split, -1)), (expected, *expected_slope.split(split, -1)), strict=True)
     for ours, theirs in pairs:
@@ -102,7 +104,7 @@ def test_triton_is_imported_only_when_needed() -> None:
 
 @triton
 def test_warns_where_triton_does_not_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    from lightning_app.blocks import _criss_cross_triton as kernel
+    from lightning_app.kernels import criss_cross_triton as kernel
 
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
     with pytest.warns(UserWarning, match="plain form, triton does not work here"):
@@ -122,7 +124,7 @@ def test_compiles_within_the_shared_memory(
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from lightning_app.blocks import _criss_cross_triton as kernels
+    from lightning_app.kernels import criss_cross_triton as kernels
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     torch.set_float32_matmul_precision(products)
@@ -161,7 +163,7 @@ def test_compiles_within_the_shared_memory(
 def test_on_a_gpu_equals_the_plain_form(shape: tuple[int, int, int], depth: int, size: int, dtype: torch.dtype) -> None:
     maps, split, grad = (x.cuda() if isinstance(x, Tensor) else x for x in problem(shape, depth, size, dtype))
     maps = (maps * depth**-0.25).requires_grad_()
-    out = attend(*maps.split(split, dim=-1))
+    out = kernels.criss_cross(*maps.split(split, dim=-1))
     (slope,) = torch.autograd.grad(out, maps, grad)
     assert_is_criss_cross(out, slope, maps, split, grad)
 
@@ -174,7 +176,7 @@ def test_on_a_gpu_holds_no_map_of_weights() -> None:
     weights = 4 * shape[1] * shape[2] * (shape[1] + shape[2])
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
-    torch.autograd.grad(attend(*maps.split(split, dim=-1)), maps, grad)
+    torch.autograd.grad(kernels.criss_cross(*maps.split(split, dim=-1)), maps, grad)
     assert torch.cuda.max_memory_allocated() - before < weights / 2
 
 

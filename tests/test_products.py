@@ -5,21 +5,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_app.blocks import _products
-from lightning_app.blocks._attention import attend
 from lightning_app.blocks._layers import Conv1x1
-from lightning_app.blocks._products import baddbmm, linear, matmul
+from lightning_app.kernels import products
+from lightning_app.kernels.attention import attend
+from lightning_app.kernels.products import baddbmm, linear, matmul
 from lightning_app.tools.bench import gflop
 
-if not _products.BUILT:
+if not products.BUILT:
     pytest.skip("this PyTorch has no oneDNN", allow_module_level=True)
 
 
 @pytest.fixture(autouse=True)
 def always(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_products, "FASTER", True)
-    monkeypatch.setattr(_products, "WORTH", 0)
-    monkeypatch.setattr(_products, "NARROW", 0)
+    monkeypatch.setattr(products, "FASTER", True)
+    monkeypatch.setattr(products, "WORTH", 0)
+    monkeypatch.setattr(products, "NARROW", 0)
 
 
 def called(function: object) -> bool:
@@ -68,7 +68,7 @@ def test_gradients_and_their_gradients_equal_those_of_the_plain_product(grad: Te
 @pytest.mark.parametrize("layout", ["rows", "columns"])
 @pytest.mark.parametrize("worth", [0, 2**40], ids=["oneDNN", "plain"])
 def test_sums_with_a_product(layout: str, batch: int, worth: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_products, "WORTH", worth)
+    monkeypatch.setattr(products, "WORTH", worth)
     x, a, b = torch.randn(batch, 5, 4), torch.randn(batch, 5, 7), torch.randn(batch, 7, 4)
     weight, bias = torch.randn(3, 4), torch.randn(3)
     for leaf in (x, a, b, weight, bias):

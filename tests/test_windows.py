@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_app.blocks import _windows
-from lightning_app.blocks._windows import window_sum
+from lightning_app.kernels import windows
+from lightning_app.kernels.windows import window_sum
 
 
 def unfolded(x: Tensor, weights: Tensor, stride: int, dilation: int) -> Tensor:
@@ -23,7 +23,7 @@ def unfolded(x: Tensor, weights: Tensor, stride: int, dilation: int) -> Tensor:
 def test_window_sum_equals_the_unfolded_form(
     slab: int, kernel: int, stride: int, dilation: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_windows, "SLAB_BYTES", slab)
+    monkeypatch.setattr(windows, "SLAB_BYTES", slab)
     size = (5 // stride + 5 % stride, 7 // stride + 7 % stride)
     x = torch.randn(5, 3, 5, 7, dtype=torch.float64, requires_grad=True)
     weights = torch.randn(5, kernel**2, 4, *size, dtype=torch.float64, requires_grad=True)

@@ -1,12 +1,13 @@
 """The few layers that every paper shares."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_app.blocks._products import conv1x1
+from lightning_app.kernels import depthwise, is_fast
+from lightning_app.kernels.products import conv1x1
 
 
 class Conv1x1(nn.Conv2d):
@@ -17,6 +18,14 @@ class Conv1x1(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         return conv1x1(input, self.weight, self.bias)
+
+
+class Conv(nn.Conv2d):
+    """``nn.Conv2d`` whose backward pass is that of :mod:`lightning_app.kernels.depthwise`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        geometry = (self.stride, self.padding, self.dilation, self.groups)
+        return depthwise.conv2d(input, self.weight, self.bias, *geometry)  # type: ignore[arg-type]
 
 
 class ConvBNReLU(nn.Module):
@@ -44,7 +53,7 @@ class ConvBNReLU(nn.Module):
         self.conv = (
             Conv1x1(in_channels, out_channels, bias)
             if kernel_size == groups == 1
-            else nn.Conv2d(in_channels, out_channels, kernel_size, 1, padding, dilation, groups, bias)
+            else Conv(in_channels, out_channels, kernel_size, 1, padding, dilation, groups, bias)
         )
         self.bn = nn.BatchNorm2d(out_channels)
         nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
@@ -69,18 +78,6 @@ class SeparableConvBNReLU(nn.Sequential):
         super().__init__()
         self.depthwise = ConvBNReLU(in_channels, in_channels, kernel_size, dilation=dilation, groups=in_channels)
         self.pointwise = ConvBNReLU(in_channels, out_channels)
-
-
-def pieces(outer: int, inner: int, fit: int) -> Iterator[tuple[slice, slice]]:
-    """Cut a grid of outer x inner things where ``fit`` may be held at a time: several rows of it, or parts of one."""
-    if fit >= inner:
-        step = fit // inner
-        for i in range(0, outer, step):
-            yield slice(i, i + step), slice(None)
-    else:
-        for i in range(outer):
-            for j in range(0, inner, fit):
-                yield slice(i, i + 1), slice(j, j + fit)
 
 
 def resize(x: Tensor, size: tuple[int, ...], align_corners: bool = False) -> Tensor:
@@ -125,6 +122,9 @@ def fuse_upsampled(fuse: ConvBNReLU, x: Tensor, maps: Sequence[Tensor], align_co
 
     The maps are convolved before they are enlarged (see :func:`conv_upsampled`): less work, and no large maps.
     """
+    if not is_fast():
+        enlarged = [resize(each, x.shape[-2:], align_corners) for each in maps]
+        return fuse.finish(fuse.conv(torch.cat([x, *enlarged], dim=1)))
     of_x, of_maps = fuse.conv.weight[:, : x.shape[1]], fuse.conv.weight[:, x.shape[1] :]
     y = F.conv2d(x, of_x, padding=fuse.conv.kernel_size[0] // 2)
     return fuse.finish(y + conv_upsampled(maps, of_maps, x.shape[-2:], align_corners))
@@ -142,6 +142,9 @@ def conv_upsampled(
     Shape: maps (B, C_i, h_i, w_i), weight (O, sum C_i, k, k) -> (B, O, *size).
     """
     kernel = weight.shape[-1]
+    if not is_fast():
+        enlarged = torch.cat([resize(x, size, align_corners) for x in maps], dim=1)
+        return F.conv2d(enlarged, weight, padding=kernel // 2)
     columns, rows = [], []
     for x, part in zip(maps, torch.split_with_sizes(weight, [x.shape[1] for x in maps], dim=1), strict=True):
         taps = torch.einsum("oikl,biyx->bokylx", part, x).flatten(4).flatten(2, 3)  # (B, O, k h, k w)

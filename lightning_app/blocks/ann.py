@@ -7,8 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_app.blocks._layers import Conv1x1, ConvBNReLU, cells
-from lightning_app.blocks._products import conv1x1, matmul
 from lightning_app.errors import InputError
+from lightning_app.kernels import is_fast
+from lightning_app.kernels.products import baddbmm, conv1x1, matmul
 from lightning_app.registry import BLOCKS
 
 
@@ -98,18 +99,13 @@ class AsymmetricNonLocal(nn.Module):
         )
         self.fuse = ConvBNReLU(out_channels + high_channels, out_channels, bias=bias, slope=slope)
 
-    def attend(self, low: Tensor, high: Tensor) -> Tensor:
+    def fuse_context(self, low: Tensor, high: Tensor) -> Tensor:
         conv = self.fuse.conv
         of_context, of_high = torch.split(conv.weight, [conv.out_channels, high.shape[1]], dim=1)
         y = conv1x1(high, of_high, conv.bias)
         for stage in self.stages:
             weights, values = stage(low, high)
-            values = of_context.flatten(1) @ values
-            flat = y.flatten(2)
-            if flat.is_contiguous():
-                flat.baddbmm_(values, weights)
-            else:  # into columns, bf16 on a CPU takes a loop that is two thousand times slower
-                flat.transpose(1, 2).baddbmm_(weights.transpose(1, 2), values.transpose(1, 2))
+            y = baddbmm(y.flatten(2), of_context.flatten(1) @ values, weights).view(y.shape)
         fused: Tensor = self.fuse.finish(y)
         return fused
 
@@ -163,7 +159,7 @@ class AFNB(AsymmetricNonLocal):
         )
 
     def forward(self, low: Tensor, high: Tensor) -> Tensor:
-        return self.attend(low, high)
+        return self.fuse_context(low, high)
 
 
 @BLOCKS.register("ann", paper="arXiv:1908.07678", year=2019)
@@ -210,13 +206,15 @@ class APNB(AsymmetricNonLocal):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.attend(x, x)
+        return self.fuse_context(x, x)
 
 
 def pyramid_pool(x: Tensor, scales: Sequence[int], pool: str = "avg") -> Tensor:
     """Means (or maxima) over s x s cells for each s of ``scales``, side by side: (B, C, H, W) -> (B, C, S)."""
     if pool == "max":
         return torch.cat([F.adaptive_max_pool2d(x, scale).flatten(2) for scale in scales], dim=2)
+    if not is_fast():
+        return torch.cat([F.adaptive_avg_pool2d(x, scale).flatten(2) for scale in scales], dim=2)
     rows = torch.cat([cells(x, x.shape[2], scale) for scale in scales])
     columns = torch.cat([cells(x, x.shape[3], scale) for scale in scales])
     means = (x @ columns.T) / columns.sum(1)  # every scale's rows with every scale's columns: one pass over x

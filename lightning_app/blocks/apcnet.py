@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_app.blocks._layers import Conv1x1, ConvBNReLU, adaptive_avg_pool
-from lightning_app.blocks._products import conv1x1, matmul
+from lightning_app.kernels.products import conv1x1, matmul
 from lightning_app.registry import BLOCKS
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_app.blocks._layers import ConvBNReLU
-from lightning_app.blocks._products import conv1x1, matmul
+from lightning_app.kernels.products import conv1x1, matmul
 from lightning_app.registry import BLOCKS
 
 

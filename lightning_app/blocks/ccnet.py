@@ -1,15 +1,12 @@
 """Criss-cross attention. arXiv:1811.11721."""
 
-from importlib.util import find_spec
-
 import torch
 from torch import Tensor, nn
 
+from lightning_app import kernels
 from lightning_app.blocks._layers import Conv1x1
-from lightning_app.blocks._products import linear, matmul
+from lightning_app.kernels.products import linear
 from lightning_app.registry import BLOCKS
-
-TRITON = find_spec("triton") is not None  # torch brings it on Linux with CUDA
 
 
 @BLOCKS.register("ccnet", paper="arXiv:1811.11721", year=2019)
@@ -20,7 +17,7 @@ class CrissCrossAttention(nn.Module):
     positions that share i's row or column, i itself once; gamma starts at 0.
 
     Shape: (B, C, H, W) -> (B, C, H, W). Time O(N C (H + W)) a pass; memory O(N C) where a kernel runs, see
-    :func:`attend`, and O(N (C + H + W)) elsewhere.
+    :func:`lightning_app.kernels.criss_cross.criss_cross`, and O(N (C + H + W)) elsewhere.
 
     Args:
         recurrence: passes.
@@ -39,6 +36,14 @@ class CrissCrossAttention(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor) -> Tensor:
+        if kernels.is_fast():
+            return self.fast(x)
+        for _ in range(self.recurrence):
+            x = x + self.gamma * criss_cross(self.query(x), self.key(x), self.value(x))  # (B, C, H, W)
+        return x
+
+    def fast(self, x: Tensor) -> Tensor:
+        """The same, channels last throughout, with one product for query, key and value."""
         projections = (self.query, self.key, self.value)
         weight = torch.cat([p.weight for p in projections]).flatten(1)
         bias = torch.cat([p.bias for p in projections if p.bias is not None])
@@ -46,42 +51,20 @@ class CrissCrossAttention(nn.Module):
         for _ in range(self.recurrence):
             projected = linear(y.flatten(1, 2), weight, bias).view(*y.shape[:3], -1)
             q, k, v = torch.split(projected, [p.out_channels for p in projections], dim=-1)
-            y = torch.addcmul(y, attend(q, k, v), self.gamma)
+            y = torch.addcmul(y, kernels.criss_cross(q, k, v), self.gamma)
         return y.permute(0, 3, 1, 2)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """:func:`criss_cross`, by a kernel that holds no map of its weights on CUDA with triton and d <= 128."""
-    if (
-        q.is_cuda
-        and TRITON
-        and q.dtype == k.dtype == v.dtype
-        and q.dtype in (torch.float32, torch.float16, torch.bfloat16)
-        and q.shape[-1] <= 128
-        and not torch.compiler.is_exporting()
-        and not torch.onnx.is_in_onnx_export()
-    ):
-        from lightning_app.blocks import _criss_cross_triton as kernel
+def criss_cross(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """y_i = sum_j softmax_j(q_i.k_j) v_j, j in the column of i or in its row.
 
-        if kernel.runs_on(q.device):
-            return kernel.criss_cross(q, k, v)
-    return criss_cross(q, k, v)
-
-
-def criss_cross(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attention over the row and the column of each position, one softmax over both.
-
-    Shape: q, k (B, H, W, d), v (B, H, W, e) -> (B, H, W, e).
+    Shape: (B, d, H, W) twice, (B, e, H, W) -> (B, e, H, W).
     """
-    height = q.shape[1]
-    own = torch.full((height,), float("-inf"), dtype=q.dtype, device=q.device).diag()  # the row counts it already
-    column = (q.transpose(1, 2) @ k.permute(0, 2, 3, 1) + own).transpose(1, 2)
-    row = q @ k.transpose(2, 3)
-    p = torch.cat([column, row], dim=-1).softmax(-1).to(v.dtype)
-    p_column, p_row = p[..., :height].transpose(1, 2), p[..., height:]
-    return _apply(p_column, v.transpose(1, 2)).transpose(1, 2) + _apply(p_row, v)
-
-
-def _apply(weights: Tensor, v: Tensor) -> Tensor:
-    """``weights @ v`` of each line: (B, lines, length, length), (B, lines, length, e)."""
-    return matmul(weights.flatten(0, 1), v.flatten(0, 1)).view(*v.shape)
+    height = query.shape[2]
+    column = torch.einsum("bdhw,bdiw->bhwi", query, key)  # (B, H, W, H)
+    row = torch.einsum("bdhw,bdhj->bhwj", query, key)  # (B, H, W, W)
+    itself = torch.eye(height, dtype=torch.bool, device=query.device).view(1, height, 1, height)
+    column = column.masked_fill(itself, float("-inf"))  # i stands in its row already
+    weights = torch.cat([column, row], dim=3).softmax(3).to(value.dtype)
+    of_column, of_row = weights[..., :height], weights[..., height:]
+    return torch.einsum("bhwi,beiw->behw", of_column, value) + torch.einsum("bhwj,behj->behw", of_row, value)

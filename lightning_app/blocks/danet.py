@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from lightning_app.blocks._attention import attention, channels_last
 from lightning_app.blocks._layers import Conv1x1
-from lightning_app.blocks._products import baddbmm, matmul
+from lightning_app.kernels.products import baddbmm, matmul
 from lightning_app.registry import BLOCKS
 
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_app.blocks._products import matmul
 from lightning_app.errors import InputError
+from lightning_app.kernels.products import matmul
 from lightning_app.registry import BLOCKS
 
 TAPS = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]

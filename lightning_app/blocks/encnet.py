@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_app.blocks._layers import ConvBNReLU
-from lightning_app.blocks._products import matmul
+from lightning_app.kernels.products import matmul
 from lightning_app.registry import BLOCKS
 
 

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from lightning_app.blocks._layers import Conv1x1
-from lightning_app.blocks._products import matmul
+from lightning_app.kernels.products import matmul
 from lightning_app.registry import BLOCKS
 
 

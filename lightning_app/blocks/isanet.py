@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_app.blocks._attention import SelfAttention, channels_last, from_cells, to_cells
+from lightning_app.blocks._attention import SelfAttention, channels_last
 from lightning_app.blocks._layers import ConvBNReLU
+from lightning_app.kernels.cutting import from_cells, to_cells
 from lightning_app.registry import BLOCKS
 
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_app.blocks._layers import ConvBNReLU, unit
-from lightning_app.blocks._products import matmul
 from lightning_app.errors import check_choice
+from lightning_app.kernels.products import matmul
 from lightning_app.registry import BLOCKS
 
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_app.blocks._layers import Conv1x1
-from lightning_app.blocks._windows import taps, window_sum
 from lightning_app.errors import InputError
+from lightning_app.kernels.windows import taps, window_sum
 from lightning_app.registry import BLOCKS
 
 Similarity = Literal["product", "key", "abs", "relative_abs", "relative_square", "square"]

@@ -5,8 +5,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_app.blocks._layers import Conv1x1, ConvBNReLU, resize
-from lightning_app.blocks._products import matmul
 from lightning_app.errors import InputError
+from lightning_app.kernels.products import matmul
 from lightning_app.registry import BLOCKS
 
 

@@ -5,8 +5,9 @@ from typing import Literal
 from torch import Tensor, nn
 
 from lightning_app.blocks._layers import Conv1x1
-from lightning_app.blocks._products import matmul
 from lightning_app.errors import check_choice
+from lightning_app.kernels import is_fast
+from lightning_app.kernels.products import matmul
 from lightning_app.registry import BLOCKS
 
 
@@ -28,9 +29,10 @@ class PolarizedSelfAttention(nn.Module):
     paper              conv, layer norm               sigmoid(softmax_C(q) . W_v' x)  yes
     ================== ============================== =============================== ==================
 
-    A weighted sum over positions commutes with a 1x1 convolution, so the sum (or the product with q) comes first and
-    the convolution acts on one vector: only the official sequential form, whose softmax stands in between, keeps a
-    full convolution. The official code's queries and values start Kaiming normal (fan in), the rest as PyTorch's.
+    A weighted sum over positions commutes with a 1x1 convolution, so in :meth:`fast` the sum (or the product with q)
+    comes first and the convolution acts on one vector: only the official sequential form, whose softmax stands in
+    between, keeps a full convolution. The official code's queries and values start Kaiming normal (fan in), the rest as
+    PyTorch's.
 
     Shape: (B, channels, H, W) -> the same.
 
@@ -70,15 +72,45 @@ class PolarizedSelfAttention(nn.Module):
             for conv in (self.channel_query, self.channel_value, self.spatial_query, self.spatial_value):
                 nn.init.kaiming_normal_(conv.weight, mode="fan_in", nonlinearity="relu")
 
+    def forward(self, x: Tensor) -> Tensor:
+        if is_fast():
+            return self.fast(x)
+        if self.mode == "parallel":
+            return x * self.channel_gate(x) + x * self.spatial_gate(x)
+        z = x * self.channel_gate(x)
+        return z * self.spatial_gate(z)
+
     def channel_gate(self, x: Tensor) -> Tensor:
         """(B, channels, 1, 1) in (0, 1)."""
-        attention = self.channel_query(x).flatten(2).softmax(-1)
-        context = (x.flatten(2) @ attention.transpose(1, 2)).unsqueeze(-1)
-        gate: Tensor = self.channel_up(self.channel_value(context)).sigmoid()
+        attention = self.channel_query(x).flatten(2).softmax(-1)  # (B, 1, N)
+        context = self.channel_value(x).flatten(2) @ attention.mT  # (B, C / 2, 1)
+        gate: Tensor = self.channel_up(context.unsqueeze(-1)).sigmoid()
         return gate
 
-    def spatial_gate(self, x: Tensor, gate: Tensor | None = None) -> Tensor:
-        """(B, 1, H, W) in (0, 1), of ``x * gate``: one factor per channel goes into the weights instead of the map."""
+    def spatial_gate(self, x: Tensor) -> Tensor:
+        """(B, 1, H, W) in (0, 1)."""
+        query = self.spatial_query(x).mean((2, 3)).unsqueeze(1)  # (B, 1, C / 2)
+        value = self.spatial_value(x).flatten(2)  # (B, C / 2, N)
+        if self.form == "paper":
+            scores = query.softmax(-1) @ value  # (B, 1, N)
+        elif self.mode == "sequential":
+            scores = query @ value.softmax(-1)
+        else:
+            scores = (query @ value).softmax(-1)
+        gate: Tensor = scores.sigmoid().view(x.shape[0], 1, *x.shape[2:])
+        return gate
+
+    def fast(self, x: Tensor) -> Tensor:
+        """The same, with the sums before the convolutions and one product with the map at the end."""
+        attention = self.channel_query(x).flatten(2).softmax(-1)
+        context = (x.flatten(2) @ attention.mT).unsqueeze(-1)
+        channel: Tensor = self.channel_up(self.channel_value(context)).sigmoid()
+        if self.mode == "parallel":
+            return x * (channel + self._fast_spatial_gate(x))
+        return x * (channel * self._fast_spatial_gate(x, channel))
+
+    def _fast_spatial_gate(self, x: Tensor, gate: Tensor | None = None) -> Tensor:
+        """Of ``x * gate``: one factor per channel goes into the weights instead of the map."""
         mean = x.mean((2, 3), keepdim=True)
         weight = self.spatial_value.weight.flatten(1)
         if gate is not None:
@@ -97,9 +129,3 @@ class PolarizedSelfAttention(nn.Module):
                 scores = scores.softmax(-1)
         result: Tensor = scores.sigmoid().view(x.shape[0], 1, *x.shape[2:])
         return result
-
-    def forward(self, x: Tensor) -> Tensor:
-        channel = self.channel_gate(x)
-        if self.mode == "parallel":
-            return x * (channel + self.spatial_gate(x))
-        return x * (channel * self.spatial_gate(x, channel))

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from lightning_app.kernels.cutting import to_cells
 from lightning_app.kernels.switch import is_fast, is_traced
 
 Pair = tuple[int, int]
@@ -133,20 +134,13 @@ def weight_gradient(
     below, right = (-size % d for size, d in zip(grad.shape[2:], dilation, strict=True))
     x = F.pad(x, (padding[1], padding[1] + right, padding[0], padding[0] + below))
     if dilated:
-        x, grad = _interleaved(x, dilation), _interleaved(F.pad(grad, (0, right, 0, below)), dilation)
+        x, grad = (to_cells(map_, dilation, across=True) for map_ in (x, F.pad(grad, (0, right, 0, below))))
     strips = []
     for first in range(0, weight.shape[3], STRIP):
         strip = like[..., first : first + STRIP]
         seen = x[..., first : first + (grad.shape[3] - 1) * stride[1] + strip.shape[3]]
         strips.append(_gradients(grad, seen, strip, stride, (0, 0), (1, 1), groups, of_x=False))
     return torch.cat(strips, dim=3).to(weight.dtype)
-
-
-def _interleaved(x: Tensor, d: Pair) -> Tensor:
-    """The maps that a dilated kernel never mixes: (B, C, H, W) -> (B d^2, C, H / d, W / d), channels last."""
-    (rows, columns), (batch, channels, height, width) = d, x.shape
-    x = x.permute(0, 2, 3, 1).reshape(batch, height // rows, rows, width // columns, columns, channels)
-    return x.permute(0, 2, 4, 1, 3, 5).flatten(0, 2).permute(0, 3, 1, 2)
 
 
 def _gradients(

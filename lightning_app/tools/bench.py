@@ -31,9 +31,9 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from lightning_app.blocks._layers import Conv1x1
-from lightning_app.blocks._products import BUILT
+from lightning_app import kernels
 from lightning_app.errors import InputError
+from lightning_app.kernels.products import FLOPS
 from lightning_app.registry import BLOCKS, HEADS, Entry
 
 REFERENCES = Path(__file__).parents[2] / "benchmarks" / "reference"
@@ -49,18 +49,23 @@ class Subject:
     arguments: dict[str, Any]
 
     def plain(self) -> nn.Module:
-        """The class of the same name in the reference file: same arguments, same state dict."""
+        """The class of the same name in the reference file, or else the block itself, where its formula stands beside a
+        fast form: to be run with fast(False). Same arguments, same state dict."""
         path = REFERENCES / f"{self.entry.slug}.py"
+        if not path.is_file() and hasattr(self.entry.cls, "fast"):
+            block: nn.Module = self.entry.cls(**self.arguments)
+            return block
         spec = importlib.util.spec_from_file_location(f"plain_{self.entry.slug}", path)
         if not path.is_file() or spec is None or spec.loader is None:
             raise InputError(f"{self.name} has no plain form: {path} is not there (only a checkout holds them)")
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         plain: nn.Module = getattr(module, self.entry.cls.__name__)(**self.arguments)
-        for layer in plain.modules():
-            if isinstance(layer, Conv1x1):
-                layer.__class__ = nn.Conv2d  # type: ignore[assignment] # what it inherits is plain too
         return plain
+
+
+def _has_plain(entry: Entry) -> bool:
+    return hasattr(entry.cls, "fast") or (REFERENCES / f"{entry.slug}.py").is_file()
 
 
 @dataclass(frozen=True)
@@ -89,10 +94,12 @@ class Row:
 
 
 class Case:
-    """A module in eval mode and its inputs, to be run forward, or forward and backward."""
+    """A module in eval mode and its inputs, to be run forward, or forward and backward; its operators fast or plain."""
 
-    def __init__(self, module: nn.Module, inputs: tuple[Any, ...], leaves: Sequence[Tensor], bf16: bool) -> None:
-        self.module, self.inputs, self.bf16 = module.eval(), inputs, bf16
+    def __init__(
+        self, module: nn.Module, inputs: tuple[Any, ...], leaves: Sequence[Tensor], bf16: bool, fast: bool = True
+    ) -> None:
+        self.module, self.inputs, self.bf16, self.fast = module.eval(), inputs, bf16, fast
         self.leaves = [*leaves, *module.parameters()]
         self.device = leaves[0].device
         self.gradients = [torch.randn_like(output) for output in self.outputs()]
@@ -100,13 +107,13 @@ class Case:
     @torch.no_grad()
     def forward(self) -> Tensor:
         """The prediction, as at inference."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+        with kernels.fast(self.fast), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             prediction: Tensor = self.module(*self.inputs)
         return prediction
 
     def outputs(self) -> list[Tensor]:
         """All that a loss would see: a head's side outputs too."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+        with kernels.fast(self.fast), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             if not isinstance(self.inputs[0], list):
                 return [self.module(*self.inputs)]
             logits, auxiliary = self.module.outputs(*self.inputs)  # type: ignore[operator]
@@ -115,7 +122,13 @@ class Case:
     def both(self) -> None:
         """Forward pass, and gradients of weights and inputs."""
         self.clear()
-        torch.autograd.backward(self.outputs(), self.gradients)
+        with kernels.fast(self.fast):
+            torch.autograd.backward(self.outputs(), self.gradients)
+
+    def gflop(self) -> float:
+        """Of the forward pass."""
+        with kernels.fast(self.fast):
+            return gflop(self.module, *self.inputs)
 
     def clear(self) -> None:
         """Drop the gradients."""
@@ -215,7 +228,7 @@ def _subjects(options: argparse.Namespace) -> list[Subject]:
         pairs = [setting.partition("=") for setting in settings.split(",") if setting]
         entries = list(registry.values()) if slug == "all" else [registry[slug]]
         if slug == "all" and options.reference:
-            without = [entry.slug for entry in entries if not (REFERENCES / f"{entry.slug}.py").is_file()]
+            without = [entry.slug for entry in entries if not _has_plain(entry)]
             entries = [entry for entry in entries if entry.slug not in without]
             if without:
                 print(f"Without a plain form, left out: {', '.join(without)}", file=sys.stderr)
@@ -262,7 +275,7 @@ def _measure(subject: Subject, size: tuple[int, int], options: argparse.Namespac
         ]
     leaves = [torch.randn(shape, device=options.device, requires_grad=True) for shape in shapes]
     inputs: tuple[Any, ...] = (leaves[0],) if options.kind == "blocks" else (leaves,)
-    cases = [Case(module, inputs, leaves, options.precision == "bf16") for module in modules]
+    cases = [Case(module, inputs, leaves, options.precision == "bf16", i == 0) for i, module in enumerate(modules)]
 
     clock = time.process_time if _cpu_time(options) else time.perf_counter
     forward = interleaved([case.forward for case in cases], options.repeats, clock)
@@ -284,7 +297,7 @@ def _measure(subject: Subject, size: tuple[int, int], options: argparse.Namespac
                 height=size[0],
                 width=size[1],
                 parameters=sum(parameter.numel() for parameter in case.module.parameters()),
-                gflop=gflop(case.module, *case.inputs),
+                gflop=case.gflop(),
                 forward_ms=statistics.median(forward[i]),
                 forward_spread_ms=_spread(forward[i]),
                 both_ms=statistics.median(both[i]),
@@ -354,15 +367,10 @@ def gflop(module: nn.Module, *inputs: Any) -> float:
     """Of the forward pass, counted on the CPU: kernels of our own on CUDA are not known to the counter."""
     module = copy.deepcopy(module).cpu().requires_grad_(False)
     inputs = tuple([x.detach().cpu() for x in i] if isinstance(i, list) else i.detach().cpu() for i in inputs)
-    ours = {torch.ops.mkldnn._linear_pointwise: _product_flop} if BUILT else {}
-    with FlopCounterMode(display=False, custom_mapping=ours) as counter:
+    with FlopCounterMode(display=False, custom_mapping=FLOPS) as counter:
         module(*inputs)
     total: int = counter.get_total_flops()
     return total / 1e9
-
-
-def _product_flop(x: Sequence[int], weight: Sequence[int], *_: Any, **__: Any) -> int:
-    return 2 * math.prod(x) * weight[0]
 
 
 def _spread(times: list[float]) -> float:

@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from lightning_app.blocks._layers import pieces
+from lightning_app.kernels.cutting import pieces
+from lightning_app.kernels.switch import is_fast
 
 SLAB_BYTES = 2**18  # of the result worked on at a time on a CPU: it stays in the cache for all taps
 
@@ -18,7 +19,7 @@ def taps(x: Tensor, kernel: int, *, stride: int = 1, dilation: int = 1) -> list[
 
     Shape: (..., H, W) -> kernel^2 views (..., ceil(H / stride), ceil(W / stride)) of the padded map.
     """
-    return _views(F.pad(x, _padding(kernel, dilation) * 2), kernel, stride, dilation)
+    return _shifted(F.pad(x, _padding(kernel, dilation) * 2), kernel, stride, dilation)
 
 
 def window_sum(x: Tensor, weights: Tensor, *, stride: int = 1, dilation: int = 1) -> Tensor:
@@ -30,6 +31,9 @@ def window_sum(x: Tensor, weights: Tensor, *, stride: int = 1, dilation: int = 1
     Shape: x (M, C, H, W), weights (M, kernel^2, S, H', W') -> (M, C, S, H', W') with H' = ceil(H / stride).
     """
     dtype = torch.promote_types(x.dtype, weights.dtype)
+    if not is_fast():
+        seen = taps(x.to(dtype), round(weights.shape[1] ** 0.5), stride=stride, dilation=dilation)
+        return torch.stack([weights[:, None, t] * tap.unsqueeze(2) for t, tap in enumerate(seen)]).sum(0)
     y: Tensor = _WindowSum.apply(x.to(dtype).contiguous(), weights.to(dtype).contiguous(), stride, dilation)
     return y
 
@@ -61,7 +65,7 @@ class _WindowSum(torch.autograd.Function):
             g, w, of_weights = grad[maps, channels], weights[maps], grad_weights[maps]
             seen = taps(x[maps, channels], kernel, stride=ctx.stride, dilation=ctx.dilation)
             padded = x.new_zeros(*g.shape[:2], x.shape[2] + before + after, x.shape[3] + before + after)
-            for t, of_seen in enumerate(_views(padded, kernel, ctx.stride, ctx.dilation)):
+            for t, of_seen in enumerate(_shifted(padded, kernel, ctx.stride, ctx.dilation)):
                 of_weights[:, t] += (g * seen[t].unsqueeze(2)).sum(1)
                 for s in range(g.shape[2]):
                     of_seen.addcmul_(w[:, None, t, s], g[:, :, s])
@@ -73,7 +77,7 @@ def _padding(kernel: int, dilation: int) -> tuple[int, int]:
     return kernel // 2 * dilation, (kernel - 1 - kernel // 2) * dilation
 
 
-def _views(padded: Tensor, kernel: int, stride: int, dilation: int) -> list[Tensor]:
+def _shifted(padded: Tensor, kernel: int, stride: int, dilation: int) -> list[Tensor]:
     reach = (kernel - 1) * dilation
     rows, columns = padded.shape[-2] - reach, padded.shape[-1] - reach
     starts = [(i * dilation, j * dilation) for i in range(kernel) for j in range(kernel)]

@@ -4,11 +4,15 @@
 run at two to three times its speed, at the same precision.
 """
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from lightning_app.kernels.switch import is_fast, is_traced
 
 BUILT = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")  # type: ignore[no-untyped-call]
 FASTER = BUILT and torch.backends.cpu.get_cpu_capability() == "AVX512"
@@ -93,6 +97,13 @@ def _dense(matrix: Tensor) -> Tensor:
     return matrix if matrix.is_contiguous() or matrix.T.is_contiguous() else matrix.contiguous()
 
 
+def _flop(x: Sequence[int], weight: Sequence[int], *_: Any, **__: Any) -> int:
+    return 2 * math.prod(x) * weight[0]
+
+
+FLOPS: dict[Any, Any] = {torch.ops.mkldnn._linear_pointwise: _flop} if BUILT else {}  # for torch's counter
+
+
 class _Matmul(torch.autograd.Function):
     @staticmethod
     def forward(a: Tensor, b: Tensor) -> Tensor:
@@ -123,8 +134,8 @@ def _runs_now(x: Tensor) -> bool:
     """Apart from sizes, of which a graph that is being compiled or exported would take note."""
     return (
         FASTER
-        and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
+        and is_fast()
+        and not is_traced()
         and x.device.type == "cpu"
         and x.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
