@@ -1,6 +1,8 @@
 """Bad files: named by ``contextzoo data check`` all at once, and in training by the first error."""
 
+import os
 import random
+import shutil
 import struct
 import zlib
 from pathlib import Path
@@ -11,7 +13,7 @@ from data.make_fakes import camvid
 from PIL import Image
 
 from lightning_app import cli
-from lightning_app.data import CamVid, Folder
+from lightning_app.data import CamVid, Folder, headers, images
 from lightning_app.data.check import check
 from lightning_app.errors import InputError
 
@@ -235,3 +237,129 @@ def test_a_test_split_that_was_not_downloaded_is_no_fault(tmp_path: Path) -> Non
     assert "--data.test_split val" in str(finding)
     assert not finding.fatal
     assert all(finding.fatal for finding in check(CamVid(tmp_path, val_split="test")))
+
+
+def found(root: Path) -> dict[str, tuple[bool, tuple[str, ...]]]:
+    return {finding.problem: (finding.fatal, finding.files) for finding in check(folder(root))}
+
+
+def test_one_photo_in_two_splits_is_found_by_its_content(root: Path) -> None:
+    photo = Image.effect_noise((64, 64), 90).resize((320, 240), Image.Resampling.BICUBIC).convert("RGB")
+    for split, name, options in (("train", "a.png", {}), ("val", "b.png", {}), ("val", "c.jpg", {"quality": 80})):
+        photo.save(root / "images" / split / name, **options)
+        Image.new("L", photo.size).save(root / "masks" / split / f"{name[0]}.png")
+    assert found(root) == {
+        "The same photo": (True, ("a.png = b.png",)),
+        "Almost the same photo": (False, ("a.png = c.jpg",)),
+    }
+
+
+def test_a_mask_with_nothing_labelled_is_said(root: Path) -> None:
+    Image.new("L", (WIDTH, HEIGHT), 255).save(root / "masks" / "train" / "img_0003.png")
+    assert found(root) == {"Nothing labelled": (False, ("img_0003.png",))}
+
+
+def test_a_lossy_mask_is_one_finding(root: Path) -> None:
+    path = root / "masks" / "train" / "img_0003.png"
+    Image.open(path).point([0, 1, *[0] * 254]).resize((160, 120)).point([0, 200, *[255] * 254]).save(path, "JPEG")
+    noise(size=(160, 120)).save(root / "images" / "train" / "img_0003.png")
+    ((problem, (fatal, (name,))),) = found(root).items()
+    assert problem == "A mask saved as JPEG, which is lossy"
+    assert fatal
+    assert "raw values in no class, such as" in name
+
+
+def test_a_clash_of_names_hides_nothing_else(root: Path) -> None:
+    noise().save(root / "images" / "train" / "img_0003.jpg")
+    (root / "masks" / "train" / "img_0005.png").unlink()
+    (root / "images" / "val" / "notes.txt").write_text("")
+    said = found(root)
+    assert said["Two images of one name"] == (True, ("img_0003.jpg and img_0003.png",))
+    assert said["Missing masks"] == (True, ("img_0005",))
+    assert said["Images: 1 file of other types left out (.txt 1)"] == (False, ())
+
+
+def test_cmyk_is_said(root: Path) -> None:
+    noise().convert("CMYK").save(root / "images" / "train" / "img_0003.jpg")
+    (root / "images" / "train" / "img_0003.png").unlink()
+    assert found(root) == {"CMYK, of printing": (False, ("img_0003.jpg",))}
+
+
+@pytest.mark.parametrize("how", ["sizes", "16-bit rgb", "empty", "pipe"])
+def test_fit_looks_at_all_headers_before_its_first_step(
+    root: Path, how: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(root)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(root / "cache"))
+    for number in (3, 4):
+        image, mask = (root / kind / "val" / f"img_000{number}.png" for kind in ("images", "masks"))
+        if how == "pipe":
+            image.unlink()
+            os.mkfifo(image)
+        else:
+            spoil(image, mask, how)
+    typed = f"fit --data Folder --data.root {root} -c backbone/patch8 --model.head FCN --trainer.max_epochs 1"
+    assert cli.main(typed.split()) == 2
+    error = capsys.readouterr().err
+    assert f"{root}/" in error.splitlines()[-1]
+    assert error.endswith("(1 more such files: contextzoo data check)\n")
+    assert not (root / "runs").exists()
+
+
+def test_headers_are_remembered_until_a_file_changes(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(root / "cache"))
+    folder(root).check_headers("train")
+    read: list[Path] = []
+
+    def reading(path: Path) -> images.Header:
+        read.append(path)
+        return images.read_header(path)
+
+    monkeypatch.setattr(headers, "read_header", reading)
+    folder(root).check_headers("train")
+    assert read == []
+    sixteen_bit_rgb(root / "images" / "train" / "img_0003.png")
+    with pytest.raises(InputError, match="More than 8 bits"):
+        folder(root).check_headers("train")
+    assert [path.name for path in read] == ["img_0003.png"]
+    for memory in (root / "cache").rglob("*.json"):
+        memory.write_text('{"x": [')
+    with pytest.raises(InputError, match="More than 8 bits"):
+        folder(root).check_headers("train")
+
+
+def test_prediction_names_what_it_cannot_read_and_goes_on(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bad, deep = (root / "images" / "val" / f"img_000{number}.png" for number in (2, 5))
+    truncate(bad)
+    sixteen_bit_rgb(deep)
+    module = Folder(root, num_workers=0, predict_folder=root / "images" / "val", val_batch_size=4)
+    names = [name for batch in module.predict_dataloader() for name in batch["name"]]
+    assert names == [f"img_000{number}.png" for number in (0, 1, 3, 4, 6, 7)]
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(": ")[0] for line in lines] == [str(bad), str(deep)]
+    assert module.faults == lines
+
+
+def test_stats_name_what_they_cannot_read_and_go_on(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(root / "cache"))
+    truncate(root / "masks" / "train" / "img_0001.png")
+    (root / "images" / "train" / "img_0002.png").write_bytes(b"")
+    assert cli.main(["data", "stats", "--data", "Folder", f"--data.root={root}"]) == 1
+    said = capsys.readouterr()
+    assert [line.split("/")[-1][:12] for line in said.err.splitlines()[:2]] == ["img_0001.png", "img_0002.png"]
+    assert said.err.splitlines()[2] == "2 files left out (contextzoo data check)"
+    assert "image sizes: 16x12 (7)" in said.out
+
+
+def test_a_root_that_has_only_the_test_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    camvid(tmp_path)
+    for kind in ("", "annot"):
+        (tmp_path / f"val{kind}").rename(tmp_path / f"test{kind}")
+        shutil.rmtree(tmp_path / f"train{kind}")
+    module = CamVid(tmp_path, test_split="val")
+    module.fall_back_to_own_test_split()
+    module.setup("test")
+    assert len(module.dataset("test")) == 3
+    assert capsys.readouterr().err == f"{tmp_path} has no val: tested on test\n"
