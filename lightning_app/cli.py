@@ -6,7 +6,7 @@ import os
 import sys
 
 from lightning_app import __version__
-from lightning_app.errors import InputError, input_error
+from lightning_app.errors import InputError, Stopped, input_error
 
 TRAINING = {
     "fit": "train a backbone with a context head",
@@ -40,6 +40,9 @@ def main(args: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("Interrupted", file=sys.stderr)
         return 130
+    except Stopped as stop:
+        print(stop.line, file=sys.stderr)
+        return int(str(stop.code))
     except ValueError as error:  # an InputError is one; jsonargparse wraps a constructor's in one of its own
         cause = input_error(error)
         if debug or cause is None:

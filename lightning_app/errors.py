@@ -1,4 +1,4 @@
-"""The one exception whose message is meant for the person at the keyboard."""
+"""The exceptions whose message is meant for the person at the keyboard."""
 
 
 class InputError(ValueError):
@@ -7,6 +7,14 @@ class InputError(ValueError):
     The message is one line that names the file or argument, the value and the fix; the command line prints it without a
     traceback and exits with status 2.
     """
+
+
+class Stopped(SystemExit):
+    """A training that a signal has stopped; exits with the status that shells give that signal."""
+
+    def __init__(self, signal: int, line: str) -> None:
+        super().__init__(128 + signal)
+        self.line = line
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -21,6 +21,7 @@ class Lock:
 
     def __init__(self) -> None:
         self._file: IO[str] | None = None
+        self.folder: Path | None = None
 
     def __enter__(self) -> "Lock":
         return self
@@ -52,6 +53,6 @@ class Lock:
         file.truncate(0)
         file.write(f"{os.getpid()} on {socket.gethostname()}\n")
         file.flush()
-        self._file = file
+        self._file, self.folder = file, folder
         for place in (folder, folder / "checkpoints"):
             remove_leftovers(place)

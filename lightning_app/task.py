@@ -161,6 +161,12 @@ class SegmentationTask(LightningModule):
             line = transfer(source, self.segmentor, h["num_classes"], part=part, force=h["weights_force"])
             rank_zero_only(print)(line)
 
+    def on_train_start(self) -> None:
+        """Log once an epoch at least."""
+        trainer = self.trainer
+        steps = -(-trainer.num_training_batches // trainer.accumulate_grad_batches)
+        trainer.log_every_n_steps = int(min(trainer.log_every_n_steps, steps))  # type: ignore[attr-defined]
+
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.segmentor(images)
         return logits

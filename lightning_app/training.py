@@ -23,6 +23,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException  # 
 from lightning_app import checkpoints, configs, trust
 from lightning_app.callbacks import SaveConfig
 from lightning_app.data import FileDataModule, SegmentationDataModule
+from lightning_app.endings import why_it_ended
 from lightning_app.errors import InputError, input_error
 from lightning_app.explain import explain
 from lightning_app.inference import Protocol
@@ -45,7 +46,16 @@ def train(verb: str, args: list[str]) -> int:
     if (run := _value(args, "--run")) is not None:
         check_name(run)
     with trust.imports(files, args, trust=trusted), Lock() as lock:
-        return _train(verb, args, lock)
+        try:
+            return _train(verb, args, lock)
+        except (OSError, RuntimeError) as error:
+            if line := why_it_ended(error, lock.folder):
+                raise InputError(line) from error
+            raise
+        except SystemExit as error:  # Lightning's, where Ctrl-C came before the first step or after the last one
+            if isinstance(error.__context__, KeyboardInterrupt):
+                raise KeyboardInterrupt from error
+            raise
 
 
 def _train(verb: str, args: list[str], lock: Lock) -> int:
@@ -188,6 +198,7 @@ def _quieten() -> None:
         "Attribute 'backbone' is an instance of",
         ".*exists and is not empty",
         "The dirpath has changed",
+        "The number of training batches",  # the task then logs once an epoch
         ".*callbacks used to create the checkpoint need",
     ):
         warnings.filterwarnings("ignore", message=text)

@@ -1,4 +1,4 @@
-"""A callback that kills its own process, as a machine that loses power would."""
+"""Callbacks that kill or signal their own process, as a machine that loses power or a person at it would."""
 
 import os
 import signal
@@ -15,3 +15,16 @@ class KilledAt(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
         if trainer.global_step == self.steps and trainer.ckpt_path is None:
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+class SignalledIn(Callback):
+    """A signal in a hook, once ``steps`` steps are done, unless this is the resumed run."""
+
+    def __init__(self, hook: str, steps: int, number: int = int(signal.SIGINT)) -> None:
+        def send(trainer: Trainer, pl_module: LightningModule, *args: object) -> None:
+            if trainer.global_step >= steps and trainer.ckpt_path is None and not self.sent:
+                self.sent = True
+                os.kill(os.getpid(), number)
+
+        self.sent = False
+        setattr(self, hook, send)

@@ -66,7 +66,7 @@ def test_progress_is_a_bar_on_a_terminal(tmp_path: Path, monkeypatch: pytest.Mon
     fit(tmp_path, Progress(), enable_progress_bar=True, max_epochs=1)
     out = terminal.getvalue()
     assert "\x1b[" in out
-    assert "Epoch 0/0" in out
+    assert "Epoch 1/1" in out
     assert "step 3/3" not in out
 
 

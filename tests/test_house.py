@@ -17,7 +17,7 @@ FLOORS = (  # a room imports from its own and from those of the floors below
     {"checkpoints", "run_lock"},
     {"kernels"},
     {"registry", "configs", "runs", "described", "losses", "metrics", "inference", "timm_changes", "tensor_files"},
-    {"blocks", "data", "timm_context", "overlay", "usage"},
+    {"blocks", "data", "endings", "timm_context", "overlay", "usage"},
     {"segmentation"},
     {"heads", "backbone", "callbacks", "segmenter"},
     {"segmentor", "patchify", "specs"},

@@ -27,6 +27,11 @@ class Progress(RichProgressBar):
         metrics.pop("v_num", None)
         return metrics
 
+    def _get_train_description(self, current_epoch: int) -> str:  # private in lightning 2.6; it counts from 0 there
+        epochs = self.trainer.max_epochs or 0
+        text = f"Epoch {current_epoch + 1}" + (f"/{epochs}" if epochs > 0 else "")
+        return f"{text:{len(self.validation_description)}}"  # as long as the other bar's
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -38,6 +43,8 @@ class Progress(RichProgressBar):
         super().on_validation_end(trainer, pl_module)
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._line("validation", "val/")
+        elif trainer.state.fn == "validate":
+            self._end()
 
     def on_validation_batch_end(self, *args: Any, **kwargs: Any) -> None:
         super().on_validation_batch_end(*args, **kwargs)
@@ -50,6 +57,22 @@ class Progress(RichProgressBar):
     def on_predict_batch_end(self, *args: Any, **kwargs: Any) -> None:
         super().on_predict_batch_end(*args, **kwargs)
         self._evaluation_line("predict", args[4], self.trainer.num_predict_batches)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._end()
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_test_end(trainer, pl_module)
+        self._end()
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_predict_end(trainer, pl_module)
+        self._end()
+
+    def _end(self) -> None:
+        """Draw the bar no more, so that it does not come over what other callbacks print now."""
+        if self.progress is not None:
+            self.progress.stop()
 
     def _evaluation_line(self, stage: str, batch_idx: int, batches: Sequence[int | float]) -> None:
         if self._due():

@@ -24,6 +24,8 @@ SIDE = 512  # their longer side at most, in pixels
 class WandbRunLogger(WandbLogger):
     """Lightning's logger for a run that is resumed: its id lies in ``wandb_id`` in the run's folder, ``save_dir``.
 
+    The run is called like that folder.
+
     Raises:
         InputError: no login.
     """
@@ -32,12 +34,15 @@ class WandbRunLogger(WandbLogger):
         known = Path(save_dir) / ID_FILE
         if id is None and known.exists():
             id = known.read_text().strip()
+        kwargs["name"] = kwargs.get("name") or Path(save_dir).name
         super().__init__(save_dir=save_dir, project=project, id=id, **kwargs)
+        self._wandb_init.pop("anonymous", None)  # of lightning 2.6; wandb 0.31 warns of it even where it is None
 
     @property
     def experiment(self) -> Any:
         import wandb
 
+        Path(self.save_dir or ".").mkdir(parents=True, exist_ok=True)  # wandb looks from there for the git commit
         try:
             return super().experiment
         except wandb.errors.UsageError as error:  # as without an API key
