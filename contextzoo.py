@@ -1,0 +1,169 @@
+"""ContextZoo in Python: any timm backbone with any context head, and the zoo's weights.
+
+>>> import contextzoo as cz
+>>> model = cz.create_model("ccnet", "resnet10t", num_classes=3, channels=32)
+>>> "ccnet" in cz.list_heads()
+True
+
+Nothing heavy is imported before it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from lightning_app import __version__
+
+if TYPE_CHECKING:
+    import torch
+
+    from lightning_app.segmentation import Segmentation
+    from lightning_app.segmenter import Picture
+    from lightning_app.segmentor import Segmentor
+    from zoo import ZooEntry
+
+__all__ = ["__version__", "create_model", "list_heads", "list_weights", "load", "register_head", "segment"]
+
+Class = TypeVar("Class", bound=type)
+
+
+def load(weights: str | Path, *, device: str | torch.device = "cpu") -> Segmentor:
+    """A network with its weights, in evaluation mode; ``model.info`` holds classes, palette and protocol.
+
+    Args:
+        weights: an id of the zoo, which is fetched once and verified; a ``.safetensors`` or ``.ckpt`` file; or the name
+            of a run.
+        device: where to put it.
+
+    Raises:
+        ValueError: no such weights, or a file that does not say how to build its network.
+
+    >>> import contextzoo as cz
+    >>> model = cz.load("ccnet_resnet10t_camvid-180x240_330")  # doctest: +SKIP
+    """
+    from lightning_app.pretrained import load
+
+    return load(weights, device=device)
+
+
+def create_model(
+    head: str,
+    backbone: str,
+    *,
+    num_classes: int,
+    output_stride: int | None = None,
+    pretrained: bool = False,
+    **options: Any,
+) -> Segmentor:
+    """A new network: photographs (B, 3, H, W) in 0..1 in, logits (B, num_classes, H, W) out.
+
+    Args:
+        head: its slug or the name of its class, such as ``"ccnet"`` or ``"CCNet"`` (:func:`list_heads`).
+        backbone: a model of timm's, such as ``"resnet50"``.
+        output_stride: image pixels per pixel of the last level; None = as timm has it.
+        pretrained: start the backbone from timm's weights, which are fetched.
+        options: the head's own, such as ``channels`` or ``recurrence``.
+
+    Raises:
+        ValueError: an unknown head, backbone, stride or option.
+
+    >>> import contextzoo as cz
+    >>> model = cz.create_model("ccnet", "resnet10t", num_classes=3, channels=32, recurrence=1)
+    """
+    from lightning_app.backbone import TimmBackbone
+    from lightning_app.errors import InputError
+    from lightning_app.heads.base import ContextHead
+    from lightning_app.registry import HEADS
+    from lightning_app.segmentor import Segmentor
+
+    entry = HEADS[head]
+    body = TimmBackbone(backbone, output_stride=output_stride, pretrained=pretrained)
+    try:
+        built = entry.cls(body.channels, num_classes, **options)
+    except TypeError as error:
+        raise InputError(f"The head {entry.slug} cannot be built: {error}") from error
+    assert isinstance(built, ContextHead)
+    return Segmentor(body, built)
+
+
+def list_heads() -> list[str]:
+    """The slugs of all heads, those registered outside the package included.
+
+    >>> import contextzoo as cz
+    >>> len(cz.list_heads()) >= 33
+    True
+    """
+    from lightning_app.registry import HEADS
+
+    return list(HEADS)
+
+
+def list_weights(
+    *,
+    head: str | None = None,
+    dataset: str | None = None,
+    backbone: str | None = None,
+    min_miou: float | None = None,
+) -> list[ZooEntry]:
+    """Entries of the zoo that meet every condition given; ``entry.id`` is what :func:`load` takes.
+
+    Raises:
+        ValueError: an unknown name.
+
+    >>> import contextzoo as cz
+    >>> cz.list_weights(head="ccnet", dataset="ADE20K", min_miou=43.9)[0].id
+    'ccnet_r101-d8_ade20k-512x512_80k'
+    """
+    from zoo import list_entries
+
+    return list_entries(head=head, dataset=dataset, backbone=backbone, min_miou=min_miou)
+
+
+def register_head(slug: str, *, paper: str = "", year: int = 0) -> Callable[[Class], Class]:
+    """Class decorator that makes a head of your own known to the command line and to :func:`create_model`.
+
+    Args:
+        slug: its name, in lower case.
+        paper: such as ``"arXiv:1811.11721"``.
+        year: of the paper.
+
+    Raises:
+        ValueError: the slug is taken.
+
+    >>> import contextzoo as cz
+    >>> from lightning_app.heads.fcn import FCN
+    >>> @cz.register_head("doc_example")
+    ... class Mine(FCN):
+    ...     '''An FCN by another name.'''
+    >>> "doc_example" in cz.list_heads()
+    True
+    """
+    from lightning_app.errors import InputError
+    from lightning_app.registry import HEADS
+
+    if slug in HEADS:
+        raise InputError(f'There is a head "{slug}" already ({HEADS[slug].cls.__qualname__}): choose another name')
+    return HEADS.register(slug, paper=paper, year=year)
+
+
+def segment(
+    picture: Picture, *, weights: str | Path, device: str | torch.device = "cpu", **options: Any
+) -> Segmentation:
+    """The class of each pixel of a picture, exactly as ``contextzoo segment`` gives it.
+
+    The result has ``mask`` (H, W), ``classes``, ``shares``, ``overlay()`` and ``save(path)``.
+
+    Args:
+        picture: a file, a Pillow image, an array (H, W, 3) of bytes, or a tensor (3, H, W) of floats in 0..1.
+        weights: as for :func:`load`; for many pictures load once and call ``model.predict``.
+        options: ``window``, ``overlap``, ``tta``, ``precision`` and ``batch``, as ``contextzoo segment --help`` tells.
+
+    Raises:
+        ValueError: a picture, weights or an option that cannot be used.
+
+    >>> import contextzoo as cz
+    >>> result = cz.segment("photo.jpg", weights="ccnet_resnet10t_camvid-180x240_330")  # doctest: +SKIP
+    """
+    return load(weights, device=device).predict(picture, **options)
