@@ -16,6 +16,7 @@ from lightning_app.files import check_file, replacing
 
 LAST: Final = "last.ckpt"
 PREVIOUS: Final = "previous.ckpt"  # the last but one
+PARTS: Final = ("config", "hyper_parameters", "state_dict")  # that every checkpoint has
 PREFIX: Final = b"sha256:"  # of the comment that ends the file: a checkpoint is a zip archive, which may have one
 COMMENT: Final = len(PREFIX) + 64
 
@@ -66,9 +67,14 @@ def read(path: Path) -> dict[str, Any]:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # whatever a foreign file makes torch raise
         raise InputError(f"{path} is not a checkpoint of this program ({type(error).__name__})") from error
-    if not isinstance(content, dict) or not {"config", "hyper_parameters", "state_dict"} <= content.keys():
-        reason = content.get("undescribed") if isinstance(content, dict) else None
-        raise InputError(f"{path} does not say how to rebuild its model: {reason or 'contextzoo fit did not write it'}")
+    if not isinstance(content, dict) or not all(isinstance(content.get(part), dict) for part in PARTS):
+        reason = isinstance(content, dict) and content.get("undescribed")
+        reason = " ".join(str(reason or "contextzoo fit did not write it")[:200].split())
+        raise InputError(f"{path} does not say how to rebuild its model: {reason}")
+    for state in ("state_dict", "current_model_state"):
+        tensors = content.get(state, {})
+        if not isinstance(tensors, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
+            raise InputError(f"{path} does not say how to rebuild its model: its {state} holds more than tensors")
     return content
 
 

@@ -4,30 +4,26 @@ import json
 import shutil
 import sys
 import tempfile
-from argparse import ArgumentError
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
 import torch
-from jsonargparse import ArgumentParser
 from torch import Tensor
 
 import zoo
-from lightning_app import checkpoints, runs, tensor_files
-from lightning_app.backbone import Backbone, TimmBackbone
+from lightning_app import checkpoints, runs, specs, tensor_files
+from lightning_app import description as describing
+from lightning_app.backbone import TimmBackbone
 from lightning_app.convert import openmmlab
 from lightning_app.data.facts import default_palette, palette_from_hex
-from lightning_app.errors import InputError
+from lightning_app.description import MODEL, MOST_CLASSES, Description, new_segmentor
+from lightning_app.errors import InputError, input_error
 from lightning_app.files import check_file
-from lightning_app.heads.base import ContextHead
-from lightning_app.inference import Protocol
 from lightning_app.metrics import Scores
-from lightning_app.patchify import Patchify  # noqa: F401
-from lightning_app.registry import HEADS
 from lightning_app.registry import Entry as HeadEntry
 from lightning_app.segmentor import ModelInfo, Segmentor
 from zoo import ZooEntry, ZooError, download, index, writing
@@ -36,12 +32,9 @@ from zoo.entry import SHIPPED, Dataset
 from zoo.openmmlab import evaluation_size, upstream_config
 
 HEADER: Final = "contextzoo"  # of a safetensors file's metadata: what describes the model, as JSON
-MODEL: Final = ("backbone", "head", "auxiliary", "auxiliary_weight", "channels_last")
 PLACES: Final = ("root", "predict_folder")  # arguments of a datamodule that hold for one machine
 SHIPS: Final = CHECKOUT / SHIPPED  # where weights of one's own come with the repository
 SUFFIXES: Final = (".ckpt", ".safetensors", ".pth", ".pt")
-
-Description = dict[str, Any]  # name, model, classes, palette, protocol, data; published files add metrics and more
 
 
 def load(weights: str | Path, *, device: str | torch.device = "cpu") -> Segmentor:
@@ -160,13 +153,26 @@ def read_checkpoint(path: Path, *, raw: bool = False) -> tuple[Description, dict
     content = checkpoints.read(path)
     if raw and "current_model_state" not in content:
         raise InputError(f"{path} holds one set of weights only: the run averaged none")
+    try:
+        description = _of_run(content, path, raw=raw)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise input_error(error) or InputError(f"{path} does not say how to rebuild its model: {error!r}") from error
+    tensors = content["current_model_state" if raw else "state_dict"]
+    prefix = "segmentor."
+    found = {name.removeprefix(prefix): each for name, each in tensors.items() if name.startswith(prefix)}
+    return describing.check(description, path), found
+
+
+def _of_run(content: Mapping[str, Any], path: Path, *, raw: bool) -> Description:
+    """The description in a checkpoint, which is of the file's own making."""
     config, facts = content["config"], content["hyper_parameters"]
+    specs.check_plain(config, f"{path}: its configuration", classes=True)
     data = config.get("data") or {}
     arguments = {key: value for key, value in (data.get("init_args") or {}).items() if key not in PLACES}
     protocol = dict(config["model"]["protocol"])
     if (size := arguments.get("image_size")) and not protocol.get("fit"):
         protocol |= {"fit": [max(size), min(size)], "antialias": True}  # as the datamodule resized them
-    names = facts["class_names"] or [str(number) for number in range(facts["num_classes"])]
+    names = facts["class_names"] or [str(number) for number in range(min(facts["num_classes"], MOST_CLASSES + 1))]
     description = {
         "name": f"{path.parent.parent.name}/{path.stem}" if path.parent.name == "checkpoints" else path.stem,
         "model": {key: value for key, value in config["model"].items() if key in MODEL},
@@ -180,9 +186,7 @@ def read_checkpoint(path: Path, *, raw: bool = False) -> tuple[Description, dict
     if table and table["epoch"] == content["epoch"] + 1 and not raw:
         source = f"validation after epoch {table['epoch']} of its own run"
         description["metrics"] = {"miou": 100 * Scores(**table["scores"]).miou, "source": source, "stage": "val"}
-    tensors = content["current_model_state" if raw else "state_dict"]
-    prefix = "segmentor."
-    return description, {name.removeprefix(prefix): each for name, each in tensors.items() if name.startswith(prefix)}
+    return description
 
 
 def _recipe(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -201,9 +205,7 @@ def read_published(path: Path) -> tuple[Description, dict[str, Tensor]]:
         InputError: not such a file, or a damaged one.
     """
     tensors, metadata = tensor_files.read(path)
-    description = json.loads(metadata.get(HEADER, "{}"))
-    if not {"name", "model", "classes", "palette", "protocol", "data"} <= description.keys():
-        raise InputError(f"{path} does not say how to rebuild its model: contextzoo zoo publish did not write it")
+    description = describing.read(metadata.get(HEADER, "{}"), path)
     return description, {name: each.float() if each.is_floating_point() else each for name, each in tensors.items()}
 
 
@@ -214,72 +216,22 @@ def build(description: Description, tensors: Mapping[str, Tensor]) -> Segmentor:
         InputError: the description is of no model, or the tensors are not its own.
     """
     name = description["name"]
-    model = new_segmentor(description["model"], len(description["classes"]), name)
+    sizes = [tensor.numel() for tensor in tensors.values()]
+    with specs.at_most(sizes, f"{name}: its model"):
+        model = new_segmentor(description["model"], len(description["classes"]), name)
     openmmlab.load_strictly(model, tensors, what=f"{name}, the model that is described beside them")
-    protocol: Any = {
-        key: tuple(each) if isinstance(each, list) else each for key, each in description["protocol"].items()
-    }
-    measured = description.get("metrics", {})
+    measured = description.get("metrics") or {}
     model.info = ModelInfo(
         name,
         tuple(description["classes"]),
         tuple((red, green, blue) for red, green, blue in description["palette"]),
-        Protocol(**protocol),
+        describing.protocol(description["protocol"], name),
         description["data"],
         measured.get("miou"),
         measured.get("source", ""),
         parts=description["model"],
     )
     return model
-
-
-def new_segmentor(config: Mapping[str, Any], num_classes: int, name: str) -> Segmentor:
-    """A segmentor from its parts in the words of the command line, freshly initialised.
-
-    A file may come from anywhere, so it can name no more than the backbones and heads that are imported already.
-
-    Raises:
-        InputError: an unknown part or argument.
-    """
-    len(HEADS)  # the parser knows the heads that are imported, as Patchify above
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--backbone", type=Backbone)
-    parser.add_argument("--head", type=Callable[[list[int], int], ContextHead])
-    parser.add_argument("--auxiliary", type=Callable[[list[int], int], ContextHead] | None)
-    kinds: dict[str, type] = {"backbone": Backbone, "head": ContextHead, "auxiliary": ContextHead}
-    parts = {part: _part(config.get(part), kind, name) for part, kind in kinds.items()}
-    try:
-        made = parser.instantiate(parser.parse_object(parts))
-        backbone: Backbone = made.backbone
-        return Segmentor(
-            backbone,
-            made.head(backbone.channels, num_classes),
-            made.auxiliary(backbone.channels, num_classes) if made.auxiliary else None,
-            auxiliary_weight=config.get("auxiliary_weight", 0.4),
-            channels_last=config.get("channels_last", False),
-        )
-    except (ArgumentError, AttributeError, TypeError, ValueError) as error:
-        raise InputError(f"{name}: its model cannot be built: {' '.join(str(error).split())}") from error
-
-
-def _part(spec: Any, kind: type, name: str) -> dict[str, Any] | None:
-    """Class and plain arguments of one part."""
-    if spec is None:
-        return None
-    if not isinstance(spec, Mapping) or spec.get("class_path") not in _subclasses(kind):
-        raise InputError(f"{name}: its model cannot be built: {spec} is no {kind.__name__}")
-    arguments = spec.get("init_args") or {}
-    if "class_path" in json.dumps(arguments):
-        raise InputError(f"{name}: its model cannot be built: {spec} holds another class")
-    if "pretrained" in arguments:
-        arguments = arguments | {"pretrained": False}  # all weights are in the file
-    return {"class_path": spec["class_path"], "init_args": arguments}
-
-
-def _subclasses(kind: type) -> set[str]:
-    """Import paths of all classes below ``kind``."""
-    children: list[type] = kind.__subclasses__()
-    return {f"{child.__module__}.{child.__qualname__}" for child in children}.union(*map(_subclasses, children))
 
 
 def transfer(

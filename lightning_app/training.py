@@ -7,7 +7,8 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -20,7 +21,7 @@ from lightning.pytorch.plugins.io import AsyncCheckpointIO, TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException  # type: ignore[attr-defined]
 
-from lightning_app import checkpoints, configs, trust
+from lightning_app import checkpoints, configs, saved, specs, trust
 from lightning_app.callbacks import SaveConfig
 from lightning_app.data import FileDataModule, SegmentationDataModule
 from lightning_app.endings import why_it_ended
@@ -47,7 +48,7 @@ def train(verb: str, args: list[str]) -> int:
         check_name(run)
     with trust.imports(files, args, trust=trusted), Lock() as lock:
         try:
-            return _train(verb, args, lock)
+            return _train(verb, args, lock, trusted)
         except (OSError, RuntimeError) as error:
             if line := why_it_ended(error, lock.folder):
                 raise InputError(line) from error
@@ -58,24 +59,24 @@ def train(verb: str, args: list[str]) -> int:
             raise
 
 
-def _train(verb: str, args: list[str], lock: Lock) -> int:
+def _train(verb: str, args: list[str], lock: Lock, trusted: bool) -> int:
     len(HEADS)  # the parser knows by short name what is imported: the heads, as Patchify and the datamodules above
     _quieten()
     torch.set_float32_matmul_precision("high")
     if weights := _value(args, "--weights"):
         return _evaluate(verb, weights, args)
-    checkpoint = _find_checkpoint(verb, _value(args, "--ckpt_path"), _value(args, "--run"))
+    checkpoint = _find_checkpoint(verb, _value(args, "--ckpt_path"), _value(args, "--run"), trusted)
     if checkpoint is None:
         with tempfile.TemporaryDirectory() as folder:
             return _CLI(None, args=[verb, *_of_weights(verb, args, Path(folder)), *args], lock=lock).status
     args = _with_value(args, "--ckpt_path", str(checkpoint.path))
     with tempfile.TemporaryDirectory() as folder:
-        saved = Path(folder) / "checkpoint.yaml"
-        saved.write_text(yaml.safe_dump(checkpoint.config))
+        file = Path(folder) / "checkpoint.yaml"
+        file.write_text(yaml.safe_dump(checkpoint.config))
         try:
-            return _CLI(checkpoint, args=[verb, "-c", str(saved), *args], lock=lock).status
+            return _CLI(checkpoint, args=[verb, "-c", str(file), *args], lock=lock).status
         except InputError as error:
-            raise InputError(str(error).replace(str(saved), str(checkpoint.path))) from error
+            raise InputError(str(error).replace(str(file), str(checkpoint.path))) from error
 
 
 def _of_weights(verb: str, args: list[str], folder: Path) -> list[str]:
@@ -125,19 +126,21 @@ def _evaluate(verb: str, weights: str, args: list[str]) -> int:
     assert model.info is not None
     info = model.info
     base = {key: part for key, part in yaml.safe_load(BASE.read_text()).items() if key != "model"}
-    if info.data.get("class_path"):
+    path = info.data.get("class_path")
+    there = specs.known_classes(SegmentationDataModule)
+    if path in {*there, *(each.__name__ for each in there.values())}:
         arguments = dict(info.data["init_args"]) | ({"test_split": info.split} if verb == "test" and info.split else {})
-        base["data"] = {"class_path": info.data["class_path"], "init_args": arguments}
+        base["data"] = {"class_path": path, "init_args": arguments}
     with tempfile.TemporaryDirectory() as folder:
-        saved = Path(folder) / "base.yaml"
-        saved.write_text(yaml.safe_dump(base))
+        file = Path(folder) / "base.yaml"
+        file.write_text(yaml.safe_dump(base))
         split_is_ours = verb == "test" and _value(args, "--data.test_split") is None
         cli = _CLI(
             None,
             args=[verb, *args],
             lock=Lock(),
             model=_as_task(model, info),
-            base=saved,
+            base=file,
             or_own_test_split=split_is_ours,
         )
     scores = cli.model.scores
@@ -271,9 +274,21 @@ class _CLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         try:
-            super().instantiate_classes()
+            with self._without_first_weights():
+                super().instantiate_classes()
         except ValueError as error:  # of a constructor: torch's, Lightning's or ours
             raise input_error(error) or InputError(" ".join(str(error).split())) from error
+
+    @contextmanager
+    def _without_first_weights(self) -> Iterator[None]:
+        """A network that gets its own weights fetches no others; its configuration stays as it was."""
+        part: Any = self.config[self.subcommand].get("model.backbone.init_args") if self.checkpoint else None
+        before = {name: part[name] for name in specs.STARTING if name in part} if part else {}
+        for name in before:
+            part[name] = False
+        yield
+        for name, value in before.items():
+            part[name] = value
 
     def _parse_ckpt_path(self) -> None:
         """Lightning would let the checkpoint's arguments win over the command line here; ours are parsed before it."""
@@ -462,7 +477,7 @@ def _with_config_paths(args: list[str]) -> tuple[list[str], list[Path]]:
     return paths, files
 
 
-def _find_checkpoint(verb: str, name: str | None, run: str | None) -> _Checkpoint | None:
+def _find_checkpoint(verb: str, name: str | None, run: str | None, trusted: bool) -> _Checkpoint | None:
     """The checkpoint that ``--ckpt_path`` means: a file, or the last or best one of a run (the newest by default)."""
     if name is None or name == "null":
         return None
@@ -482,6 +497,10 @@ def _find_checkpoint(verb: str, name: str | None, run: str | None) -> _Checkpoin
         content = checkpoints.read(path)
     except checkpoints.Damaged as error:
         raise InputError(f"{error}. {good_ones(path, verb)}") from error
-    parts = ("model", "data", "trainer", "seed_everything") if verb == "fit" else ("model", "data")
-    config = {part: content["config"][part] for part in parts if content["config"][part] is not None}
-    return _Checkpoint(path, int(content["global_step"]), content["hyper_parameters"]["num_classes"], config)
+    config, left = saved.configuration(content["config"], path, resume=verb == "fit", trust=trusted)
+    if left:
+        print(f"Not taken from {path}: {', '.join(left)}; give it again where it is wanted", file=sys.stderr)
+    num_classes, step = content["hyper_parameters"].get("num_classes"), content.get("global_step")
+    if type(num_classes) is not int or type(step) is not int:
+        raise InputError(f"{path} does not say how to rebuild its model: contextzoo fit did not write it")
+    return _Checkpoint(path, step, num_classes, config)

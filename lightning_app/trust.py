@@ -28,6 +28,7 @@ from lightning_app.data import SegmentationDataModule
 from lightning_app.errors import InputError
 from lightning_app.heads.base import ContextHead
 from lightning_app.registry import HEADS
+from lightning_app.specs import import_paths, subclasses
 
 OPTION: Final = "--trust"
 ADVICE: Final = f"add {OPTION} if you have read it"
@@ -58,23 +59,7 @@ STOCK: Final = {
 _PATH: Final = re.compile(r"(?<![\w./-])[^\W\d]\w*(\.[^\W\d]\w*)+(?![\w/-])")
 
 
-def import_paths(cls: type) -> set[str]:
-    """Every dotted path under which a class stands in its package."""
-    parts = cls.__module__.split(".")
-    modules = [".".join(parts[: count + 1]) for count in range(len(parts))]
-    there = {f"{each}.{cls.__name__}" for each in modules if getattr(sys.modules.get(each), cls.__name__, None) is cls}
-    return there | {f"{cls.__module__}.{cls.__qualname__}"}
-
-
-def subclasses(base: type) -> Iterator[type]:
-    """All classes below ``base`` that are imported."""
-    children: list[type] = base.__subclasses__()
-    for child in children:
-        yield child
-        yield from subclasses(child)
-
-
-def known_classes(base: type) -> dict[str, type]:
+def harmless(base: type) -> dict[str, type]:
     """Path -> class of what a file may name where ``base`` is expected: parts of models and data that are imported,
     this program's own callbacks and loggers, and the harmless ones of Lightning."""
     len(HEADS)  # imports them
@@ -100,7 +85,7 @@ def imports(files: Sequence[Path], args: Sequence[str], *, trust: bool) -> Itera
     Raises:
         InputError: a file names something else, and ``trust`` is off.
     """
-    allowed = {path for base in (*BASES, *OF_TRAINER) for path in known_classes(base)}
+    allowed = {path for base in (*BASES, *OF_TRAINER) for path in harmless(base)}
     allowed |= {path for arg in args for path in _typed(arg)}
     before = dict(_common.parsing_settings)
     try:

@@ -21,12 +21,12 @@ from torch import Tensor
 import lightning_app
 from lightning_app import data, tensor_files
 from lightning_app.data.context_probe import CELL
+from lightning_app.description import Description
 from lightning_app.errors import InputError
 from lightning_app.pretrained import (
     HEADER,
     PLACES,
     SHIPS,
-    Description,
     add_entry,
     build,
     dataset_of,
