@@ -19,9 +19,10 @@ import zoo
 from lightning_app.cli import main
 from lightning_app.convert.openmmlab import load_checkpoint
 from lightning_app.data.camvid import FACTS
+from lightning_app.description import new_segmentor
 from lightning_app.errors import InputError
 from lightning_app.inference import Protocol
-from lightning_app.pretrained import HEADER, load, new_segmentor, transfer
+from lightning_app.pretrained import HEADER, load, transfer
 from zoo.openmmlab import evaluation_size, upstream_config
 
 EMA = "--trainer.callbacks+=lightning.pytorch.callbacks.EMAWeightAveraging"

@@ -15,7 +15,8 @@ from torch import Tensor
 import zoo
 from lightning_app.cli import main
 from lightning_app.convert.openmmlab import new_segmentor as new_openmmlab
-from lightning_app.pretrained import HEADER, new_segmentor
+from lightning_app.description import new_segmentor
+from lightning_app.pretrained import HEADER
 from zoo.openmmlab import upstream_config
 
 ENTRY = "fcn_r18b-d8_cityscapes-512x1024_80k"  # a plain ResNet-18, whose upstream names are easily told
