@@ -26,6 +26,28 @@ TOOLS = {
     "zoo": ("zoo.__main__", "list, download and verify pretrained weights"),
 }
 
+ELSEWHERE = {  # what other programs call these commands, and what people look for
+    "train": 'Did you mean "fit"?',
+    "training": 'Did you mean "fit"?',
+    "resume": 'Did you mean "fit --ckpt_path last"?',
+    "finetune": 'Did you mean "fit --model.weights ID"?',
+    "val": 'Did you mean "validate"?',
+    "eval": 'Did you mean "validate", or "test"?',
+    "evaluate": 'Did you mean "validate", or "test"?',
+    "infer": 'Did you mean "segment", or "predict" for a whole dataset?',
+    "inference": 'Did you mean "segment", or "predict" for a whole dataset?',
+    "detect": 'Did you mean "segment"?',
+    "download": 'Did you mean "zoo download"?',
+    "list": 'Did you mean "zoo list"?',
+    "models": 'Did you mean "zoo list", or "heads"?',
+    "weights": 'Did you mean "zoo list"?',
+    "publish": 'Did you mean "zoo publish"?',
+    "check": 'Did you mean "data check"?',
+    "stats": 'Did you mean "data stats"?',
+    "benchmark": 'Did you mean "bench"?',
+    "export": "What load(weights) gives in Python is an nn.Module: torch.export and torch.onnx take it.",
+}
+
 
 def main(args: list[str] | None = None) -> int:
     """Run one command; returns the exit status (0 fine, 1 found problems, 2 bad input)."""
@@ -79,8 +101,9 @@ def _run(args: list[str]) -> int:
     if verb in TOOLS:
         tool = importlib.import_module(TOOLS[verb][0])
         return int(tool.main([verb, *rest] if TOOLS[verb][0].endswith("listing") else rest))
-    close = difflib.get_close_matches(verb, [*TRAINING, *TOOLS], n=1)
-    hint = f' Did you mean "{close[0]}"?' if close else ""
+    meant = {known: f'Did you mean "{known}"?' for known in (*TRAINING, *TOOLS)} | ELSEWHERE
+    close = difflib.get_close_matches(verb.lower(), meant, n=1)
+    hint = f" {meant[close[0]]}" if close else ""
     raise InputError(f'Unknown command "{verb}".{hint} (contextzoo --help)')
 
 

@@ -11,6 +11,34 @@ from lightning_app.trust import ADVICE
 
 CHOICES = {"head": ContextHead, "auxiliary": ContextHead, "data": SegmentationDataModule, "backbone": Backbone}
 
+ELSEWHERE = {  # what other programs call our options
+    option: ours
+    for ours, theirs in {
+        "--trainer.max_epochs": "epochs epoch num_epochs n_epochs max_epochs",
+        "--trainer.max_steps": "steps iters iterations max_iters max_steps",
+        "--trainer.devices": "gpus gpu num_gpus gpu_ids ngpus devices",
+        "--trainer.accelerator": "device accelerator",
+        "--trainer.precision bf16-mixed": "amp fp16 bf16 half precision",
+        "--model.lr": "lr learning_rate base_lr",
+        "--model.weight_decay": "wd weight_decay decay",
+        "--model.optimizer": "optimizer optim opt",
+        "--model.head": "head decoder decode_head model",
+        "--model.backbone.name": "backbone arch encoder net",
+        "--model.weights": "load_from init finetune pretrained_weights",
+        "--model.backbone.pretrained true": "pretrained",
+        "--data": "dataset",
+        "--data.root": "root data_root data_dir data_path dataset_root",
+        "--data.batch_size": "batch_size batch bs b train_batch_size",
+        "--data.num_workers": "workers num_workers j",
+        "--data.crop_size": "crop crop_size imgsz img_size image_size size",
+        "--data.predict_folder": "input source images",
+        "--run": "output out output_dir out_dir save_dir work_dir name exp project log_dir",
+        "--ckpt_path": "checkpoint ckpt resume resume_from",
+        "--seed_everything": "seed",
+    }.items()
+    for option in theirs.split()
+}
+
 
 def explain(message: str, options: list[str]) -> str:
     """One line for a person.
@@ -28,7 +56,9 @@ def explain(message: str, options: list[str]) -> str:
         return inner[0]
     if inner := re.search(r'- (\w+ cannot be ".*?"(?:: expected .+?(?= - Expected)|\..*?\(one of .*?\)))', text):
         return f"{key}.{inner[1]}"
-    if wrong := re.search(r"[Uu]nrecognized arguments: --?([\w.]+)", text):
+    if wrong := re.search(r"[Uu]nrecognized arguments: --?([\w.-]+)", text):
+        if ours := ELSEWHERE.get(wrong[1].replace("-", "_")):
+            return f'Unknown option "--{wrong[1]}". Here it is {ours} (--help-all lists them)'
         return f'Unknown option "--{wrong[1]}".{closest(f"--{wrong[1]}", options)} (--help-all lists them)'
     if wrong := re.search(r"unrecognized arguments: (.+)", text):
         return f'What is "{wrong[1]}"? Options begin with --'

@@ -3,7 +3,7 @@
 import difflib
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from inspect import getdoc
 from typing import TypeVar
@@ -30,8 +30,16 @@ class Entry:
         return (getdoc(self.cls) or "").partition("\n")[0]
 
 
+def plain(name: str) -> str:
+    """A name without case, blanks, hyphens and underscores, as names are compared."""
+    return "".join(letter for letter in name.lower() if letter.isalnum())
+
+
 class Registry(Mapping[str, Entry]):
-    """Slug -> entry; every public module of ``package`` is imported on the first look, so adding a file is enough."""
+    """Slug, or class name, in any case -> entry.
+
+    Every public module of ``package`` is imported on the first look, so adding a file is enough.
+    """
 
     def __init__(self, kind: str, package: str, listing: str) -> None:
         self.kind, self.package, self.listing = kind, package, listing
@@ -57,16 +65,32 @@ class Registry(Mapping[str, Entry]):
             self._complete = True
         return self._entries
 
-    def __getitem__(self, slug: str) -> Entry:
-        entries = self._discovered()
-        if slug not in entries:
-            close = difflib.get_close_matches(slug.lower(), entries, n=1)
-            hint = f' Did you mean "{close[0]}"?' if close else ""
-            raise InputError(f'Unknown {self.kind} "{slug}".{hint} ({self.listing})')
-        return entries[slug]
+    def names(self, typed: Iterable[str]) -> list[str]:
+        """Slugs of what was typed, separated by blanks or commas.
 
-    def __contains__(self, slug: object) -> bool:
-        return slug in self._discovered()
+        Raises:
+            InputError: one is not known.
+        """
+        return [self[name].slug for words in typed for name in words.replace(",", " ").split()]
+
+    def _find(self, name: str) -> Entry | None:
+        entries = self._discovered()
+        if name in entries:
+            return entries[name]
+        same = {plain(word): entry for entry in entries.values() for word in (entry.cls.__name__, entry.slug)}
+        return same.get(plain(name))
+
+    def __getitem__(self, name: str) -> Entry:
+        entry = self._find(name)
+        if entry is None:
+            known = {word.lower(): word for each in self.values() for word in (each.cls.__name__, each.slug)}
+            close = difflib.get_close_matches(name.lower(), known, n=1)
+            hint = f' Did you mean "{known[close[0]]}"?' if close else ""
+            raise InputError(f'Unknown {self.kind} "{name}".{hint} ({self.listing})')
+        return entry
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self._find(name) is not None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._discovered())

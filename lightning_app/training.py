@@ -22,7 +22,9 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException  # type: ignore[attr-defined]
 
 from lightning_app import checkpoints, configs, saved, specs, trust
+from lightning_app.arguments import prepared
 from lightning_app.callbacks import SaveConfig
+from lightning_app.callbacks.save_config import PLACES
 from lightning_app.data import FileDataModule, SegmentationDataModule
 from lightning_app.endings import why_it_ended
 from lightning_app.errors import InputError, input_error
@@ -37,6 +39,7 @@ from lightning_app.segmentor import ModelInfo, Segmentor
 from lightning_app.task import FROM_DATA, SegmentationTask
 
 BASE = configs.FOLDER / "base.yaml"
+ASKING = ("-c", "--config", "--help", "--print_config")  # a configuration may name weights, and help needs none
 RUN_VARIABLE = "CONTEXTZOO_RUN"  # tells the other processes of a run, which read the same command line, its folder
 
 
@@ -61,12 +64,15 @@ def train(verb: str, args: list[str]) -> int:
 
 def _train(verb: str, args: list[str], lock: Lock, trusted: bool) -> int:
     len(HEADS)  # the parser knows by short name what is imported: the heads, as Patchify and the datamodules above
+    args = prepared(args)
     _quieten()
     torch.set_float32_matmul_precision("high")
     if weights := _value(args, "--weights"):
         return _evaluate(verb, weights, args)
     checkpoint = _find_checkpoint(verb, _value(args, "--ckpt_path"), _value(args, "--run"), trusted)
     if checkpoint is None:
+        if verb != "fit" and not any(arg in ASKING or arg.endswith(".help") for arg in args):
+            raise _without_weights(verb)
         with tempfile.TemporaryDirectory() as folder:
             return _CLI(None, args=[verb, *_of_weights(verb, args, Path(folder)), *args], lock=lock).status
     args = _with_value(args, "--ckpt_path", str(checkpoint.path))
@@ -110,6 +116,10 @@ def _of_weights(verb: str, args: list[str], folder: Path) -> list[str]:
     saved = folder / "weights.yaml"
     saved.write_text(yaml.safe_dump({"model": parts}))
     return ["-c", str(saved)] if parts else []
+
+
+def _without_weights(verb: str) -> InputError:
+    return InputError(f"{verb} with which weights? Give --ckpt_path best, a .ckpt file, or --weights ID")
 
 
 def _evaluate(verb: str, weights: str, args: list[str]) -> int:
@@ -300,9 +310,7 @@ class _CLI(LightningCLI):
         if "return_predictions" in config:
             config.return_predictions = False  # PredictionWriter has them on disk
         if self.subcommand != "fit" and self.checkpoint is None and not config.weights:
-            raise InputError(
-                f"{self.subcommand} with which weights? Give --ckpt_path best, a .ckpt file, or --weights ID"
-            )
+            raise _without_weights(str(self.subcommand))
         if self.subcommand == "fit" and self.checkpoint is None and config.model.weights:
             find(config.model.weights)  # or say so before anything is written
         if config.ckpt_path != (str(self.checkpoint.path) if self.checkpoint else None):
@@ -500,7 +508,19 @@ def _find_checkpoint(verb: str, name: str | None, run: str | None, trusted: bool
     config, left = saved.configuration(content["config"], path, resume=verb == "fit", trust=trusted)
     if left:
         print(f"Not taken from {path}: {', '.join(left)}; give it again where it is wanted", file=sys.stderr)
+    _find_places(config.get("data") or {}, path)
     num_classes, step = content["hyper_parameters"].get("num_classes"), content.get("global_step")
     if type(num_classes) is not int or type(step) is not int:
         raise InputError(f"{path} does not say how to rebuild its model: contextzoo fit did not write it")
     return _Checkpoint(path, step, num_classes, config)
+
+
+def _find_places(data: Mapping[str, Any], checkpoint: Path) -> None:
+    """Relative paths of an older run count from the folder it was started in, where here is nothing of that name."""
+    arguments, run = data.get("init_args") or {}, run_of(checkpoint)
+    if run is None:
+        return
+    for name in PLACES:
+        place = arguments.get(name)
+        if place and not Path(place).exists() and (there := run.absolute().parents[1] / place).exists():
+            arguments[name] = str(there)

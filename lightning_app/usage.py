@@ -7,6 +7,9 @@ from pathlib import Path
 from lightning_app import configs
 
 PACKAGE = Path(__file__).parent
+EVALUATED = ("protocol", "channels_last", "compile")  # what of a model can be changed after its training
+LOADED = ("num_workers", "val_batch_size")
+EVALUATING = ("precision", "accelerator", "devices", "strategy")
 TRAINER = {
     "max_epochs": "how long to train",
     "max_steps": "likewise, in optimiser steps (with --trainer.max_epochs -1)",
@@ -39,18 +42,22 @@ def usage(verb: str, what: str) -> str:
         lines += _row(f"{axis}/", ", ".join(stems))
     lines += ["", "Run"]
     lines += _row("--run NAME", "the run's folder is runs/NAME; made from data, head and time where not given")
-    lines += _row("--ckpt_path", "a .ckpt file, last or best: of the run that --run names, or of the newest")
+    lines += _row("--ckpt_path", "a .ckpt file; last or best, of the run that --run names or of the newest; or a run")
     if verb != "fit":
-        lines += _row("--weights", "instead: an id of the zoo or a file, evaluated by its own protocol")
-    lines += ["", "Model: --model.head CLASS (contextzoo heads; --model.head.help CLASS), and --model.X"]
+        lines += _row("--weights", "instead: an id of the zoo, a run or a file, evaluated by its own protocol")
+    fits = verb == "fit"
+    chosen = "--model.head NAME (contextzoo heads; --model.head.help NAME), and " if fits else ""
+    lines += ["", f"Model: {chosen}--model.X"]
     for name, text in _arguments(PACKAGE / "task.py", "SegmentationTask"):
-        lines += _row(name, text)
-    lines += ["", "Data: --data CLASS (--data.help CLASS lists its own options), and --data.X"]
+        lines += _row(name, text) if fits or name in EVALUATED else []
+    lines += ["", "Data: --data NAME (--data.help NAME lists its own options), and --data.X"]
+    if verb == "predict":
+        lines += _row("predict_folder", "the images to predict; those of the test split where not given")
     for name, text in _arguments(PACKAGE / "data" / "base.py", "SegmentationDataModule"):
-        lines += _row(name, text)
+        lines += _row(name, text) if fits or name in LOADED else []
     lines += ["", "Trainer: --trainer.X"]
     for name, text in TRAINER.items():
-        lines += _row(name, text)
+        lines += _row(name, text) if fits or name in EVALUATING else []
     lines += [
         "",
         "--print_config shows everything that a run would use; --help-all lists every option; --debug tracebacks",

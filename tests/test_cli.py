@@ -80,6 +80,21 @@ def test_heads_and_blocks_are_listed(capsys: pytest.CaptureFixture[str]) -> None
 
 BAD = {
     "fitt": 'Unknown command "fitt". Did you mean "fit"?',
+    "train": 'Unknown command "train". Did you mean "fit"?',
+    "trian": 'Unknown command "trian". Did you mean "fit"?',
+    "val": 'Did you mean "validate"?',
+    "eval": 'Did you mean "validate", or "test"?',
+    "infer": 'Did you mean "segment", or "predict" for a whole dataset?',
+    "download": 'Did you mean "zoo download"?',
+    "export": "torch.export and torch.onnx take it",
+    "test": "test with which weights? Give --ckpt_path best, a .ckpt file, or --weights ID",
+    "predict --data CamVid": "predict with which weights?",
+    f"{FIT} --epochs 3": 'Unknown option "--epochs". Here it is --trainer.max_epochs',
+    f"{FIT} --batch-size 3": 'Unknown option "--batch-size". Here it is --data.batch_size',
+    f"{FIT} --gpus 2": "Here it is --trainer.devices",
+    f"{FIT} --workers 2": "Here it is --data.num_workers",
+    f"{FIT} --output out": "Here it is --run",
+    "fit --data.batch_size 2 --data ADE20": 'Unknown data "ADE20". Did you mean "ADE20K"?',
     "heads x": "contextzoo heads takes no arguments, got x",
     "fit": "--data is required, such as --data CamVid --data.root FOLDER",
     "fit -c nothing.yaml": 'No configuration "nothing.yaml": neither a file nor a shipped one.',
@@ -96,7 +111,6 @@ BAD = {
     f"{FIT} --data.batch_size 100": "6 training images make no batch of 100. Give --data.batch_size 6 or less",
     f"{FIT} --data.batch_size 0": "data.batch_size is 0: give 1 or more",
     f"{FIT} --model.head CCHaed": 'Unknown head "CCHaed". Did you mean "CCNet"? (contextzoo heads)',
-    f"{FIT} --model.head fcn": 'Unknown head "fcn". Did you mean "FCN"?',
     f"{FIT} --model.head.help CCNett": 'Unknown head "CCNett". Did you mean "CCNet"?',
     f"{FIT} --model.head CCNet --model.head.recurence 3": 'Unknown option "recurence". Did you mean "recurrence"?',
     f"{FIT} --model.head.levels [9]": "A head asks for a level that is not among the backbone's 4: 0 to 3",
@@ -105,7 +119,7 @@ BAD = {
     f"{FIT} --model.backbone TimBackbone": 'Unknown backbone "TimBackbone". Did you mean "TimmBackbone"?',
     f"{FIT} --model.backbone TimmBackbone --model.backbone.name resnet18x": 'Unknown timm model "resnet18x". Did you',
     f"{FIT} --model.lrr 3": 'Unknown option "--model.lrr". Did you mean "--model.lr"?',
-    f"{FIT} --lr 3": 'Unknown option "--lr". Did you mean "--model.lr"?',
+    f"{FIT} --lr 3": 'Unknown option "--lr". Here it is --model.lr',
     f"{FIT} --model.lr fast": 'model.lr cannot be "fast": expected float',
     f"{FIT} --model.ohem_threshold a": 'model.ohem_threshold cannot be "a": expected float or null',
     f"{FIT} --model.schedule polly": 'model.schedule cannot be "polly". Did you mean "poly"? (one of poly, onecycle,',
@@ -211,6 +225,51 @@ def test_printed_configuration_says_the_same_again(capsys: pytest.CaptureFixture
     config = printed_config(command, capsys)
     Path("printed.yaml").write_text(yaml.safe_dump(config))
     assert printed_config("fit -c printed.yaml", capsys) == config
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "--data ADE20K --data.batch_size 2",
+        "--data.batch_size 2 --data ADE20K",
+        "--data.batch_size=2 --data=ade20k",
+        "--model.lr 0.1 --data.batch_size 2 -c schedule/ema --data ade20k",
+    ],
+)
+def test_a_setting_may_stand_before_its_class(typed: str, capsys: pytest.CaptureFixture[str]) -> None:
+    data = printed_config(f"fit {typed} --data.root ADE", capsys)["data"]
+    assert data["class_path"].endswith(".ADE20K")
+    assert (data["init_args"]["batch_size"], data["init_args"]["root"]) == (2, "ADE")
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "--model.head ccnet --model.head.recurrence 3 --model.auxiliary fcn",
+        "--model.head.recurrence 3 --model.head=CcNet --model.auxiliary Fcn",
+        "--model.auxiliary=FCN --model.head.class_path ccnet --model.head.recurrence 3",
+    ],
+)
+def test_a_head_by_any_of_its_names(typed: str, capsys: pytest.CaptureFixture[str]) -> None:
+    model = printed_config(f"fit --data context_probe {typed}", capsys)["model"]
+    assert model["head"]["class_path"].endswith(".CCNet")
+    assert model["head"]["init_args"]["recurrence"] == 3
+    assert model["auxiliary"]["class_path"].endswith(".FCN")
+
+
+@pytest.mark.parametrize("name", ["ccnet", "CCNet", "CCNET", "cc-net"])
+def test_the_registries_know_every_name(name: str) -> None:
+    assert HEADS[name].slug == "ccnet"
+    assert HEADS.names([f"{name},Non_Local fcn", "nonlocal-net"]) == ["ccnet", "nonlocal_net", "fcn", "nonlocal_net"]
+
+
+def test_help_of_predict_is_of_predicting(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", "--help"]) == 0
+    page = capsys.readouterr().out
+    for word in ("predict_folder", "protocol", "devices"):
+        assert word in page
+    for word in ("schedule  ", "optimizer", "max_epochs", "warmup_steps", "gradient_clip_val", "ohem"):
+        assert word not in page
 
 
 # A run

@@ -20,7 +20,7 @@ FLOORS = (  # a room imports from its own and from those of the floors below
     {"blocks", "data", "endings", "timm_context", "overlay", "usage"},
     {"segmentation"},
     {"heads", "backbone", "callbacks", "segmenter"},
-    {"specs", "segmentor", "patchify"},
+    {"specs", "arguments", "segmentor", "patchify"},
     {"convert", "trust", "description"},
     {"pretrained", "explain"},
     {"task"},

@@ -4,13 +4,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from commands import run as typed
 from data.make_fakes import camvid
 from PIL import Image
 from weights import fit_camvid, write_tiny
 
 from lightning_app.errors import InputError
-from lightning_app.pretrained import load
+from lightning_app.pretrained import load, read_config
 from lightning_app.runs import weights_of
 
 
@@ -77,3 +78,25 @@ def test_a_run_is_told_from_a_zoo_id_and_a_published_folder(tmp_path: Path, monk
         load("earli")
     with pytest.raises(InputError, match=r"best: no runs/\*/checkpoints/best\.ckpt here"):
         load("best")
+
+
+def test_a_run_knows_where_its_data_lie_from_any_folder(
+    here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = here / "runs" / "tiny" / "checkpoints" / "best.ckpt"
+    assert read_config(path)["data"]["init_args"]["root"] == str(here / "camvid")
+    assert f"root: {here / 'camvid'}\n" in (here / "runs" / "tiny" / "config.yaml").read_text()
+    monkeypatch.chdir(tmp_path)
+    assert typed(f"validate --ckpt_path {path} --run v --trainer.accelerator cpu") == 0
+
+
+def test_an_older_run_is_looked_for_where_it_was_started(
+    here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = torch.load(here / "runs" / "tiny" / "checkpoints" / "best.ckpt", weights_only=True)
+    content["config"]["data"]["init_args"]["root"] = "camvid"
+    (here / "runs" / "old" / "checkpoints").mkdir(parents=True)
+    path = here / "runs" / "old" / "checkpoints" / "last.ckpt"
+    torch.save(content, path)
+    monkeypatch.chdir(tmp_path)
+    assert typed(f"validate --ckpt_path {path} --run v --trainer.accelerator cpu") == 0

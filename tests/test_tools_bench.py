@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from lightning_app.cli import main
 from lightning_app.errors import InputError
 from lightning_app.registry import BLOCKS
 from lightning_app.tools import bench
@@ -178,8 +179,27 @@ def test_all_leaves_out_what_has_no_plain_form(
     assert names == ["name", *(slug for slug in BLOCKS if slug in ("ccnet", "polarized", "se") for _ in "12")]
 
 
-def test_bad_size_names_the_form(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
-        bench.main(["blocks", "--sizes", "64"])
-    assert stop.value.code == 2
-    assert "'64' is not a size such as 64x128" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ("bench blocks --sizes 64", "argument --sizes: '64' is not a size such as 64x128 (contextzoo bench --help)"),
+        ("bench head ccnet", "argument kind: invalid choice: 'head'"),
+        ("bench", "the following arguments are required: kind"),
+        ("probe --seeds many", "argument --seeds: invalid int value: 'many' (contextzoo probe --help)"),
+        ("probe ccnett", 'Unknown head "ccnett". Did you mean "ccnet"?'),
+    ],
+)
+def test_a_bad_word_is_one_line(typed: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(typed.split()) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(message)
+    assert error.count("\n") == 1
+
+
+def test_names_in_any_form_and_rows_as_they_come(capfd: pytest.CaptureFixture[str]) -> None:
+    assert bench.main(["heads", "FCN,CCNet", "ccnet:recurrence=1", *TINY, "--in-channels", "4", "4", "8", "8"]) == 0
+    out, err = capfd.readouterr()
+    said = [line.partition(":")[0] for line in err.splitlines()]
+    assert said[:3] == ["Measuring 3 heads at 4x6, 2 times each", "[1/3] fcn at 4x6", "[2/3] ccnet at 4x6"]
+    assert said[3].startswith("[3/3] ccnet")
+    assert [line.split()[0] for line in out.splitlines() if " 4x6 " in line] == ["fcn", "ccnet", "ccnet:recurrence=1"]

@@ -11,6 +11,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from lightning_app.files import replacing
 
+PLACES = ("root", "predict_folder")  # arguments of a datamodule that are paths
+
 
 class SaveConfig(SaveConfigCallback):
     """Write the configuration, defaults included, into the run's folder and send it to the loggers.
@@ -24,10 +26,20 @@ class SaveConfig(SaveConfigCallback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Every checkpoint says how it was made, so that a command with ``--ckpt_path`` needs no other word."""
-        checkpoint["config"] = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
+        checkpoint["config"] = yaml.safe_load(self._text())
+
+    def _text(self) -> str:
+        """The configuration, with whole paths, since the run may be used from another folder."""
+        config = self.config.clone()
+        arguments = config.data.init_args if "data" in config and config.data else {}
+        for name in PLACES:
+            if arguments.get(name) is not None:
+                arguments[name] = Path(arguments[name]).expanduser().absolute()
+        text: str = self.parser.dump(config, skip_none=False)
+        return text
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        config = self.parser.dump(self.config, skip_none=False)
+        config = self._text()
         linked = {k: v for k, v in pl_module.hparams.items() if k not in self.config.model and not k.startswith("_")}
         text = config + _commented("hparams", linked)
         path = _free(Path(trainer.default_root_dir), "config" if stage == "fit" else TrainerFn(stage).value, text)

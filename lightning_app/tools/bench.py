@@ -35,6 +35,7 @@ from lightning_app import kernels
 from lightning_app.errors import InputError
 from lightning_app.kernels.products import FLOPS
 from lightning_app.registry import BLOCKS, HEADS, Entry
+from lightning_app.tools.parser import Parser
 
 REFERENCES = Path(__file__).parents[2] / "benchmarks" / "reference"
 STRIDES = {8: (4, 8, 8, 8), 16: (4, 8, 16, 16), 32: (4, 8, 16, 32)}  # of a backbone's levels, by output stride
@@ -145,9 +146,15 @@ def main(args: list[str]) -> int:
     cases = [(subject, size) for subject in subjects for size in options.sizes]
     rows: list[Row] = []
     failed = False
-    for subject, size in track(cases, "Measuring", console=progress, disable=not progress.is_terminal, transient=True):
+    sizes = ", ".join(f"{height}x{width}" for height, width in options.sizes)
+    what = f"{len(subjects)} {options.kind}" if len(subjects) > 1 else subjects[0].name
+    progress.print(f"Measuring {what} at {sizes}, {options.repeats} times each", highlight=False)
+    bar = track(cases, "Measuring", console=progress, disable=not progress.is_terminal, transient=True)
+    for number, (subject, size) in enumerate(bar, 1):
         try:
-            rows += _measure(subject, size, options)
+            measured = _measure(subject, size, options)
+            rows += measured
+            progress.print(f"[{number}/{len(cases)}] {_in_short(measured[0])}", markup=False, highlight=False)
         except (RuntimeError, ValueError) as error:
             failed = True
             reason = str(error).partition("\n")[0]
@@ -170,7 +177,7 @@ def main(args: list[str]) -> int:
 
 
 def _parse(args: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="contextzoo bench",
         description="Parameters, GFLOP, time and peak memory of blocks or heads.",
         epilog="example: contextzoo bench blocks ccnet ccnet:recurrence=1 pam --sizes 32x64 64x128 --plot cost.png",
@@ -178,7 +185,7 @@ def _parse(args: list[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("kind", choices=("blocks", "heads"))
     add("names", nargs="*", metavar="NAME", help="slugs, arguments after a colon as in ccnet:recurrence=1; default all")
-    add("--sizes", nargs="+", type=_size, default=[(64, 128)], metavar="HxW", help="maps at stride 8; default 64x128")
+    add("--sizes", nargs="+", type=_size, default=[(32, 64)], metavar="HxW", help="maps at stride 8; default 32x64")
     add("--batch", type=int, default=1, metavar="B")
     add("--channels", type=int, metavar="C", help="width of the blocks (default 512) or heads (default each paper's)")
     add("--in-channels", nargs=4, type=int, default=[256, 512, 1024, 2048], metavar="C", help="heads: of the 4 levels")
@@ -187,7 +194,7 @@ def _parse(args: list[str]) -> argparse.Namespace:
     add("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     add("--precision", choices=("fp32", "bf16"), default="fp32", help="bf16 by autocast; default fp32")
     add("--threads", type=int, default=torch.get_num_threads(), metavar="N", help="of the CPU")
-    add("--repeats", type=int, default=10, metavar="N", help="timings, of which the median counts; default 10")
+    add("--repeats", type=int, default=3, metavar="N", help="timings, of which the median counts; default 3")
     add("--reference", action="store_true", help="blocks: compare with the plain form, which a checkout holds")
     add("--json", type=Path, metavar="FILE")
     add("--csv", type=Path, metavar="FILE")
@@ -223,7 +230,8 @@ def _subjects(options: argparse.Namespace) -> list[Subject]:
     if options.kind == "heads":
         registry, common = HEADS, {"in_channels": options.in_channels, "num_classes": options.num_classes}
     subjects = []
-    for name in options.names or ["all"]:
+    words = [part for word in options.names or ["all"] for part in ([word] if ":" in word else word.split(","))]
+    for name in filter(None, words):
         slug, _, settings = name.partition(":")
         pairs = [setting.partition("=") for setting in settings.split(",") if setting]
         entries = list(registry.values()) if slug == "all" else [registry[slug]]
@@ -236,7 +244,7 @@ def _subjects(options: argparse.Namespace) -> list[Subject]:
             arguments = common | {key: _value(value) for key, _, value in pairs}
             if options.channels and "channels" in signature(entry.cls).parameters:
                 arguments = {"channels": options.channels} | arguments
-            subject = Subject(name.replace("all", entry.slug, 1) if slug == "all" else name, entry, arguments)
+            subject = Subject(entry.slug + name[len(slug) :], entry, arguments)
             try:
                 with suppress(RuntimeError), torch.device("meta"):  # the few that look at numbers cannot be built there
                     entry.cls(**arguments)
@@ -444,6 +452,12 @@ def _show(rows: list[Row], options: argparse.Namespace) -> None:
             ]
         table.add_row(*cells)
     console.print(table)
+
+
+def _in_short(row: Row) -> str:
+    """What is said of a case as soon as it is measured."""
+    times = f"{_digits(row.forward_ms)} ms forward, {_digits(row.both_ms)} ms with backward"
+    return f"{row.name} at {row.height}x{row.width}: {times}"
 
 
 def _plot(rows: list[Row], options: argparse.Namespace) -> None:

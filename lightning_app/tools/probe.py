@@ -34,6 +34,7 @@ from lightning_app.patchify import Patchify
 from lightning_app.registry import HEADS
 from lightning_app.segmentor import Segmentor
 from lightning_app.tables import print_table
+from lightning_app.tools.parser import Parser
 
 MODES: tuple[Mode, ...] = get_args(Mode)
 LAYOUT = Layout()
@@ -179,7 +180,7 @@ def _cells(dataset: SegmentationDataset) -> Iterator[tuple[Tensor, Tensor, Tenso
 def main(args: list[str]) -> int:
     """Run the command; 1 where a head could not be trained."""
     options = _parse(args)
-    slugs = [HEADS[slug].slug for slug in options.heads] or list(HEADS)
+    slugs = HEADS.names(options.heads) or list(HEADS)
     wanted = [
         Run(slug, mode, seed, options.steps)
         for seed in range(options.seeds)
@@ -198,7 +199,7 @@ def main(args: list[str]) -> int:
 
 
 def _parse(args: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="contextzoo probe",
         description="Train each head on ContextProbe and count its answers by the distance of the cue.",
         epilog="example: contextzoo probe fcn nonlocal_net ccnet --modes anywhere cross --jobs 2",

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import date
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import yaml
 from safetensors import SafetensorError
@@ -38,6 +38,7 @@ from lightning_app.pretrained import (
 from lightning_app.registry import HEADS, Entry
 from lightning_app.runs import weights_of
 from lightning_app.segmentor import Segmentor
+from lightning_app.tools.parser import Parser
 from zoo import ZooError, index, writing
 
 OPTIMIZERS: Final = {"sgd": "SGD", "adamw": "AdamW"}
@@ -362,11 +363,6 @@ Classes: {classes}.
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message} ({self.prog} --help)")
-
-
 def _checkpoint(word: str) -> Path:
     """A file, or what a run's name or folder, best or last means."""
     path = Path(word)
@@ -374,7 +370,7 @@ def _checkpoint(word: str) -> Path:
 
 
 def _parse(args: Sequence[str]) -> argparse.Namespace:
-    parser = _Parser(
+    parser = Parser(
         prog="contextzoo zoo publish",
         description="Write a checkpoint as DIR/ID/ID.safetensors with its card, README.md, and enter it in the index.",
         epilog="example: contextzoo zoo publish runs/NAME/checkpoints/best.ckpt --id ccnet_resnet18_camvid-360x480_1k",

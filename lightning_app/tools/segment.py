@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from glob import glob
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from lightning_app.inference import Protocol, Size
 from lightning_app.overlay import blend, percent
 from lightning_app.pretrained import load
 from lightning_app.segmenter import CLOSER, PRECISIONS, Advance, Options, Segmenter
+from lightning_app.tools.parser import Parser
 
 VIDEOS: Final = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm"})
 
@@ -235,13 +236,8 @@ def _progress(total: int) -> Iterator[Advance]:
         yield lambda share: bar.advance(task, share)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message} ({self.prog} --help)")
-
-
 def _parse(args: Sequence[str]) -> argparse.Namespace:
-    parser = _Parser(
+    parser = Parser(
         prog="contextzoo segment",
         description="Write for each image its class numbers (NAME.png), a picture (NAME_overlay.jpg) and the share of "
         "each class (NAME.json), at the image's own size; for a video the coloured video and the shares.",

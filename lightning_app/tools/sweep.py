@@ -34,6 +34,7 @@ from lightning_app import configs
 from lightning_app.errors import InputError
 from lightning_app.files import replacing
 from lightning_app.tools import sweep_report
+from lightning_app.tools.parser import Parser
 
 RUNS = Path("runs")  # where fit --run puts a run
 PATIENCE = 10  # seconds for trainings to end when they are told to
@@ -80,13 +81,8 @@ def main(args: list[str]) -> int:
     return 0
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message} (contextzoo sweep --help)")
-
-
 def _parse(args: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    parser = _Parser(
+    parser = Parser(
         prog="contextzoo sweep",
         usage="contextzoo sweep RECIPE [options] [further words of contextzoo fit]\n"
         "       contextzoo sweep --report FOLDER|results.json ... [--to FILE.md]",
@@ -147,13 +143,13 @@ def _seconds(text: str) -> float:
 def _classes(slugs: Sequence[str]) -> dict[str, str]:
     """Slug -> class of the heads that were named. From their configurations: their code would load torch in here."""
     known = [name.removeprefix("head/") for name in configs.names() if name.startswith("head/")]
+    slugs = [slug for words in slugs for slug in words.replace(",", " ").split()]
     if "all" in slugs:
         slugs = known
-    for slug in slugs:
-        if slug not in known:
-            from lightning_app.registry import HEADS
+    elif not set(slugs) <= set(known):
+        from lightning_app.registry import HEADS
 
-            HEADS[slug]  # says what might be meant
+        slugs = HEADS.names(slugs)
     parts = {slug: yaml.safe_load(configs.find(f"head/{slug}").read_text()) for slug in slugs}
     return {slug: part["model"]["head"]["class_path"] for slug, part in parts.items()}
 
