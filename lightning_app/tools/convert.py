@@ -13,12 +13,12 @@ import zoo
 from lightning_app import tensor_files
 from lightning_app.convert import mmseg_config, openmmlab
 from lightning_app.convert.openmmlab_heads import joined
-from lightning_app.convert.unpickle import state_dict, unpickle
 from lightning_app.data.facts import palette_from_hex, voc_palette
 from lightning_app.description import new_segmentor
 from lightning_app.errors import InputError
 from lightning_app.files import check_file, replacing
 from lightning_app.pretrained import HEADER, describe, load
+from lightning_app.unpickle import state_dict, unpickle
 from zoo import ZooEntry, ZooError, index
 from zoo.openmmlab import evaluation_size, upstream_config
 
