@@ -31,6 +31,7 @@ from zoo.cache import CHECKOUT
 from zoo.entry import SHIPPED, Dataset
 from zoo.openmmlab import evaluation_size, upstream_config
 
+HALVES: Final = (torch.float16, torch.bfloat16)
 HEADER: Final = "contextzoo"  # of a safetensors file's metadata: what describes the model, as JSON
 PLACES: Final = ("root", "predict_folder")  # arguments of a datamodule that hold for one machine
 SHIPS: Final = CHECKOUT / SHIPPED  # where weights of one's own come with the repository
@@ -206,7 +207,7 @@ def read_published(path: Path) -> tuple[Description, dict[str, Tensor]]:
     """
     tensors, metadata = tensor_files.read(path)
     description = describing.read(metadata.get(HEADER, "{}"), path)
-    return description, {name: each.float() if each.is_floating_point() else each for name, each in tensors.items()}
+    return description, {name: each.float() if each.dtype in HALVES else each for name, each in tensors.items()}
 
 
 def build(description: Description, tensors: Mapping[str, Tensor]) -> Segmentor:

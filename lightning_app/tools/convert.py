@@ -34,7 +34,7 @@ def main(args: Sequence[str]) -> int:
     content = unpickle(options.checkpoint)
     state = cleaned(state_dict(content, options.checkpoint))
     try:
-        config = _of_classes(config, state)
+        config = _of_classes(config, state, options.checkpoint)
         count = joined(config["decode_head"])["num_classes"]
         classes, palette = _classes(options, entry, content, count)
         parts = openmmlab.parts_of(config)
@@ -90,13 +90,13 @@ def _entry(id: str) -> ZooEntry:
     return entry
 
 
-def _of_classes(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Any]:
+def _of_classes(config: Mapping[str, Any], state: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
     """The config with as many classes as the file's classifiers have."""
     stages = config["decode_head"]
     last = f"decode_head.{len(stages) - 1}." if isinstance(stages, list) else "decode_head."
     classifier = state.get(f"{last}conv_seg.weight")
     if classifier is None or not classifier.dim():
-        raise InputError(f"The checkpoint has no {last}conv_seg.weight: mmsegmentation did not write it")
+        raise InputError(f"{path} has no {last}conv_seg.weight: mmsegmentation did not write it")
     fact = {"num_classes": len(classifier)}
     heads = [stage | fact for stage in stages] if isinstance(stages, list) else stages | fact
     extra = config.get("auxiliary_head")
