@@ -340,6 +340,15 @@ def test_prediction_names_what_it_cannot_read_and_goes_on(root: Path, capsys: py
     assert module.faults == lines
 
 
+@pytest.mark.parametrize("options", [{}, {"compression": "tiff_lzw"}], ids=["raw", "lzw"])
+def test_a_prediction_has_the_size_of_the_upright_tiff(tmp_path: Path, options: dict[str, str]) -> None:
+    for orientation in range(1, 9):
+        noise(size=(40, 30)).save(tmp_path / f"{orientation}.tif", tiffinfo={0x0112: orientation}, **options)
+    module = Folder(tmp_path, classes=["a"], num_workers=0, predict_folder=tmp_path, image_size=(8, 8))
+    sizes = [batch["size"][0] for batch in module.predict_dataloader()]
+    assert sizes == [(30, 40)] * 4 + [(40, 30)] * 4
+
+
 def test_stats_name_what_they_cannot_read_and_go_on(
     root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from data.make_fakes import FAKES, FIRST_ROW, HEIGHT, WIDTH
@@ -14,7 +15,7 @@ from lightning_app import configs
 from lightning_app.data import CamVid, FileDataModule, Folder
 from lightning_app.data.base import Sample
 from lightning_app.data.check import check
-from lightning_app.data.facts import voc_palette
+from lightning_app.data.facts import default_palette, voc_palette
 from lightning_app.errors import InputError
 
 CROP = (16, 20)
@@ -209,3 +210,21 @@ def test_real_camvid() -> None:
     assert len(module.dataset("train")) == module.facts.splits["train"]
     assert len(module.dataset("val")) == module.facts.splits["val"]
     assert sample(module, "val")["image"].shape == (3, 360, 480)
+
+
+def test_the_default_palette_is_light_and_has_a_colour_for_each_class() -> None:
+    colours = default_palette(256)
+    assert len(set(colours)) == 256
+    assert default_palette(3) == ((0, 114, 178), (230, 159, 0), (0, 158, 115))  # Okabe and Ito's
+    assert min(max(colour) for colour in colours) >= 75  # none is near black
+    # Machado et al., 2009: how red, green and blue look without the cones for red, green or blue
+    blindness = {
+        "none": np.eye(3),
+        "red": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+        "green": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+        "blue": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+    }
+    for name, matrix in blindness.items():
+        seen = ((np.array(colours[:8]) / 255) ** 2.2 @ np.array(matrix).T).clip(0, 1) ** (1 / 2.2)
+        apart = np.linalg.norm(seen[:, None] - seen[None], axis=-1) + 9 * np.eye(8)
+        assert apart.min() > 0.15, name

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from pictures import bmp
 from PIL import Image
 from tiny import CLASSES, PALETTE
 from weights import ENTRY, openmmlab_file, write_tiny
@@ -40,7 +41,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def photo(path: Path | str, width: int = 70, height: int = 50, seed: int = 0, **options: Any) -> NDArray[np.uint8]:
     """Save smooth noise; returns its pixels."""
-    coarse = np.random.default_rng(seed).integers(256, size=(height // 10, width // 10, 3), dtype=np.uint8)
+    coarse = np.random.default_rng(seed).integers(
+        256, size=(max(height // 10, 1), max(width // 10, 1), 3), dtype=np.uint8
+    )
     image = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     image.save(path, **options)
@@ -144,6 +147,23 @@ def test_a_bad_image_is_reported_and_skipped(capsys: pytest.CaptureFixture[str])
     assert err.splitlines()[2] == "2 of 3 segmented, 1 skipped"
     written = {path.relative_to("out").as_posix() for path in Path("out").rglob("*") if path.is_file()}
     assert written == {f"{stem}{end}" for stem in ("a", "deep/c") for end in (".png", "_overlay.jpg", ".json")}
+
+
+def test_what_is_no_file_is_skipped(capsys: pytest.CaptureFixture[str]) -> None:
+    photo("in/a.png")
+    photo("in/thin.png", 1, 3000)
+    os.mkfifo("in/pipe.png")
+    os.mkfifo("in/film.mp4")
+    Path("in/folder.png").mkdir()
+    Path("in/loop.png").symlink_to("loop.png")
+    Path("in/lies.bmp").write_bytes(bmp(60_000, 60_000, 24, bytes(100)))
+    assert run("in --out out") == 1
+    err = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[0] for line in err[:5]] == [
+        f"in/{name}" for name in ("film.mp4", "folder.png", "lies.bmp", "loop.png", "pipe.png")
+    ]
+    assert err[5:] == ["2 of 7 segmented, 5 skipped"]
+    assert Image.open("out/thin.png").size == (1, 3000)
 
 
 def test_a_pattern_is_expanded(capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,22 @@ from lightning_app.data.decoders import no_limit_of_pillow, silent_libtiff
 from lightning_app.errors import InputError
 
 SUFFIXES: Final = frozenset(
-    {".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".dib", ".webp", ".gif", ".tga"}
+    {
+        ".png",
+        ".apng",
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".mpo",
+        ".tif",
+        ".tiff",
+        ".bmp",
+        ".dib",
+        ".webp",
+        ".gif",
+        ".tga",
+    }
     | {".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".heic", ".heif", ".hif", ".jp2", ".j2k", ".jpx"}
 )
 MAX_PIXELS: Final = 10**9  # 3 GB of memory as RGB, and 4 in Pillow meanwhile
@@ -177,7 +192,7 @@ def regular_file(path: Path) -> Iterator[BinaryIO]:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):
             what = "A folder" if stat.S_ISDIR(mode) else "A pipe, socket or device"
-            raise BadFile(path, (f"{what}, not a file",), "Put the picture there or remove it.")
+            raise BadFile(path, (f"{what}, not a file",), "Put a file there or remove it.")
         file = path.open("rb")
     except FileNotFoundError:
         if path.is_symlink():

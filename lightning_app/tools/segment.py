@@ -187,7 +187,7 @@ def _sources(inputs: Sequence[str], out: Path) -> dict[Path, Path]:
             if other != path:
                 raise InputError(f"{other} and {path} would both be segmented to {target}.png: rename one of them")
     for target, source in found.items():
-        if source.resolve() == _named(target, ".png").resolve():
+        if os.path.realpath(source) == os.path.realpath(_named(target, ".png")):
             raise InputError(f"{source} would be overwritten by its class map: give another --out")
     if any(map(_is_video, found.values())):
         try:
