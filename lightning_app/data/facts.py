@@ -56,8 +56,8 @@ def palette_from_hex(colours: str) -> tuple[Colour, ...]:
 def default_palette(count: int) -> tuple[Colour, ...]:
     """Colours for classes that bring none, all different and none as dark as a photograph's shadows.
 
-    The first seven are those of Okabe and Ito, 2008, without their black; the eighth is of Tol, 2021: these eight are
-    told apart with any colour blindness. Each of the others was chosen as far as may be, in Oklab and as the colour
+    The first seven are those of Okabe and Ito, 2008, without their black; the eighth is of Tol, 2021: the
+    colour-blind tell these eight apart too. Each of the others was chosen as far as may be, in Oklab and as the colour
     blind see it, from all before.
     """
     return palette_from_hex(
