@@ -297,11 +297,17 @@ def _push(options: argparse.Namespace, stage: Path) -> str:
 
 
 def _start(model: dict[str, Any]) -> str:
-    """What a training began from, by its configuration's ``model``."""
-    if not model.get("weights"):
-        return "pretrained" if (model["backbone"].get("init_args") or {}).get("pretrained") else "random weights"
-    part = "all layers" if model.get("weights_part", "all") == "all" else model["weights_part"]
-    return f"{Path(model['weights']).name}, {part}"
+    """What a training began from, and what of that it left alone, by its configuration's ``model``."""
+    backbone = model["backbone"].get("init_args") or {}
+    if model.get("weights"):
+        part = "all layers" if model.get("weights_part", "all") == "all" else model["weights_part"]
+        start = f"{Path(model['weights']).name}, {part}"
+    elif first := backbone.get("pretrained"):
+        start = Path(first).name if isinstance(first, str) else f"pretrained weights of {backbone['name']}"
+    else:
+        start = "random weights"
+    frozen = model.get("freeze") or []
+    return f"{start}; frozen: {frozen if isinstance(frozen, str) else ', '.join(frozen)}" if frozen else start
 
 
 def _card(
