@@ -22,7 +22,7 @@ from lightning_app import tensor_files
 from lightning_app.errors import InputError
 from lightning_app.unpickle import unpickle
 
-CONTAINERS: Final = ("state_dict_ema", "state_dict", "model_state_dict", "model", "net")  # where training programs keep the tensors
+CONTAINERS: Final = ("state_dict_ema", "state_dict", "model_state_dict", "model", "net")  # around the tensors
 WRAPPERS: Final = ("module.", "model.", "backbone.", "encoder.")  # in front of every name
 PATIENCE: Final = 3.0  # seconds for the hub to answer
 
