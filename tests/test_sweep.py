@@ -325,6 +325,44 @@ def test_one_page_of_two_sweeps(two: tuple[Path, Path]) -> None:
         assert Path("docs", picture).read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_recipe_on_other_data_is_not_described_by_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["--data", "Folder", "--data.root", "here"]
+    pretend(Path("other"), "fcn", 0, recipe="recipes/camvid_cpu", words=words)
+    pretend(Path("same"), "fcn", 0, recipe="recipes/camvid_cpu", words=words[2:])
+    assert main(["sweep", "--report", "other", "same"]) == 0
+    other, same = (Path(folder, "results.md").read_text() for folder in ("other", "same"))
+    assert "CamVid" in same
+    assert "CamVid" not in other
+    assert "The recipe camvid_cpu on other data than its own: Folder." in other
+
+
+@pytest.mark.parametrize("costs", [(3.101, 3.102, 3.104), (1.0, 1.5, 900.0), (23.91, 23.92, 23.99), (2.0, 2.0, 2.0)])
+def test_no_two_ticks_of_the_plot_say_the_same(
+    costs: tuple[float, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from matplotlib.figure import Figure
+
+    monkeypatch.chdir(tmp_path)
+    figures: list[Figure] = []
+    save = Figure.savefig
+
+    def kept(self: Figure, *args: Any, **given: Any) -> None:
+        figures.append(self)
+        save(self, *args, **given)
+
+    monkeypatch.setattr(Figure, "savefig", kept)
+    for head, cost in zip(("fcn", "ccnet", "danet"), costs, strict=True):
+        pretend(Path("close"), head, 0, gflop=cost, parameters=round(1e6 * cost))
+    assert main(["sweep", "--report", "close"]) == 0
+    for axis in figures[0].axes:
+        low, high = axis.get_xlim()
+        ticks = zip(axis.get_xticklabels(), axis.get_xticks(), strict=True)
+        shown = [text.get_text() for text, place in ticks if low <= place <= high]
+        assert shown
+        assert len(set(shown)) == len(shown)
+
+
 def test_the_page_can_be_made_again_from_the_files(two: tuple[Path, Path], tmp_path: Path) -> None:
     assert main(["sweep", "--report", *map(str, two), "--to", "docs/results.md"]) == 0
     for folder in two:

@@ -6,16 +6,15 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import Callback, Trainer
-from numpy.typing import NDArray
 from PIL import Image
 
 from lightning_app.data.facts import default_palette
 from lightning_app.errors import InputError
-from lightning_app.files import replacing
+from lightning_app.segmentation import Segmentation
 
 
 class PredictionWriter(Callback):
-    """Write each image's class numbers as a PNG with the palette, and an overlay JPEG beside it.
+    """Write each image's class numbers as a PNG with the palette, and beside it the overlay that ``segment`` draws.
 
     ``street/001.jpg`` gives ``street/001.png`` and ``street/001_overlay.jpg``.
 
@@ -42,11 +41,15 @@ class PredictionWriter(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        colours = pl_module.palette or default_palette(256)
+        names, palette = pl_module.class_names, pl_module.palette or default_palette(len(pl_module.class_names))
         for name, classes, image in zip(batch["name"], outputs, batch["image"], strict=True):
             ids = classes.to("cpu", torch.uint8).numpy()
-            picture = Image.fromarray((image.permute(1, 2, 0) * 255).round().to("cpu", torch.uint8).numpy())
-            self._write(self._target(trainer, name), ids, picture, np.array(colours, dtype=np.uint8))
+            pixels = (image.permute(1, 2, 0) * 255).round().to("cpu", torch.uint8).numpy()
+            picture = Image.fromarray(pixels).resize((ids.shape[1], ids.shape[0]), Image.Resampling.BILINEAR)
+            seen = Segmentation(np.array(picture), ids, names, palette)
+            target = self._target(trainer, name)
+            seen.save(target)
+            seen.save_overlay(target.with_name(f"{target.stem}_overlay.jpg"))
 
     def on_predict_end(self, trainer: Trainer, pl_module: Any) -> None:
         if trainer.is_global_zero:
@@ -64,12 +67,3 @@ class PredictionWriter(Callback):
         if other != name:
             raise InputError(f"{other} and {name} would both be predicted to {target}: rename one of them")
         return target
-
-    def _write(self, target: Path, ids: NDArray[np.uint8], picture: Image.Image, colours: NDArray[np.uint8]) -> None:
-        mask = Image.fromarray(ids)
-        mask.putpalette(colours.tobytes())  # also makes it a palette image, whose pixels stay class numbers
-        overlay = Image.blend(picture.resize(mask.size, Image.Resampling.BILINEAR), mask.convert("RGB"), 0.5)
-        with replacing(target) as path:
-            mask.save(path, "PNG")
-        with replacing(target.with_name(f"{target.stem}_overlay.jpg")) as path:
-            overlay.save(path, "JPEG", quality=90)

@@ -170,8 +170,13 @@ def _said(failure: Result) -> str:
     return f"{failure['head']} seed {failure['seed']} failed: {failure['error']} ({failure['log']})"
 
 
-def _description(recipe: str) -> list[str]:
-    """What the comment on top of a recipe says of it, its commands left out."""
+def _description(recipe: str, words: Sequence[str]) -> list[str]:
+    """What the comment on top of a recipe says of it, its commands left out; of other data that would be untrue."""
+    for place, word in enumerate(words):
+        option, equals, value = word.partition("=")
+        if option in ("--data", "--data.class_path"):
+            other = value if equals else " ".join(words[place + 1 : place + 2])
+            return [f"The recipe {Path(recipe).stem} on other data than its own: {other}.", ""]
     try:
         text = configs.find(recipe).read_text()
     except InputError:  # the recipe of an old sweep may have gone
@@ -188,7 +193,7 @@ def _section(rows: Sequence[Mapping[str, Any]], results: Sequence[Result], pictu
     seeds = 1 + max(result["seed"] for result in results)
     options = ["--options", first["options"]] if first["options"] else []
     command = shlex.join(["contextzoo", "sweep", first["recipe"], *options, "--seeds", str(seeds), *first["words"]])
-    lines = [f"## {title}", "", *_description(first["recipe"]), f"`{command}`", ""]
+    lines = [f"## {title}", "", *_description(first["recipe"], first["words"]), f"`{command}`", ""]
     if rows:
         done = [result for result in results if "error" not in result]
         height, width = done[0]["image_size"]
@@ -232,7 +237,7 @@ def _draw(rows: Sequence[Mapping[str, Any]], title: str, picture: Path) -> None:
         axis.errorbar(costs, scores, spread, fmt="o", markersize=4, color="tab:blue", ecolor="lightsteelblue")
         axis.set(xlabel=label, xscale="log")
         axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 3, 4, 6)))
-        axis.xaxis.set_major_formatter("{x:.3g}")
+        axis.xaxis.set_major_formatter("{x:.7g}")  # fewer digits would say the same of close ticks
         axis.xaxis.set_minor_locator(ticker.NullLocator())
         for row, score in zip(rows, scores, strict=True):
             if row["head"] == PLAIN:
