@@ -1,6 +1,7 @@
 """What a command takes from the configuration in a checkpoint: a model and data, and to resume a trainer's settings."""
 
 import importlib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -61,6 +62,15 @@ def configuration(
     return config, left
 
 
+def check_states(states: Any, path: Path) -> None:
+    """Raise an InputError where what callbacks remember names an address: some delete the files that they remember."""
+    if isinstance(states, str) and "://" in states:
+        raise InputError(f"{path}: its callbacks remember an address, {specs.shown(states)}")
+    if isinstance(states, Mapping | list | tuple | set):
+        for each in [*states, *states.values()] if isinstance(states, Mapping) else states:
+            check_states(each, path)
+
+
 def _trainer(content: Mapping[str, Any], *, trust: bool) -> tuple[dict[str, Any], list[str]]:
     kinds = specs.parameters(Trainer)
     before = content.get("default_root_dir")
@@ -97,7 +107,7 @@ def _own(spec: Any, known: Mapping[str, type], before: Any) -> dict[str, Any]:
     for name, value in values.items():
         if name in FOLDERS:
             values[name] = value if value in (None, ".", before, f"{before}/checkpoints") else before
-        elif isinstance(value, str) and (".." in value or value.startswith(("/", "~", "\\")) or value[1:2] == ":"):
+        elif isinstance(value, str) and (".." in value or re.match(r"[/\\~]|[A-Za-z]:", value)):
             raise InputError(f"{cls.__name__}.{name}")
     return {"class_path": spec["class_path"], "init_args": values}
 

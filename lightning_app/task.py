@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
@@ -13,8 +14,10 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
+from lightning_app import checkpoints, specs
 from lightning_app.backbone import Backbone
 from lightning_app.described import Described
+from lightning_app.description import PARTS, new_segmentor
 from lightning_app.errors import InputError
 from lightning_app.freeze import freeze_parts
 from lightning_app.heads.base import ContextHead
@@ -288,6 +291,46 @@ class SegmentationTask(LightningModule):
                 "accumulate_grad_batches": trainer.accumulate_grad_batches,
             },
         }
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]
+        cls, checkpoint_path: str | Path, map_location: Any = None, **options: Any
+    ) -> Self:
+        """The task in a checkpoint of ``contextzoo fit`` or of a trainer, without what would train it on.
+
+        Lightning's own method calls a function that the file names; here a file names no more than known classes.
+
+        Args:
+            options: arguments that win over the checkpoint's.
+
+        Raises:
+            InputError: not such a checkpoint.
+        """
+        path = Path(checkpoint_path)
+        content = checkpoints.read(path)
+        given, facts = content["config"].get("model"), content["hyper_parameters"]
+        if not isinstance(given, dict) or type(facts.get("num_classes")) is not int:
+            raise InputError(f"{path} does not say how to rebuild its model: contextzoo fit did not write it")
+        facts = {name: facts[name] for name in FROM_DATA if facts.get(name) is not None}
+        settings = {name: value for name, value in given.items() if name not in PARTS} | facts
+        specs.check_plain(settings, f"{path}: its model")
+        settings = specs.fit(settings, specs.parameters(cls), f"{path}: its model")
+        if isinstance(settings.get("protocol"), dict):
+            settings["protocol"] = specs.make(lambda: Protocol(**settings["protocol"]), f"{path}: its protocol")
+        sizes = [tensor.numel() for tensor in content["state_dict"].values()]
+        with specs.at_most(sizes, f"{path}: its model"):
+            made = new_segmentor({part: given.get(part) for part in PARTS}, facts["num_classes"], str(path))
+        extra = made.auxiliary
+        parts = {
+            "head": lambda in_channels, num_classes: made.head,
+            "auxiliary": extra and (lambda in_channels, num_classes: extra),
+        }
+        task = cls(made.backbone, **{**parts, **settings, **options})
+        try:
+            task.load_state_dict(content["state_dict"])
+        except RuntimeError as error:
+            raise InputError(f"{path}: its weights do not fit its model: {specs.shown(str(error))}") from error
+        return task if map_location is None else task.to(map_location)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Let learning rates, weight decay and length given now win over the checkpoint's optimiser and schedule.

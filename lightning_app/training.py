@@ -506,6 +506,7 @@ def _find_checkpoint(verb: str, name: str | None, run: str | None, trusted: bool
     except checkpoints.Damaged as error:
         raise InputError(f"{error}. {good_ones(path, verb)}") from error
     config, left = saved.configuration(content["config"], path, resume=verb == "fit", trust=trusted)
+    saved.check_states(content.get("callbacks"), path)
     if left:
         print(f"Not taken from {path}: {', '.join(left)}; give it again where it is wanted", file=sys.stderr)
     _find_places(config.get("data") or {}, path)

@@ -26,6 +26,7 @@ from lightning_app.description import read
 from lightning_app.errors import InputError
 from lightning_app.pretrained import HEADER, load, read_checkpoint
 from lightning_app.saved import configuration
+from lightning_app.task import SegmentationTask
 
 SHIPPED = Path(__file__).parents[2] / "checkpoints"
 
@@ -148,7 +149,9 @@ def test_checkpoints_in_python(checkpoint: Path, trap: Trap, tally: Tally, whole
 
     def use(tree: Any) -> None:
         torch.save(content | tree, "b.ckpt")
-        load("b.ckpt")
+        for python in (load, SegmentationTask.load_from_checkpoint):
+            with suppress(InputError):
+                python("b.ckpt")
         configuration(tree["config"], Path("b.ckpt"), resume=True, trust=False)
 
     tree = {"config": content["config"], "hyper_parameters": content["hyper_parameters"]}
@@ -235,6 +238,41 @@ def test_pickles(suffix: str, save: Callable[[Any, str], None], trap: Trap, tall
         tally("pickles", 4, bad)
         assert bad == 0
     assert configs.FOLDER.is_dir()
+
+
+STRANGER = """
+from lightning_app.heads.fcn import FCN
+class Head(FCN): ...
+"""
+
+
+def test_a_head_of_ones_own_is_imported_where_it_is_trusted(
+    checkpoint: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("heads_of_mine.py").write_text(STRANGER)
+    content = torch.load(checkpoint, weights_only=True)
+    content["config"]["model"]["head"]["class_path"] = "heads_of_mine.Head"
+    torch.save(content, "b.ckpt")
+    capsys.readouterr()
+    assert run("test --ckpt_path b.ckpt") == 2
+    assert capsys.readouterr().err == (
+        "b.ckpt: its model.head is heads_of_mine.Head, which is no class of this program: import its module first, or "
+        "add --trust to fit, validate, test and predict\n"
+    )
+    with pytest.raises(InputError, match="import its module first"):
+        load("b.ckpt")
+    assert run("test --ckpt_path b.ckpt --trust") == 0
+    assert type(load("b.ckpt").head).__name__ == "Head"  # it is imported now
+
+
+def test_what_is_not_taken_to_resume_is_said(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content = torch.load(checkpoint, weights_only=True)
+    content["config"]["trainer"]["callbacks"].append({"class_path": "lightning.pytorch.callbacks.LambdaCallback"})
+    content["config"]["trainer"]["plugins"] = [{"class_path": "os.system"}]
+    torch.save(content, "b.ckpt")
+    assert run("fit --ckpt_path b.ckpt --run b --trainer.max_epochs 1") == 0
+    said = "Not taken from b.ckpt: trainer.LambdaCallback, trainer.plugins; give it again where it is wanted\n"
+    assert capsys.readouterr().err == said
 
 
 def header(**changes: Any) -> str:
