@@ -59,10 +59,8 @@ def read(path: Path) -> dict[str, Any]:
     if path.is_file() and path.stat().st_size == 0:
         raise Damaged(f"{path} is damaged: it is empty")
     check_file(path)
-    if not zipfile.is_zipfile(path):
-        raise Damaged(f"{path} is not a checkpoint of this program, or damaged: it is no whole zip archive")
     if not _is_intact(path):
-        raise Damaged(f"{path} is damaged: its checksum differs")
+        raise Damaged(f"{path} is not a checkpoint of this program, or damaged: its checksum differs")
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # whatever a foreign file makes torch raise

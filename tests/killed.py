@@ -1,6 +1,9 @@
 """Callbacks that kill or signal their own process, as a machine that loses power or a person at it would."""
 
+import multiprocessing
 import os
+import resource
+import shutil
 import signal
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -28,3 +31,23 @@ class SignalledIn(Callback):
 
         self.sent = False
         setattr(self, hook, send)
+
+
+class Breaks(Callback):
+    """Takes away what a training needs, in a hook: its folder, space on the disk, a reading process or a rank."""
+
+    def __init__(self, hook: str, what: str) -> None:
+        def act(trainer: Trainer, pl_module: LightningModule, *args: object) -> None:
+            if trainer.global_step < 2:
+                return
+            if what == "run":
+                shutil.rmtree(trainer.default_root_dir, ignore_errors=True)
+            elif what == "disk":
+                resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+            elif what == "worker":
+                for worker in multiprocessing.active_children():
+                    worker.kill()
+            elif what == f"rank{trainer.global_rank}":
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        setattr(self, hook, act)

@@ -12,6 +12,7 @@ import pytest
 import torch
 import wandb
 import yaml
+from commands import PROBE, typed
 from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
 from tiny import CLASSES, NoiseData, by_command_line, tiny_task, tiny_trainer
@@ -207,3 +208,20 @@ def test_on_two_devices_the_first_one_speaks(tmp_path: Path) -> None:
     states = torch.load(run / "best.ckpt", weights_only=True)["callbacks"]["GeneratorStates"]
     assert len(states["ranks"]) == 2
     assert json.loads((run / "test.json").read_text())["images"] == 5
+
+
+def test_a_run_is_called_like_its_folder_and_nothing_is_warned_of(tmp_path: Path) -> None:
+    for command in ("git init -q .", "git -c user.name=a -c user.email=a@b commit -q --allow-empty -m a"):
+        subprocess.run(command.split(), cwd=tmp_path, check=True)
+    folders = dict.fromkeys(("WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR"), str(tmp_path))
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in ({"WANDB_MODE": "offline"} | folders).items():
+            environment.setenv(name, value)
+        done = typed(f"fit {PROBE} --trainer.max_epochs 1 -c logger/wandb --run wb", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "WARN" not in done.stderr
+    assert "git root" not in done.stderr
+    (run,) = map(Offline, (tmp_path / "runs" / "wb" / "wandb").glob("offline-run-*"))
+    assert run.all("run")[0]["display_name"] == "wb"
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=tmp_path, capture_output=True, text=True).stdout.strip()
+    assert commit in json.dumps(run.records)
