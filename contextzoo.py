@@ -19,9 +19,9 @@ from lightning_app import __version__
 if TYPE_CHECKING:
     import torch
 
-    from lightning_app.segmentation import Segmentation
-    from lightning_app.segmenter import Picture
-    from lightning_app.segmentor import Segmentor
+    from lightning_app.tasks.semantic.network import Segmentor
+    from lightning_app.tasks.semantic.segmentation import Segmentation
+    from lightning_app.tasks.semantic.segmenter import Picture
     from zoo import ZooEntry
 
 __all__ = ["__version__", "create_model", "list_heads", "list_weights", "load", "register_head", "segment"]
@@ -43,7 +43,7 @@ def load(weights: str | Path, *, device: str | torch.device = "cpu") -> Segmento
     >>> import contextzoo as cz
     >>> model = cz.load("ccnet_resnet10t_camvid-180x240_330")  # doctest: +SKIP
     """
-    from lightning_app.pretrained import load
+    from lightning_app.weights.load import load
 
     return load(weights, device=device)
 
@@ -60,7 +60,7 @@ def create_model(
     """A new network: photographs (B, 3, H, W) in 0..1 in, logits (B, num_classes, H, W) out.
 
     Args:
-        head: its slug or the name of its class, such as ``"ccnet"`` or ``"CCNet"`` (:func:`list_heads`).
+        head: its slug or the name of its class, such as ``"ccnet"`` or ``"CCNet"`` (``list_heads``).
         backbone: a model of timm's, such as ``"resnet50"``.
         output_stride: image pixels per pixel of the last level; None = as timm has it.
         pretrained: start the backbone from timm's weights, which are fetched.
@@ -72,11 +72,11 @@ def create_model(
     >>> import contextzoo as cz
     >>> model = cz.create_model("ccnet", "resnet10t", num_classes=3, channels=32, recurrence=1)
     """
-    from lightning_app.backbone import TimmBackbone
-    from lightning_app.errors import InputError
+    from lightning_app.backbones.timm import TimmBackbone
     from lightning_app.heads.base import ContextHead
     from lightning_app.registry import HEADS
-    from lightning_app.segmentor import Segmentor
+    from lightning_app.tasks.semantic.network import Segmentor
+    from lightning_app.util.errors import InputError
 
     entry = HEADS[head]
     body = TimmBackbone(backbone, output_stride=output_stride, pretrained=pretrained)
@@ -107,7 +107,7 @@ def list_weights(
     backbone: str | None = None,
     min_miou: float | None = None,
 ) -> list[ZooEntry]:
-    """Entries of the zoo that meet every condition given; ``entry.id`` is what :func:`load` takes.
+    """Entries of the zoo that meet every condition given; ``entry.id`` is what ``load`` takes.
 
     Raises:
         ValueError: an unknown name.
@@ -122,7 +122,7 @@ def list_weights(
 
 
 def register_head(slug: str, *, paper: str = "", year: int = 0) -> Callable[[Class], Class]:
-    """Class decorator that makes a head of your own known to the command line and to :func:`create_model`.
+    """Class decorator that makes a head of your own known to the command line and to ``create_model``.
 
     Args:
         slug: its name, in lower case.
@@ -140,8 +140,8 @@ def register_head(slug: str, *, paper: str = "", year: int = 0) -> Callable[[Cla
     >>> "doc_example" in cz.list_heads()
     True
     """
-    from lightning_app.errors import InputError
     from lightning_app.registry import HEADS
+    from lightning_app.util.errors import InputError
 
     if slug in HEADS:
         raise InputError(f'There is a head "{slug}" already ({HEADS[slug].cls.__qualname__}): choose another name')
@@ -157,7 +157,7 @@ def segment(
 
     Args:
         picture: a file, a Pillow image, an array (H, W, 3) of bytes, or a tensor (3, H, W) of floats in 0..1.
-        weights: as for :func:`load`; for many pictures load once and call ``model.predict``.
+        weights: as for ``load``; for many pictures load once and call ``model.predict``.
         options: ``window``, ``overlap``, ``tta``, ``precision`` and ``batch``, as ``contextzoo segment --help`` tells.
 
     Raises:

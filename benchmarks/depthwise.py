@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_app import kernels
-from lightning_app.backbone import TimmBackbone
+from lightning_app.backbones.timm import TimmBackbone
 from lightning_app.kernels import depthwise
 from lightning_app.tools.bench import interleaved
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from torch import nn
 
-from lightning_app.errors import InputError
+from lightning_app.util.errors import InputError
 
 M = TypeVar("M", bound=type[nn.Module])
 

@@ -24,8 +24,8 @@ import torch
 from torch import Tensor, nn
 
 import zoo
-from lightning_app.convert.openmmlab import load_checkpoint, protocol_of
-from lightning_app.inference import predict
+from lightning_app.tasks.semantic.inference import predict
+from lightning_app.weights.openmmlab.convert import load_checkpoint, protocol_of
 from zoo.openmmlab import upstream_config
 
 SIZE = (97, 129)

@@ -16,10 +16,10 @@ from typing import Any
 
 import torch
 
-from lightning_app.cli import main as contextzoo
-from lightning_app.errors import InputError
-from lightning_app.pretrained import dataset_of, find, is_known, read_checkpoint, read_config, read_published
+from lightning_app.app.cli import main as contextzoo
 from lightning_app.tools import publish
+from lightning_app.util.errors import InputError
+from lightning_app.weights.load import dataset_of, find, is_known, read_checkpoint, read_config, read_published
 
 
 def main(args: Sequence[str]) -> int:

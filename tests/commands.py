@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from lightning_app.cli import main
+from lightning_app.app.cli import main
 
 TESTS = Path(__file__).parent
 PROBE = (

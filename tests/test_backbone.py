@@ -10,14 +10,14 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from lightning_app.backbone import TimmBackbone
+from lightning_app.backbones.changes import residual_blocks
+from lightning_app.backbones.timm import TimmBackbone
 from lightning_app.blocks.gcnet import GlobalContext
 from lightning_app.blocks.polarized import PolarizedSelfAttention
-from lightning_app.errors import InputError
 from lightning_app.heads.fcn import FCN
 from lightning_app.heads.ocrnet import OCRNet
-from lightning_app.segmentor import Segmentor
-from lightning_app.timm_changes import residual_blocks
+from lightning_app.tasks.semantic.network import Segmentor
+from lightning_app.util.errors import InputError
 
 
 def tiny(name: str = "resnet10t", **options: Any) -> TimmBackbone:

@@ -14,13 +14,13 @@ from lightning_app.blocks.ann import AFNB
 from lightning_app.blocks.ccnet import CrissCrossAttention
 from lightning_app.blocks.nonlocal_net import NonLocalBlock
 from lightning_app.blocks.psanet import PointwiseSpatialAttention
-from lightning_app.errors import InputError
 from lightning_app.heads.ocnet import OCNet
 from lightning_app.kernels import attention
 from lightning_app.kernels.attention import attend
 from lightning_app.kernels.cutting import from_cells, to_cells
 from lightning_app.registry import BLOCKS
 from lightning_app.tools.bench import Subject
+from lightning_app.util.errors import InputError
 
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
     *(("nonlocal_net", {"mode": mode}) for mode in ("gaussian", "dot_product", "concatenation", "mean_shift")),

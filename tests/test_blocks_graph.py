@@ -16,7 +16,7 @@ from lightning_app.blocks.latentgnn import LatentGraph
 from lightning_app.blocks.local_relation import LocalRelationLayer, local_relation
 from lightning_app.blocks.polarized import PolarizedSelfAttention
 from lightning_app.blocks.sgr import SymbolicReasoning
-from lightning_app.errors import InputError
+from lightning_app.util.errors import InputError
 
 DOUBLE = torch.float64
 

@@ -11,16 +11,16 @@ from PIL import Image
 from tiny import CLASSES, NoiseData, tiny_task, tiny_trainer
 from torch import nn
 
-from lightning_app.backbone import TimmBackbone
-from lightning_app.data.folder import Folder
-from lightning_app.errors import InputError
+from lightning_app.backbones.patchify import Patchify
+from lightning_app.backbones.timm import TimmBackbone
+from lightning_app.data.semantic.folder import Folder
 from lightning_app.heads.base import BlockHead
 from lightning_app.heads.ccnet import CCNet
 from lightning_app.heads.fcn import FCN
-from lightning_app.inference import Protocol
-from lightning_app.patchify import Patchify
-from lightning_app.pretrained import load, read_checkpoint
-from lightning_app.task import SegmentationTask
+from lightning_app.tasks.semantic.inference import Protocol
+from lightning_app.tasks.semantic.task import SegmentationTask
+from lightning_app.util.errors import InputError
+from lightning_app.weights.load import load, read_checkpoint
 
 
 def fitted(task: SegmentationTask, folder: Path) -> Path:

@@ -18,8 +18,8 @@ from tiny import PALETTE, NoiseData, by_command_line, tiny_task, tiny_trainer
 
 from lightning_app.callbacks import ClassTable, GeneratorStates, PredictionWriter, Progress, Throughput
 from lightning_app.callbacks.table import print_scores, scores_as_dict
-from lightning_app.errors import InputError
-from lightning_app.metrics import Scores
+from lightning_app.tasks.semantic.metrics import Scores
+from lightning_app.util.errors import InputError
 
 
 class Terminal(io.StringIO):

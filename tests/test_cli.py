@@ -11,10 +11,10 @@ import yaml
 from commands import PROBE, logged, run, typed
 from PIL import Image
 
-from lightning_app import configs
-from lightning_app.cli import main
-from lightning_app.errors import InputError
+from lightning_app.app import configs
+from lightning_app.app.cli import main
 from lightning_app.registry import HEADS
+from lightning_app.util.errors import InputError
 
 FIT = f"fit {PROBE}"
 
@@ -45,7 +45,7 @@ def test_the_first_page_names_every_command(capsys: pytest.CaptureFixture[str]) 
 
 @pytest.mark.parametrize("command", [["--help"], ["fit", "--help"], ["test", "-h"], ["fitt"]])
 def test_help_and_typos_import_no_torch(command: list[str]) -> None:
-    code = f"import sys; from lightning_app.cli import main; main({command}); sys.exit('torch' in sys.modules)"
+    code = f"import sys; from lightning_app.app.cli import main; main({command}); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
 
 

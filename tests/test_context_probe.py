@@ -12,13 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from lightning_app.cli import main
-from lightning_app.data.context_probe import CELL, TEXTURES, ContextProbe, Layout, draw
-from lightning_app.errors import InputError
+from lightning_app.app.cli import main
+from lightning_app.backbones.patchify import Patchify
+from lightning_app.data.semantic.context_probe import CELL, TEXTURES, ContextProbe, Layout, draw
 from lightning_app.heads.fcn import FCN
 from lightning_app.heads.pspnet import PSPNet
-from lightning_app.patchify import Patchify
 from lightning_app.tools import probe
+from lightning_app.util.errors import InputError
 
 LAYOUTS = [
     Layout("anywhere"),

@@ -15,7 +15,7 @@ from weights import write_tiny
 import contextzoo as cz
 from lightning_app.heads.base import BlockHead
 from lightning_app.registry import HEADS
-from lightning_app.segmentor import Segmentor
+from lightning_app.tasks.semantic.network import Segmentor
 
 
 def test_nothing_heavy_is_imported_before_it_is_used() -> None:

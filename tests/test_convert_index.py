@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 import zoo
-from lightning_app.backbone import TimmBackbone
-from lightning_app.convert import openmmlab
-from lightning_app.convert.openmmlab_backbones import new_backbone
-from lightning_app.errors import InputError
+from lightning_app.backbones.timm import TimmBackbone
 from lightning_app.heads.semantic_fpn import SemanticFPN
-from lightning_app.segmentor import Segmentor
+from lightning_app.tasks.semantic.network import Segmentor
+from lightning_app.util.errors import InputError
+from lightning_app.weights.openmmlab import convert as openmmlab
+from lightning_app.weights.openmmlab.backbones import new_backbone
 from zoo.index import backbones
 from zoo.openmmlab import upstream_config
 

@@ -10,11 +10,11 @@ from torch import Tensor
 from weights import ENTRY, openmmlab_file
 
 import zoo
-from lightning_app.cli import main
-from lightning_app.convert import mmseg_config
-from lightning_app.errors import InputError
-from lightning_app.inference import Protocol
-from lightning_app.pretrained import load
+from lightning_app.app.cli import main
+from lightning_app.tasks.semantic.inference import Protocol
+from lightning_app.util.errors import InputError
+from lightning_app.weights.load import load
+from lightning_app.weights.openmmlab import mmseg_config
 from zoo.openmmlab import upstream_config
 
 CONFIG = """

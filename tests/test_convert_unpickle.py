@@ -17,10 +17,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from lightning_app import tensor_files
-from lightning_app.convert.tensors import read_tensors
-from lightning_app.errors import InputError
-from lightning_app.unpickle import Placeholder, unpickle
+from lightning_app.reading import tensor_files
+from lightning_app.reading.unpickle import Placeholder, unpickle
+from lightning_app.util.errors import InputError
+from lightning_app.weights.openmmlab.tensors import read_tensors
 
 ZIP = [True, False]  # torch.save's format, and the one before torch 1.6
 
@@ -159,7 +159,9 @@ def gadgets(touch: Path) -> dict[str, Any]:
         "torch.load": Call(Gadget("torch", "load"), str(touch)),
         "torch.hub": Call(Gadget("torch.hub", "load"), str(touch.parent), "model"),
         "jit": Call(Gadget("torch.jit", "load"), str(touch)),
-        "setstate": Call(Gadget("lightning_app.backbone", "TimmBackbone"), state={"forward": Call(system, shell)}),
+        "setstate": Call(
+            Gadget("lightning_app.backbones.timm", "TimmBackbone"), state={"forward": Call(system, shell)}
+        ),
         "state of a function": Call(rebuild, Call(evaluate, code), state=(None, {"__code__": Call(evaluate, code)})),
         "state of a class": [Gadget("collections", "OrderedDict"), Call(evaluate, code)],
         "storage": Call(rebuild, Call(Gadget("torch", "FloatStorage._new_shared_fd"), str(touch)), 0, (1,), (1,)),

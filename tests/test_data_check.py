@@ -12,10 +12,10 @@ import pytest
 from data.make_fakes import camvid
 from PIL import Image
 
-from lightning_app import cli
+from lightning_app.app import cli
 from lightning_app.data import CamVid, Folder, headers, images
-from lightning_app.data.check import check
-from lightning_app.errors import InputError
+from lightning_app.data.semantic.check import check
+from lightning_app.util.errors import InputError
 
 WIDTH, HEIGHT = 16, 12
 NAMES = [f"img_{i:04d}" for i in range(8)]

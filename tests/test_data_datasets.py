@@ -11,12 +11,12 @@ from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
 
 import lightning_app.data as datasets
-from lightning_app import configs
+from lightning_app.app import configs
 from lightning_app.data import CamVid, FileDataModule, Folder
 from lightning_app.data.base import Sample
-from lightning_app.data.check import check
 from lightning_app.data.facts import default_palette, voc_palette
-from lightning_app.errors import InputError
+from lightning_app.data.semantic.check import check
+from lightning_app.util.errors import InputError
 
 CROP = (16, 20)
 CASES: dict[str, tuple[str, dict[str, Any], tuple[int, ...], dict[str, int]]] = {

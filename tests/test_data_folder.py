@@ -9,7 +9,7 @@ from PIL import Image
 
 from lightning_app.data import Folder
 from lightning_app.data.facts import default_palette
-from lightning_app.errors import InputError
+from lightning_app.util.errors import InputError
 
 CLASSES = ["grass", "water", "roof"]
 

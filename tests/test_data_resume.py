@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning_app.data.base import Sample, SegmentationDataModule, SegmentationDataset, Stage
 from lightning_app.data.facts import DatasetFacts
 from lightning_app.data.sampler import EvalSampler, TrainSampler, seeded
-from lightning_app.errors import InputError
+from lightning_app.util.errors import InputError
 
 IMAGES, BATCH, EPOCHS = 9, 2, 2
 STEPS = IMAGES // BATCH  # an epoch; one image is left over

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_app import kernels
-from lightning_app.backbone import TimmBackbone
+from lightning_app.backbones.timm import TimmBackbone
 from lightning_app.kernels import depthwise
 
 LAYOUTS = {"rows": torch.contiguous_format, "channels_last": torch.channels_last}

@@ -7,7 +7,7 @@ import torch
 from commands import run
 from weights import fit_camvid
 
-from lightning_app.pretrained import load
+from lightning_app.weights.load import load
 
 
 @pytest.fixture(autouse=True)
@@ -28,8 +28,8 @@ def test_a_network_with_weights_of_its_own_asks_for_no_others(
     def ask(*args: object, **options: object) -> None:
         raise AssertionError("asked for other weights")
 
-    monkeypatch.setattr("lightning_app.imagenet.packaged", ask)
-    monkeypatch.setattr("lightning_app.imagenet.fetching", ask)
+    monkeypatch.setattr("lightning_app.backbones.imagenet.packaged", ask)
+    monkeypatch.setattr("lightning_app.backbones.imagenet.fetching", ask)
     data = "--data.root camvid --data.num_workers 0"
     for command in (
         f"test --ckpt_path {path} {data} --data.test_split val",

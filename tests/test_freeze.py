@@ -10,11 +10,11 @@ from commands import PROBE, run
 from tiny import NoiseData, tiny_task, tiny_trainer
 from torch import Tensor
 
-from lightning_app.backbone import TimmBackbone
-from lightning_app.errors import InputError
-from lightning_app.freeze import freeze_parts
+from lightning_app.backbones.freeze import freeze_parts
+from lightning_app.backbones.timm import TimmBackbone
 from lightning_app.heads.fcn import FCN
-from lightning_app.task import SegmentationTask
+from lightning_app.tasks.semantic.task import SegmentationTask
+from lightning_app.util.errors import InputError
 
 
 def state(task: SegmentationTask) -> dict[str, Tensor]:

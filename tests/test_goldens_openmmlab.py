@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_app.convert.openmmlab import build_head
-from lightning_app.convert.openmmlab_heads import rename_head
-from lightning_app.errors import InputError
 from lightning_app.heads.base import ContextHead
 from lightning_app.heads.ocrnet import OCRNet
+from lightning_app.util.errors import InputError
+from lightning_app.weights.openmmlab.convert import build_head
+from lightning_app.weights.openmmlab.heads import rename_head
 
 SHIPPED = Path(__file__).parent / "goldens" / "openmmlab"
 SHARED = Path(__file__).parents[2] / "shared" / "golden" / "openmmlab"  # where present: the larger files too

@@ -11,9 +11,9 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from lightning_app.errors import InputError
 from lightning_app.heads.base import ContextHead, Outputs
 from lightning_app.registry import BLOCKS, HEADS, Entry
+from lightning_app.util.errors import InputError
 
 WIDTHS = (8, 12, 16, 24)
 SIZES = ((27, 35), (14, 18), (7, 9), (7, 9))  # odd, the last two levels at one stride

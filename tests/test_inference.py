@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_app.errors import InputError
-from lightning_app.inference import Protocol, predict, predict_classes, sliding_window
+from lightning_app.tasks.semantic.inference import Protocol, predict, predict_classes, sliding_window
+from lightning_app.util.errors import InputError
 
 
 def pixelwise(images: Tensor) -> Tensor:

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_app.errors import InputError
-from lightning_app.losses import (
+from lightning_app.tasks.semantic.losses import (
     OHEM,
     CrossEntropy,
     Presence,
@@ -18,6 +17,7 @@ from lightning_app.losses import (
     build_loss,
     log_frequency_weights,
 )
+from lightning_app.util.errors import InputError
 
 IGNORE = 255
 

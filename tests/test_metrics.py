@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from lightning_app.metrics import SegmentationMetrics
+from lightning_app.tasks.semantic.metrics import SegmentationMetrics
 
 
 def test_scores_by_hand() -> None:

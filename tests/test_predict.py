@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from weights import write_tiny
 
-from lightning_app import segmenter
-from lightning_app.backbone import TimmBackbone
-from lightning_app.cli import main
-from lightning_app.errors import InputError
+from lightning_app.app.cli import main
+from lightning_app.backbones.timm import TimmBackbone
 from lightning_app.heads.fcn import FCN
-from lightning_app.pretrained import load
-from lightning_app.segmentor import Segmentor
+from lightning_app.tasks.semantic import segmenter
+from lightning_app.tasks.semantic.network import Segmentor
+from lightning_app.util.errors import InputError
+from lightning_app.weights.load import load
 
 BOX = {"mode": "whole", "scales": [1.0], "fit": [64, 48], "antialias": True}
 

@@ -16,13 +16,13 @@ from tiny import CLASSES, PALETTE
 from weights import ENTRY, describe_tiny, fit_camvid, openmmlab_file, write_tiny
 
 import zoo
-from lightning_app.cli import main
-from lightning_app.convert.openmmlab import load_checkpoint
-from lightning_app.data.camvid import FACTS
-from lightning_app.description import new_segmentor
-from lightning_app.errors import InputError
-from lightning_app.inference import Protocol
-from lightning_app.pretrained import HEADER, load, transfer
+from lightning_app.app.cli import main
+from lightning_app.data.semantic.camvid import FACTS
+from lightning_app.tasks.semantic.inference import Protocol
+from lightning_app.util.errors import InputError
+from lightning_app.weights.description import new_segmentor
+from lightning_app.weights.load import HEADER, load, transfer
+from lightning_app.weights.openmmlab.convert import load_checkpoint
 from zoo.openmmlab import evaluation_size, upstream_config
 
 EMA = "--trainer.callbacks+=lightning.pytorch.callbacks.EMAWeightAveraging"
@@ -85,7 +85,7 @@ def test_a_checkpoint_gives_its_averaged_weights(run: Path) -> None:
         ("backbone", {"class_path": "subprocess.Popen", "init_args": {"args": "touch ran"}}),
         ("head", {"class_path": "os.system", "init_args": {"command": "touch ran"}}),
         ("head", {"class_path": "lightning_app.heads.fcn.FCN", "init_args": {"channels": {"class_path": "os.abort"}}}),
-        ("backbone", {"class_path": "lightning_app.backbone.TimmBackbone", "init_args": {"nme": "resnet18"}}),
+        ("backbone", {"class_path": "lightning_app.backbones.timm.TimmBackbone", "init_args": {"nme": "resnet18"}}),
         ("head", {"class_path": "lightning_app.heads.nothing.Nothing"}),
         ("head", "os.getcwd"),
     ],

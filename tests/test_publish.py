@@ -16,8 +16,8 @@ from safetensors import safe_open
 from weights import fit_camvid
 
 import zoo
-from lightning_app.cli import main
-from lightning_app.pretrained import HEADER, load
+from lightning_app.app.cli import main
+from lightning_app.weights.load import HEADER, load
 from zoo import index
 
 ROOT = Path(__file__).parents[1]
@@ -141,7 +141,7 @@ def test_it_loads_in_a_bare_process(run: Path) -> None:
     file = Path("out") / ID / f"{ID}.safetensors"
     code = f"""
 import torch
-from lightning_app.pretrained import load
+from lightning_app.weights.load import load
 model = load({str(file)!r})
 images = torch.rand(1, 3, 40, 56, generator=torch.Generator().manual_seed(0))
 print(model.info.classes[3], model(images).double().sum().item())

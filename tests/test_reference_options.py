@@ -11,9 +11,9 @@ from torch.nn import functional as F
 
 from lightning_app.blocks.latentgnn import LatentGraph
 from lightning_app.blocks.ocnet import BaseOC
-from lightning_app.convert.openmmlab import build_head
-from lightning_app.convert.openmmlab_heads import new_head
-from lightning_app.errors import InputError
+from lightning_app.util.errors import InputError
+from lightning_app.weights.openmmlab.convert import build_head
+from lightning_app.weights.openmmlab.heads import new_head
 
 
 def drawn(shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:

@@ -10,9 +10,9 @@ from data.make_fakes import camvid
 from PIL import Image
 from weights import fit_camvid, write_tiny
 
-from lightning_app.errors import InputError
-from lightning_app.pretrained import load, read_config
-from lightning_app.runs import weights_of
+from lightning_app.runs.folders import weights_of
+from lightning_app.util.errors import InputError
+from lightning_app.weights.load import load, read_config
 
 
 @pytest.fixture(scope="module")

@@ -17,12 +17,12 @@ from tiny import CLASSES, PALETTE
 from weights import ENTRY, openmmlab_file, write_tiny
 
 import zoo
-from lightning_app import segmenter
-from lightning_app.cli import main
-from lightning_app.inference import Protocol, predict
-from lightning_app.overlay import class_shares, legend, overlay, percent
-from lightning_app.pretrained import load
-from lightning_app.segmentor import Segmentor
+from lightning_app.app.cli import main
+from lightning_app.tasks.semantic import segmenter
+from lightning_app.tasks.semantic.draw import class_shares, legend, overlay, percent
+from lightning_app.tasks.semantic.inference import Protocol, predict
+from lightning_app.tasks.semantic.network import Segmentor
+from lightning_app.weights.load import load
 
 ROOT = Path(__file__).parents[1]
 
@@ -110,8 +110,8 @@ def test_memory_grows_by_little_more_than_the_picture() -> None:
     code = """
 import re
 from pathlib import Path
-from lightning_app.cli import main
-from lightning_app import segmenter
+from lightning_app.app.cli import main
+from lightning_app.tasks.semantic import segmenter
 segmenter.LOGITS = 2**22
 def peak(name):
     assert main(["segment", name, "--weights", "tiny.safetensors", "--window", "250", "--overlap", "0"]) == 0

@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_app.backbone import Backbone, TimmBackbone
-from lightning_app.errors import InputError
+from lightning_app.backbones.base import Backbone
+from lightning_app.backbones.timm import TimmBackbone
 from lightning_app.heads.encnet import EncNet
 from lightning_app.heads.fcn import FCN
 from lightning_app.registry import HEADS, Entry
-from lightning_app.segmentor import Segmentor
+from lightning_app.tasks.semantic.network import Segmentor
+from lightning_app.util.errors import InputError
 
 TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2])
 

@@ -11,9 +11,9 @@ from data.make_fakes import camvid
 from weights import ENTRY, fit_camvid, openmmlab_file, write_tiny
 
 import zoo
-from lightning_app.convert import openmmlab
-from lightning_app.convert.openmmlab_heads import joined
-from lightning_app.pretrained import load, new_segmentor
+from lightning_app.weights.load import load, new_segmentor
+from lightning_app.weights.openmmlab import convert as openmmlab
+from lightning_app.weights.openmmlab.heads import joined
 from zoo.openmmlab import upstream_config
 
 FIT = (

@@ -23,7 +23,7 @@ from commands import TESTS, logged, run
 from weights import fit_camvid
 
 import zoo
-from lightning_app.cli import main
+from lightning_app.app.cli import main
 from lightning_app.registry import HEADS
 from lightning_app.tools.sweep import plan
 from zoo import index
@@ -378,7 +378,7 @@ def test_the_page_can_be_made_again_from_the_files(two: tuple[Path, Path], tmp_p
 
 def test_reports_import_no_torch(two: tuple[Path, Path]) -> None:
     """The process that starts trainings stays small: a training's peak of memory begins with its parent's."""
-    code = f"import sys; from lightning_app.cli import main; main(['sweep', '--report', '{two[0]}']); " + (
+    code = f"import sys; from lightning_app.app.cli import main; main(['sweep', '--report', '{two[0]}']); " + (
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0

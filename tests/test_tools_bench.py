@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_app.cli import main
-from lightning_app.errors import InputError
+from lightning_app.app.cli import main
 from lightning_app.registry import BLOCKS
 from lightning_app.tools import bench
+from lightning_app.util.errors import InputError
 
 TINY = ["--sizes", "4x6", "--channels", "16", "--repeats", "2", "--threads", "1"]
 

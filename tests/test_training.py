@@ -16,8 +16,8 @@ from torch import nn
 
 from lightning_app.data import ContextProbe
 from lightning_app.data.base import SegmentationDataset, Stage
-from lightning_app.losses import OHEM, balanced_weights
-from lightning_app.task import SegmentationTask
+from lightning_app.tasks.semantic.losses import OHEM, balanced_weights
+from lightning_app.tasks.semantic.task import SegmentationTask
 
 FIT = f"fit {PROBE}"
 LAST = "checkpoints/last.ckpt"

@@ -19,7 +19,7 @@ from tiny import CLASSES, NoiseData, by_command_line, tiny_task, tiny_trainer
 
 from lightning_app.callbacks import WandbReport, WandbRunLogger
 from lightning_app.callbacks.wandb import _picture
-from lightning_app.errors import InputError
+from lightning_app.util.errors import InputError
 
 CONFIG = Path(__file__).parents[1] / "configs" / "logger" / "wandb.yaml"
 CHECKPOINTS = [

@@ -12,7 +12,7 @@ import pytest
 import torch
 from weights_server import CONTENT, SHA256, Server, Zoo, copy_zoo, serve
 
-from lightning_app import tensor_files
+from lightning_app.reading import tensor_files
 from zoo import index
 
 ID = "ccnet_r50-d8_cityscapes-512x1024_40k"

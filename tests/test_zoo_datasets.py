@@ -2,9 +2,9 @@
 
 import pytest
 
-from lightning_app.data import ade20k, camvid, cityscapes, coco_stuff, pascal_context, pascal_voc
-from lightning_app.data.context_probe import ContextProbe
 from lightning_app.data.facts import DatasetFacts
+from lightning_app.data.semantic import ade20k, camvid, cityscapes, coco_stuff, pascal_context, pascal_voc
+from lightning_app.data.semantic.context_probe import ContextProbe
 from zoo import index
 
 FACTS = {

@@ -9,9 +9,9 @@ import torch
 import yaml
 
 import zoo
-from lightning_app.cli import main
-from lightning_app.pretrained import SHIPS, load
+from lightning_app.app.cli import main
 from lightning_app.registry import HEADS
+from lightning_app.weights.load import SHIPS, load
 from zoo import ZooEntry, cache, index
 from zoo.entry import SHIPPED
 

@@ -8,12 +8,12 @@ from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from lightning_app.backbone import TimmBackbone
+from lightning_app.backbones.timm import TimmBackbone
 from lightning_app.callbacks import SaveConfig
 from lightning_app.data import DatasetFacts, SegmentationDataModule
 from lightning_app.data.base import Sample, SegmentationDataset, Stage
 from lightning_app.heads.fcn import FCN
-from lightning_app.task import SegmentationTask
+from lightning_app.tasks.semantic.task import SegmentationTask
 
 CLASSES = ("road", "car", "sky")
 PALETTE = ((128, 64, 128), (0, 0, 142), (70, 130, 180))
@@ -91,7 +91,7 @@ class _CLI(LightningCLI):
 def by_command_line(command: str, folder: Path, *args: str) -> LightningCLI:
     """A resnet10t and an FCN on noise, whose run's folder is ``folder``."""
     model = {
-        "backbone": "lightning_app.backbone.TimmBackbone",
+        "backbone": "lightning_app.backbones.timm.TimmBackbone",
         "backbone.init_args.name": "resnet10t",
         "backbone.init_args.output_stride": 16,
         "head": "lightning_app.heads.fcn.FCN",

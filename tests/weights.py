@@ -13,10 +13,10 @@ from tiny import CLASSES, PALETTE
 from torch import Tensor
 
 import zoo
-from lightning_app.cli import main
-from lightning_app.convert.openmmlab import new_segmentor as new_openmmlab
-from lightning_app.description import new_segmentor
-from lightning_app.pretrained import HEADER
+from lightning_app.app.cli import main
+from lightning_app.weights.description import new_segmentor
+from lightning_app.weights.load import HEADER
+from lightning_app.weights.openmmlab.convert import new_segmentor as new_openmmlab
 from zoo.openmmlab import upstream_config
 
 ENTRY = "fcn_r18b-d8_cityscapes-512x1024_80k"  # a plain ResNet-18, whose upstream names are easily told
@@ -28,7 +28,7 @@ def describe_tiny(**changes: Any) -> dict[str, Any]:
         "name": "tiny",
         "model": {
             "backbone": {
-                "class_path": "lightning_app.backbone.TimmBackbone",
+                "class_path": "lightning_app.backbones.timm.TimmBackbone",
                 "init_args": {"name": "test_resnet", "output_stride": 16, "pretrained": True},
             },
             "head": {"class_path": "lightning_app.heads.fcn.FCN", "init_args": {"channels": 8}},

@@ -11,7 +11,7 @@ from zoo import files
 from zoo.errors import ZooError
 
 _LARGEST_HEADER: Final = 16 * 2**20  # bytes
-_CHECKSUM: Final = "checksum"  # in the metadata, of all else; lightning_app/tensor_files.py writes it
+_CHECKSUM: Final = "checksum"  # in the metadata, of all else; lightning_app/reading/tensor_files.py writes it
 _NAMES: Final = {  # types as safetensors and as torch spells them
     "F64": "float64",
     "F32": "float32",

@@ -40,7 +40,7 @@ def add(id: str, head: str, name: str, paper: str, values: Mapping[str, Any], fo
     """Append an entry of weights trained here to ``folder/<head>.toml``; returns that path.
 
     Args:
-        values: the fields of :class:`ZooEntry`, as the file spells them; those that the index derives are left out.
+        values: the fields of ``ZooEntry``, as the file spells them; those that the index derives are left out.
 
     Raises:
         ZooError: the entry would be wrong, or the id is taken; nothing is written.

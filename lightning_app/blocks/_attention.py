@@ -16,7 +16,7 @@ class SelfAttention(nn.Module):
     Args:
         depth: convolutions, each with BN and activation, that make the query and the key.
         shared: the query is the key.
-        bias, slope: of those convolutions, see :class:`ConvBNReLU`.
+        bias, slope: of those convolutions, see ``ConvBNReLU``.
         value_bias: of the value's one convolution, which has neither BN nor activation.
 
     Shape: (B, channels, H, W) -> (B, value_channels, H, W).
@@ -55,7 +55,7 @@ class SelfAttention(nn.Module):
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """The same map laid out so that :func:`tokens` of it, and of its 1x1 convolutions, is a view."""
+    """The same map laid out so that ``tokens`` of it, and of its 1x1 convolutions, is a view."""
     return x.contiguous(memory_format=torch.channels_last)
 
 
@@ -70,5 +70,5 @@ def to_map(x: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-    """:func:`attend` over the positions of maps: (B, d, H, W), (B, d, M...), (B, e, M...) -> (B, e, H, W)."""
+    """``attend`` over the positions of maps: (B, d, H, W), (B, d, M...), (B, e, M...) -> (B, e, H, W)."""
     return to_map(attend(tokens(query), tokens(key), tokens(value), scale), query.shape[-2:])

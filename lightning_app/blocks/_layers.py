@@ -11,7 +11,7 @@ from lightning_app.kernels.products import conv1x1
 
 
 class Conv1x1(nn.Conv2d):
-    """1x1 convolution, the faster way of :func:`conv1x1`."""
+    """1x1 convolution, the faster way of ``conv1x1``."""
 
     def __init__(self, in_channels: int, out_channels: int, bias: bool = True) -> None:
         super().__init__(in_channels, out_channels, 1, bias=bias)
@@ -21,7 +21,7 @@ class Conv1x1(nn.Conv2d):
 
 
 class Conv(nn.Conv2d):
-    """``nn.Conv2d`` whose backward pass is that of :mod:`lightning_app.kernels.depthwise`."""
+    """``nn.Conv2d`` whose backward pass is that of ``lightning_app.kernels.depthwise``."""
 
     def forward(self, input: Tensor) -> Tensor:
         geometry = (self.stride, self.padding, self.dilation, self.groups)
@@ -120,7 +120,7 @@ def cells(like: Tensor, length: int, count: int) -> Tensor:
 def fuse_upsampled(fuse: ConvBNReLU, x: Tensor, maps: Sequence[Tensor], align_corners: bool = False) -> Tensor:
     """``fuse`` of ``x`` and the smaller ``maps``, resized to its size and concatenated behind it.
 
-    The maps are convolved before they are enlarged (see :func:`conv_upsampled`): less work, and no large maps.
+    The maps are convolved before they are enlarged (see ``conv_upsampled``): less work, and no large maps.
     """
     if not is_fast():
         enlarged = [resize(each, x.shape[-2:], align_corners) for each in maps]

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_app.blocks._layers import Conv1x1, ConvBNReLU, cells
-from lightning_app.errors import InputError
 from lightning_app.kernels import is_fast
 from lightning_app.kernels.products import baddbmm, conv1x1, matmul
 from lightning_app.registry import BLOCKS
+from lightning_app.util.errors import InputError
 
 
 class AsymmetricAttention(nn.Module):
@@ -173,7 +173,7 @@ class APNB(AsymmetricNonLocal):
     Args:
         out_channels: width of the result; ``channels`` where not given.
         key_channels, value_channels: channels // 2, at least 1, where not given.
-        stages, scales, pool, bias: see :class:`AFNB`.
+        stages, scales, pool, bias: see ``AFNB``.
 
     Paper: Zhu et al., Asymmetric Non-local Neural Networks, ICCV 2019. Consulted: github.com/MendelXu/ANN.
     """

@@ -4,8 +4,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_app.blocks._layers import Conv1x1
-from lightning_app.errors import InputError
 from lightning_app.kernels.windows import window_sum
+from lightning_app.util.errors import InputError
 
 
 class CARAFEUpsample(nn.Module):

@@ -6,8 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_app.errors import check_choice
 from lightning_app.registry import BLOCKS
+from lightning_app.util.errors import check_choice
 
 Pool = Literal["avg", "max", "lp", "lse"]
 

@@ -17,7 +17,7 @@ class CrissCrossAttention(nn.Module):
     positions that share i's row or column, i itself once; gamma starts at 0.
 
     Shape: (B, C, H, W) -> (B, C, H, W). Time O(N C (H + W)) a pass; memory O(N C) where a kernel runs, see
-    :func:`lightning_app.kernels.criss_cross.criss_cross`, and O(N (C + H + W)) elsewhere.
+    ``lightning_app.kernels.criss_cross.criss_cross``, and O(N (C + H + W)) elsewhere.
 
     Args:
         recurrence: passes.

@@ -6,8 +6,8 @@ from typing import Literal
 from torch import Tensor, nn
 
 from lightning_app.blocks._layers import Conv1x1
-from lightning_app.errors import InputError
 from lightning_app.registry import BLOCKS
+from lightning_app.util.errors import InputError
 
 GAMMA = 1e-4  # width of the Gaussian, fixed in the authors' code
 

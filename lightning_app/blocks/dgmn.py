@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_app.errors import InputError
 from lightning_app.kernels.products import matmul
 from lightning_app.registry import BLOCKS
+from lightning_app.util.errors import InputError
 
 TAPS = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
 

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from lightning_app.blocks._layers import Conv1x1
 from lightning_app.blocks.nonlocal_net import NonLocalBlock
-from lightning_app.errors import InputError
 from lightning_app.registry import BLOCKS
+from lightning_app.util.errors import InputError
 
 
 @BLOCKS.register("dnlnet", paper="arXiv:2006.06668", year=2020)
@@ -22,7 +22,7 @@ class DisentangledNonLocalBlock(NonLocalBlock):
 
     Args:
         temperature: of the embedded Gaussian; the other modes have none.
-        options: of :class:`NonLocalBlock`; every mode that has an embedding to whiten.
+        options: of ``NonLocalBlock``; every mode that has an embedding to whiten.
 
     Paper: Yin et al., Disentangled Non-Local Neural Networks, ECCV 2020. Consulted: mmsegmentation 1.2 DNLHead.
     """

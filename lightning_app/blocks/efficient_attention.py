@@ -3,9 +3,9 @@
 from torch import Tensor, nn
 
 from lightning_app.blocks._layers import Conv1x1
-from lightning_app.errors import InputError
 from lightning_app.kernels.products import baddbmm, matmul
 from lightning_app.registry import BLOCKS
+from lightning_app.util.errors import InputError
 
 
 @BLOCKS.register("efficient_attention", paper="arXiv:1812.01243", year=2021)

@@ -6,8 +6,8 @@ from typing import Literal
 from torch import Tensor, nn
 
 from lightning_app.blocks._layers import Conv1x1
-from lightning_app.errors import check_choice
 from lightning_app.registry import BLOCKS
+from lightning_app.util.errors import check_choice
 
 
 @BLOCKS.register("gcnet", paper="arXiv:1904.11492", year=2019)

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from lightning_app.blocks._layers import ConvBNReLU, unit
-from lightning_app.errors import check_choice
 from lightning_app.kernels.products import matmul
 from lightning_app.registry import BLOCKS
+from lightning_app.util.errors import check_choice
 
 
 class LatentKernel(nn.Module):

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from lightning_app.blocks._layers import Conv1x1
-from lightning_app.errors import InputError
 from lightning_app.kernels.windows import taps, window_sum
 from lightning_app.registry import BLOCKS
+from lightning_app.util.errors import InputError
 
 Similarity = Literal["product", "key", "abs", "relative_abs", "relative_square", "square"]
 SIMILARITIES: tuple[Similarity, ...] = get_args(Similarity)  # in the numbering of the official operator
@@ -70,7 +70,7 @@ def local_relation(
 
 @BLOCKS.register("local_relation", paper="arXiv:1904.11491", year=2019)
 class LocalRelationLayer(nn.Module):
-    """Local relation layer: :func:`local_relation` with scalar queries and keys per group, then a 1x1 convolution.
+    """Local relation layer: ``local_relation`` with scalar queries and keys per group, then a 1x1 convolution.
 
     q, k = conv x to one channel per group; v = x; position = MLP(t), a small network of the tap's relative position
     2 -> hidden -> groups with ReLU between, the taps' coordinates scaled to [-1, 1] (the paper fixes neither

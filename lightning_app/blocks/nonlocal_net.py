@@ -6,9 +6,9 @@ from torch.nn import functional as F
 
 from lightning_app.blocks._attention import attention, channels_last, to_map, tokens
 from lightning_app.blocks._layers import Conv1x1, ConvBNReLU
-from lightning_app.errors import InputError
 from lightning_app.kernels.products import matmul
 from lightning_app.registry import BLOCKS
+from lightning_app.util.errors import InputError
 
 MODES = ("embedded_gaussian", "gaussian", "dot_product", "concatenation", "mean_shift")
 

@@ -88,7 +88,7 @@ class BaseOC(nn.Module):
         out_channels: width of the result; ``channels`` where not given. The context has ``channels`` either way.
         key_channels: width of query and key; channels // 2, at least 1, where not given.
         value_channels: width of the values; ``key_channels`` where not given.
-        sizes, openseg: see :class:`ObjectContextPooling`; one stage per size.
+        sizes, openseg: see ``ObjectContextPooling``; one stage per size.
 
     Paper: Yuan et al., OCNet. Consulted: github.com/openseg-group/OCNet.pytorch and openseg.pytorch.
     """
@@ -157,7 +157,7 @@ class ASPOC(nn.Module):
     Args:
         branch_channels: width of each of the five branches; channels // 2 where not given.
         dilations: of the three 3x3 branches.
-        openseg: the authors' later code, see :class:`ObjectContextPooling`; its values are half as wide, and its
+        openseg: the authors' later code, see ``ObjectContextPooling``; its values are half as wide, and its
             context passes no further convolution.
 
     Paper: Yuan et al., OCNet. Consulted: github.com/openseg-group/OCNet.pytorch and openseg.pytorch.

@@ -5,9 +5,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_app.blocks._layers import Conv1x1, ConvBNReLU, resize
-from lightning_app.errors import InputError
 from lightning_app.kernels.products import matmul
 from lightning_app.registry import BLOCKS
+from lightning_app.util.errors import InputError
 
 
 @BLOCKS.register("ocrnet", paper="arXiv:1909.11065", year=2020)

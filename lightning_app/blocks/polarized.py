@@ -5,10 +5,10 @@ from typing import Literal
 from torch import Tensor, nn
 
 from lightning_app.blocks._layers import Conv1x1
-from lightning_app.errors import check_choice
 from lightning_app.kernels import is_fast
 from lightning_app.kernels.products import matmul
 from lightning_app.registry import BLOCKS
+from lightning_app.util.errors import check_choice
 
 
 @BLOCKS.register("polarized", paper="arXiv:2107.00782", year=2022)
@@ -29,7 +29,7 @@ class PolarizedSelfAttention(nn.Module):
     paper              conv, layer norm               sigmoid(softmax_C(q) . W_v' x)  yes
     ================== ============================== =============================== ==================
 
-    A weighted sum over positions commutes with a 1x1 convolution, so in :meth:`fast` the sum (or the product with q)
+    A weighted sum over positions commutes with a 1x1 convolution, so in ``fast`` the sum (or the product with q)
     comes first and the convolution acts on one vector: only the official sequential form, whose softmax stands in
     between, keeps a full convolution. The official code's queries and values start Kaiming normal (fan in), the rest as
     PyTorch's.

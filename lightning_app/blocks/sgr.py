@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from lightning_app.blocks._layers import Conv1x1
-from lightning_app.errors import InputError
 from lightning_app.kernels.products import matmul
 from lightning_app.registry import BLOCKS
+from lightning_app.util.errors import InputError
 
 Matrix = Tensor | Sequence[Sequence[float]]
 

@@ -12,9 +12,9 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, WeightAveraging
 
-from lightning_app.checkpoints import LAST
-from lightning_app.errors import Stopped
-from lightning_app.runs import go_on
+from lightning_app.reading.checkpoints import LAST
+from lightning_app.runs.folders import go_on
+from lightning_app.util.errors import Stopped
 
 SIGNALS: Final = {
     getattr(signal, name): word

@@ -9,8 +9,8 @@ from lightning.pytorch import Callback, Trainer
 from PIL import Image
 
 from lightning_app.data.facts import default_palette
-from lightning_app.errors import InputError
-from lightning_app.segmentation import Segmentation
+from lightning_app.tasks.semantic.segmentation import Segmentation
+from lightning_app.util.errors import InputError
 
 
 class PredictionWriter(Callback):

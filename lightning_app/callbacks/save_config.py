@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.trainer.states import TrainerFn
 
-from lightning_app.files import replacing
+from lightning_app.util.files import replacing
 
 PLACES = ("root", "predict_folder")  # arguments of a datamodule that are paths
 

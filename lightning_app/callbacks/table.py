@@ -10,8 +10,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from lightning_app.files import replacing
-from lightning_app.metrics import Scores
+from lightning_app.tasks.semantic.metrics import Scores
+from lightning_app.util.files import replacing
 
 COLUMNS = ("IoU", "Acc", "pixels")  # of each class; the last is its share of the labelled ones
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_app.errors import InputError
-from lightning_app.files import replacing
-from lightning_app.metrics import Scores
+from lightning_app.tasks.semantic.metrics import Scores
+from lightning_app.util.errors import InputError
+from lightning_app.util.files import replacing
 
 ID_FILE = "wandb_id"
 SAMPLES = 8  # pictures by validation

@@ -1,16 +1,16 @@
 """Datamodules: one file per dataset, with the dataset's facts beside it."""
 
-from lightning_app.data.ade20k import ADE20K
 from lightning_app.data.base import SegmentationDataModule
-from lightning_app.data.camvid import CamVid
-from lightning_app.data.cityscapes import Cityscapes
-from lightning_app.data.coco_stuff import COCOStuff
-from lightning_app.data.context_probe import ContextProbe
 from lightning_app.data.facts import DatasetFacts
-from lightning_app.data.files import FileDataModule
-from lightning_app.data.folder import Folder
-from lightning_app.data.pascal_context import PascalContext
-from lightning_app.data.pascal_voc import PascalVOC
+from lightning_app.data.semantic.ade20k import ADE20K
+from lightning_app.data.semantic.camvid import CamVid
+from lightning_app.data.semantic.cityscapes import Cityscapes
+from lightning_app.data.semantic.coco_stuff import COCOStuff
+from lightning_app.data.semantic.context_probe import ContextProbe
+from lightning_app.data.semantic.folder import Folder
+from lightning_app.data.semantic.pairs import FileDataModule
+from lightning_app.data.semantic.pascal_context import PascalContext
+from lightning_app.data.semantic.pascal_voc import PascalVOC
 
 __all__ = [
     "ADE20K",

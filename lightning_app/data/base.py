@@ -13,8 +13,8 @@ from torch.utils.data import Dataset
 
 from lightning_app.data.facts import Colour, DatasetFacts
 from lightning_app.data.sampler import EvalSampler, Loader, PredictLoader, TrainLoader, TrainSampler
-from lightning_app.described import Described
-from lightning_app.errors import InputError
+from lightning_app.util.described import Described
+from lightning_app.util.errors import InputError
 
 L = TypeVar("L", bound=Loader)
 Stage = Literal["train", "val", "test", "predict"]
@@ -57,7 +57,7 @@ class SegmentationDataset(Dataset[Sample | InputError], ABC):
 
 
 def collate(samples: Sequence[Sample | InputError]) -> dict[str, Any] | InputError:
-    """Stack; the first error stands for the whole batch (see :class:`~lightning_app.data.sampler.Loader`)."""
+    """Stack; the first error stands for the whole batch (see ``Loader``)."""
     good: list[Sample] = []
     for sample in samples:
         if isinstance(sample, InputError):
@@ -88,7 +88,7 @@ def collate_usable(samples: Sequence[Sample | InputError]) -> dict[str, Any] | I
 class SegmentationDataModule(Described, LightningDataModule, ABC):
     """Images with one class per pixel.
 
-    A subclass gives its facts and implements :meth:`make_dataset`. Training batches are shuffled by (seed, epoch), cut
+    A subclass gives its facts and implements ``make_dataset``. Training batches are shuffled by (seed, epoch), cut
     evenly over the devices, and resume in mid-epoch; in evaluation every image comes exactly once on any number of
     devices.
 

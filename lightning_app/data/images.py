@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 from lightning_app.data.decoders import no_limit_of_pillow, silent_libtiff
-from lightning_app.errors import InputError
+from lightning_app.util.errors import InputError
 
 SUFFIXES: Final = frozenset(
     {
@@ -109,7 +109,7 @@ def read_header(path: Path) -> Header:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """(H, W) as :func:`read_image` gives it, from the header alone."""
+    """(H, W) as ``read_image`` gives it, from the header alone."""
     return read_header(path).size
 
 
@@ -300,7 +300,7 @@ def _bits(image: Image.Image, file: BinaryIO) -> int:
 
 
 def _orientation(image: Image.Image, file: BinaryIO) -> int:
-    """1 to 8, as :func:`PIL.ImageOps.exif_transpose` will find it."""
+    """1 to 8, as ``PIL.ImageOps.exif_transpose`` will find it."""
     if image.format == "PNG" and not _metadata_follows(file.fileno()):
         exif = Image.Image.getexif(image)  # PNG's own would decode the whole picture to look behind it
     else:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from lightning_app.data.facts import DatasetFacts
 from lightning_app.data.images import SUFFIXES, left_out, regular_file
-from lightning_app.errors import InputError
+from lightning_app.util.errors import InputError
 
 
 class Listing(dict[str, Path]):

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn  # type: ignore[attr-defined]
 from torch.utils.data import DataLoader, DistributedSampler
 
-from lightning_app.errors import InputError
+from lightning_app.util.errors import InputError
 
 
 class TrainSampler(DistributedSampler[tuple[int, int]]):
@@ -96,7 +96,7 @@ class PredictLoader(Loader):
 
 
 class TrainLoader(Loader):
-    """A loader that resumes in mid-epoch (see :class:`TrainSampler`).
+    """A loader that resumes in mid-epoch (see ``TrainSampler``).
 
     Its state holds no position but what the position's meaning hangs on.
     """

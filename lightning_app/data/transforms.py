@@ -91,7 +91,7 @@ class PhotometricJitter(v2.Transform):  # type: ignore[misc]
 
     Each of the four is affine in RGB, so together they are one 3x4 matrix: x' = c b H S x + (1 - c) b m, with
     brightness b, contrast c about the image's mean luma m, saturation S = s I + (1 - s) 1 luma^T, and H a turn of the
-    chroma plane of YIQ that keeps luma. :class:`torchvision.transforms.v2.ColorJitter` goes over the pixels four times,
+    chroma plane of YIQ that keeps luma. ``torchvision.transforms.v2.ColorJitter`` goes over the pixels four times,
     clips in between, and turns hue in HSV.
 
     Shape: (3, H, W) uint8 -> the same.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_app.blocks._layers import Conv1x1, ConvBNReLU, resize
-from lightning_app.described import Described
+from lightning_app.util.described import Described
 
 
 class Auxiliary(NamedTuple):
@@ -32,7 +32,7 @@ class ContextHead(Described, nn.Module, ABC):
     """Backbone levels -> logits.
 
     ``head(features)`` gives the prediction; ``head.outputs(features)`` adds the side outputs that training needs.
-    A subclass implements :meth:`context`, and :meth:`outputs` where it has side outputs. It names its own arguments and
+    A subclass implements ``context``, and ``outputs`` where it has side outputs. It names its own arguments and
     passes ``**options`` (dropout, align_corners, low_level_channels) on to here, where a misspelt one raises.
 
     Shape: features = levels (B, in_channels[i], h_i, w_i), finest first -> logits (B, num_classes, h, w) of the level

@@ -19,7 +19,7 @@ class DGMN(BlockHead):
     Args:
         groups: groups of channels that share a filter.
         dilations: one neighbourhood of 3x3 positions each.
-        deform: how neighbours are sampled and weighed, see :class:`DynamicMessagePassing`.
+        deform: how neighbours are sampled and weighed, see ``DynamicMessagePassing``.
     """
 
     def __init__(

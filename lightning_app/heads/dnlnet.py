@@ -15,7 +15,7 @@ class DNL(BlockHead):
     Shape: levels (B, in_channels[i], h_i, w_i) -> (B, num_classes, h, w) of the level read.
 
     Args:
-        mode: how two positions are compared, see :class:`NonLocalBlock`.
+        mode: how two positions are compared, see ``NonLocalBlock``.
         reduction: the block's inner width is channels // reduction.
         use_scale: divide the embedded Gaussian's logits by sqrt(inner width).
         temperature: of the embedded Gaussian.

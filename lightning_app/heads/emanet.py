@@ -18,7 +18,7 @@ class EMANet(BlockHead):
     Shape: levels (B, in_channels[i], h_i, w_i) -> (B, num_classes, h, w) of ``level``.
 
     Args:
-        bases, stages, momentum, unit_update, eps: as in :class:`~lightning_app.blocks.emanet.EMAU`.
+        bases, stages, momentum, unit_update, eps: as in ``EMAU``.
 
     Reference: github.com/XiaLiPKU/EMANet (the behaviour, not the code); OpenMMLab's EMAHead.
     """

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from lightning_app.blocks._layers import ConvBNReLU
-from lightning_app.errors import InputError
 from lightning_app.heads.base import ContextHead, concat_levels
 from lightning_app.registry import HEADS
+from lightning_app.util.errors import InputError
 
 
 @HEADS.register("fcn", paper="arXiv:1411.4038", year=2015)

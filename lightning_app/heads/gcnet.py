@@ -17,7 +17,7 @@ class GCNet(BlockHead):
     Shape: levels (B, in_channels[i], h_i, w_i) -> (B, num_classes, h, w) of ``level``.
 
     Args:
-        ratio, pooling, fusion: as in :class:`~lightning_app.blocks.gcnet.GlobalContext`.
+        ratio, pooling, fusion: as in ``GlobalContext``.
 
     Reference: github.com/xvjiarui/GCNet; OpenMMLab's GCHead.
     """

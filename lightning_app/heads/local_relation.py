@@ -19,7 +19,7 @@ class LocalRelation(BlockHead):
     Args:
         kernel: side of the window.
         group_channels: how many channels share their weights.
-        similarity: how two positions are compared, see :class:`LocalRelationLayer`.
+        similarity: how two positions are compared, see ``LocalRelationLayer``.
         dilation: step between two taps of the window.
     """
 

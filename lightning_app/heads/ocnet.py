@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from lightning_app.blocks._layers import ConvBNReLU
 from lightning_app.blocks.ocnet import ASPOC, LEAKY, BaseOC, PyramidOC
-from lightning_app.errors import InputError
 from lightning_app.heads.base import ContextHead
 from lightning_app.registry import HEADS
+from lightning_app.util.errors import InputError
 
 
 @HEADS.register("ocnet", paper="arXiv:1809.00916", year=2018)
@@ -19,8 +19,8 @@ class OCNet(ContextHead):
     Shape: levels (B, in_channels[i], h_i, w_i) -> (B, num_classes, h, w) of the level read.
 
     Args:
-        variant: "base", "pyramid" or "asp", see :class:`BaseOC`, :class:`PyramidOC` and :class:`ASPOC`.
-        openseg: the authors' later code, see :class:`BaseOC`; it has no pyramid.
+        variant: "base", "pyramid" or "asp", see ``BaseOC``, ``PyramidOC`` and ``ASPOC``.
+        openseg: the authors' later code, see ``BaseOC``; it has no pyramid.
         level: index of the backbone level it reads.
 
     Raises:

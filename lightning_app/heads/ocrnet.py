@@ -7,10 +7,10 @@ from torch import Tensor
 
 from lightning_app.blocks._layers import ConvBNReLU, resize
 from lightning_app.blocks.ocrnet import ObjectContext
-from lightning_app.errors import InputError
 from lightning_app.heads.base import Auxiliary, ContextHead, Outputs, concat_levels
 from lightning_app.heads.fcn import FCN
 from lightning_app.registry import HEADS
+from lightning_app.util.errors import InputError
 
 
 @HEADS.register("ocrnet", paper="arXiv:1909.11065", year=2020)

@@ -18,7 +18,7 @@ class Polarized(BlockHead):
 
     Args:
         mode: "parallel" or "sequential" gates.
-        form: the released code's formula or the paper's, see :class:`PolarizedSelfAttention`.
+        form: the released code's formula or the paper's, see ``PolarizedSelfAttention``.
     """
 
     def __init__(

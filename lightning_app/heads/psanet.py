@@ -21,7 +21,7 @@ class PSANet(ContextHead):
     Args:
         level: index of the backbone level it reads.
         mode, mask_size, compact, shrink_factor, softmax, normalization_factor, padding: see
-            :class:`PointwiseSpatialAttention`.
+            ``PointwiseSpatialAttention``.
 
     Reference: github.com/hszhao/semseg; OpenMMLab's PSAHead adds ``padding=1``.
     """

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_app.blocks._layers import Conv1x1, ConvBNReLU, resize
-from lightning_app.errors import InputError
 from lightning_app.heads.base import ContextHead
 from lightning_app.registry import HEADS
+from lightning_app.util.errors import InputError
 
 
 class FPN(nn.Module):

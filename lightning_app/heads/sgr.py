@@ -23,7 +23,7 @@ class SGR(BlockHead):
         layers: how many layers are stacked.
         adjacency: prior graph (nodes, nodes); no edges if not given.
         embeddings: word vectors of the nodes (nodes, any width); one-hot if not given.
-        mapping: "bilinear", or "additive" as in the paper, which is degenerate: see :class:`SymbolicReasoning`.
+        mapping: "bilinear", or "additive" as in the paper, which is degenerate: see ``SymbolicReasoning``.
     """
 
     def __init__(

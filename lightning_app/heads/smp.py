@@ -8,9 +8,9 @@ from typing import Any, Literal, get_args
 from torch import Tensor
 
 from lightning_app.blocks._layers import resize
-from lightning_app.errors import InputError
 from lightning_app.heads.base import ContextHead
 from lightning_app.registry import HEADS
+from lightning_app.util.errors import InputError
 
 Decoder = Literal["Unet", "UnetPlusPlus", "MAnet", "Linknet", "FPN", "PAN", "UPerNet", "Segformer", "DPT"]
 

@@ -13,7 +13,7 @@ TRITON = find_spec("triton") is not None  # torch brings it on Linux with CUDA
 def criss_cross(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """y_i = sum_j softmax_j(q_i.k_j) v_j, j in the row or the column of i, channels last.
 
-    By a kernel that holds no map of its weights on CUDA with triton and d <= 128, else by :func:`products_of_lines`.
+    By a kernel that holds no map of its weights on CUDA with triton and d <= 128, else by ``products_of_lines``.
 
     Shape: q, k (B, H, W, d), v (B, H, W, e) -> (B, H, W, e).
     """

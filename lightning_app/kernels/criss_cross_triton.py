@@ -183,7 +183,7 @@ def _grad_of_scores(
 
 
 def criss_cross(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """What :func:`lightning_app.blocks.ccnet.criss_cross` gives, and its first derivatives.
+    """What ``lightning_app.blocks.ccnet.criss_cross`` gives, and its first derivatives.
 
     Shape: q, k (B, H, W, d), v (B, H, W, e), all fp32, fp16 or bf16 -> (B, H, W, e).
     """

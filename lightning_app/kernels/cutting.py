@@ -30,7 +30,7 @@ def to_cells(x: Tensor, cell: tuple[int, int], *, across: bool = False) -> Tenso
 
 
 def from_cells(x: Tensor, size: tuple[int, int], cell: tuple[int, int], *, across: bool = False) -> Tensor:
-    """Undo :func:`to_cells`: back to (B, C, *size), channels last."""
+    """Undo ``to_cells``: back to (B, C, *size), channels last."""
     (h, w), (height, width) = cell, size
     rows, columns = height // h, width // w
     x = x.permute(0, 2, 3, 1)

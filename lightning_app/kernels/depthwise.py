@@ -31,7 +31,7 @@ STRIP = 3  # columns of a kernel up to which oneDNN's weight gradient is fast
 
 
 class DepthwiseConvolutions(TorchFunctionMode):
-    """Inside a ``with``, ``torch.conv2d`` is :func:`conv2d`, whichever module calls it."""
+    """Inside a ``with``, ``torch.conv2d`` is ``conv2d``, whichever module calls it."""
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         return (conv2d if func is torch.conv2d else func)(*args, **(kwargs or {}))

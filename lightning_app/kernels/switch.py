@@ -1,4 +1,4 @@
-"""Whether the fast forms run: ``CONTEXTZOO_FAST=0`` in the environment, or :class:`fast` in Python, turns all off."""
+"""Whether the fast forms run: ``CONTEXTZOO_FAST=0`` in the environment, or ``fast`` in Python, turns all off."""
 
 import os
 

@@ -32,10 +32,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_app import kernels
-from lightning_app.errors import InputError
 from lightning_app.kernels.products import FLOPS
 from lightning_app.registry import BLOCKS, HEADS, Entry
 from lightning_app.tools.parser import Parser
+from lightning_app.util.errors import InputError
 
 REFERENCES = Path(__file__).parents[2] / "benchmarks" / "reference"
 STRIDES = {8: (4, 8, 8, 8), 16: (4, 8, 16, 16), 32: (4, 8, 16, 32)}  # of a backbone's levels, by output stride

@@ -10,15 +10,16 @@ from typing import Any, NoReturn
 from torch import Tensor
 
 import zoo
-from lightning_app import tensor_files
-from lightning_app.convert import mmseg_config, openmmlab
-from lightning_app.convert.openmmlab_heads import joined
 from lightning_app.data.facts import palette_from_hex, voc_palette
-from lightning_app.description import new_segmentor
-from lightning_app.errors import InputError
-from lightning_app.files import check_file, replacing
-from lightning_app.pretrained import HEADER, describe, load
-from lightning_app.unpickle import state_dict, unpickle
+from lightning_app.reading import tensor_files
+from lightning_app.reading.unpickle import state_dict, unpickle
+from lightning_app.util.errors import InputError
+from lightning_app.util.files import check_file, replacing
+from lightning_app.weights.description import new_segmentor
+from lightning_app.weights.load import HEADER, describe, load
+from lightning_app.weights.openmmlab import convert as openmmlab
+from lightning_app.weights.openmmlab import mmseg_config
+from lightning_app.weights.openmmlab.heads import joined
 from zoo import ZooEntry, ZooError, index
 from zoo.openmmlab import evaluation_size, upstream_config
 

@@ -12,13 +12,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from lightning_app import configs
+from lightning_app.app import configs
+from lightning_app.app.parser_errors import closest, explain
 from lightning_app.data import FileDataModule, SegmentationDataModule
-from lightning_app.data.check import Finding, check, counts
 from lightning_app.data.images import BadFile, Header
-from lightning_app.errors import InputError
-from lightning_app.explain import closest, explain
-from lightning_app.losses import balanced_weights, log_frequency_weights
+from lightning_app.data.semantic.check import Finding, check, counts
+from lightning_app.tasks.semantic.losses import balanced_weights, log_frequency_weights
+from lightning_app.util.errors import InputError
 
 USAGE = """usage: contextzoo data check|stats --data CLASS [--data.ARGUMENT VALUE ...] [-c NAME or FILE]
 

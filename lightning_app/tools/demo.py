@@ -10,13 +10,13 @@ import yaml
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from lightning_app import configs
-from lightning_app.data.context_probe import ContextProbe
-from lightning_app.errors import InputError
-from lightning_app.pretrained import load
-from lightning_app.runs import RUNS
-from lightning_app.tables import print_table
-from lightning_app.training import train
+from lightning_app.app import configs
+from lightning_app.app.training import train
+from lightning_app.data.semantic.context_probe import ContextProbe
+from lightning_app.runs.folders import RUNS
+from lightning_app.util.errors import InputError
+from lightning_app.util.tables import print_table
+from lightning_app.weights.load import load
 
 HEADS = ("FCN", "NonLocal")
 RECIPE = "recipes/context_probe"

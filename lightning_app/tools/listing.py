@@ -3,9 +3,9 @@
 import torch
 from torch import nn
 
-from lightning_app.errors import InputError
 from lightning_app.registry import BLOCKS, HEADS
-from lightning_app.tables import print_table
+from lightning_app.util.errors import InputError
+from lightning_app.util.tables import print_table
 
 RESNET50 = [256, 512, 1024, 2048]
 COLUMNS = ("slug", "class", "paper", "year", "parameters", "what it does")

@@ -3,7 +3,7 @@
 import argparse
 from typing import NoReturn
 
-from lightning_app.errors import InputError
+from lightning_app.util.errors import InputError
 
 
 class Parser(argparse.ArgumentParser):

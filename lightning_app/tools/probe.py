@@ -24,17 +24,17 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import OneCycleLR
 
+from lightning_app.backbones.patchify import Patchify
 from lightning_app.blocks._layers import resize
 from lightning_app.data.base import SegmentationDataset
-from lightning_app.data.context_probe import CELL, ContextProbe, Layout, Mode, ProbeDataset
-from lightning_app.errors import InputError
+from lightning_app.data.semantic.context_probe import CELL, ContextProbe, Layout, Mode, ProbeDataset
 from lightning_app.heads.base import ContextHead
-from lightning_app.losses import CrossEntropy, Presence
-from lightning_app.patchify import Patchify
 from lightning_app.registry import HEADS
-from lightning_app.segmentor import Segmentor
-from lightning_app.tables import print_table
+from lightning_app.tasks.semantic.losses import CrossEntropy, Presence
+from lightning_app.tasks.semantic.network import Segmentor
 from lightning_app.tools.parser import Parser
+from lightning_app.util.errors import InputError
+from lightning_app.util.tables import print_table
 
 MODES: tuple[Mode, ...] = get_args(Mode)
 LAYOUT = Layout()

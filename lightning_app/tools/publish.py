@@ -19,11 +19,16 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 import lightning_app
-from lightning_app import data, tensor_files
-from lightning_app.data.context_probe import CELL
-from lightning_app.description import Description
-from lightning_app.errors import InputError
-from lightning_app.pretrained import (
+from lightning_app import data
+from lightning_app.data.semantic.context_probe import CELL
+from lightning_app.reading import tensor_files
+from lightning_app.registry import HEADS, Entry
+from lightning_app.runs.folders import weights_of
+from lightning_app.tasks.semantic.network import Segmentor
+from lightning_app.tools.parser import Parser
+from lightning_app.util.errors import InputError
+from lightning_app.weights.description import Description
+from lightning_app.weights.load import (
     HEADER,
     PLACES,
     SHIPS,
@@ -35,10 +40,6 @@ from lightning_app.pretrained import (
     read_checkpoint,
     read_config,
 )
-from lightning_app.registry import HEADS, Entry
-from lightning_app.runs import weights_of
-from lightning_app.segmentor import Segmentor
-from lightning_app.tools.parser import Parser
 from zoo import ZooError, index, writing
 
 OPTIMIZERS: Final = {"sgd": "SGD", "adamw": "AdamW"}
@@ -353,7 +354,7 @@ contextzoo segment photo.jpg --weights {options.id}
 ```
 
 ```python
-from lightning_app.pretrained import load
+from lightning_app.weights.load import load
 
 model = load("{options.id}")  # or the path of the .safetensors file
 logits = model(images)  # RGB in 0..1, (B, 3, H, W) -> (B, {len(description["classes"])}, H, W)

@@ -16,15 +16,15 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from lightning_app.app.parser_errors import closest
 from lightning_app.data.images import LIMIT_VARIABLE, MAX_PIXELS, SUFFIXES, BadFile, left_out, regular_file
-from lightning_app.errors import InputError
-from lightning_app.explain import closest
-from lightning_app.files import replacing
-from lightning_app.inference import Protocol, Size
-from lightning_app.overlay import blend, percent
-from lightning_app.pretrained import load
-from lightning_app.segmenter import CLOSER, PRECISIONS, Advance, Options, Segmenter
+from lightning_app.tasks.semantic.draw import blend, percent
+from lightning_app.tasks.semantic.inference import Protocol, Size
+from lightning_app.tasks.semantic.segmenter import CLOSER, PRECISIONS, Advance, Options, Segmenter
 from lightning_app.tools.parser import Parser
+from lightning_app.util.errors import InputError
+from lightning_app.util.files import replacing
+from lightning_app.weights.load import load
 
 VIDEOS: Final = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm"})
 

@@ -30,11 +30,11 @@ from typing import IO, Any, NoReturn
 
 import yaml
 
-from lightning_app import configs
-from lightning_app.errors import InputError
-from lightning_app.files import replacing
+from lightning_app.app import configs
 from lightning_app.tools import sweep_report
 from lightning_app.tools.parser import Parser
+from lightning_app.util.errors import InputError
+from lightning_app.util.files import replacing
 
 RUNS = Path("runs")  # where fit --run puts a run
 PATIENCE = 10  # seconds for trainings to end when they are told to

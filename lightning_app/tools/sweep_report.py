@@ -9,10 +9,10 @@ from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any
 
-from lightning_app import configs
-from lightning_app.errors import InputError
-from lightning_app.files import replacing
-from lightning_app.tables import print_table
+from lightning_app.app import configs
+from lightning_app.util.errors import InputError
+from lightning_app.util.files import replacing
+from lightning_app.util.tables import print_table
 
 RESULT = "result.json"
 PLAIN = "fcn"  # the head without context, which the others are held against
@@ -85,7 +85,7 @@ COLUMNS = ("mIoU", "best (seed)", "to FCN", "mAcc", "parameters", "of the head",
 
 
 def cells(row: Mapping[str, Any]) -> list[str]:
-    """A row of :func:`summarise` as people read it: per cent, millions, MB."""
+    """A row of ``summarise`` as people read it: per cent, millions, MB."""
     deviation = "" if row["deviation"] is None else f" ± {100 * row['deviation']:.1f}"
     return [
         row["head"],

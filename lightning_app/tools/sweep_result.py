@@ -14,10 +14,10 @@ from typing import Any
 import torch
 
 from lightning_app.callbacks.table import scores_as_dict
-from lightning_app.errors import InputError
-from lightning_app.metrics import Scores
-from lightning_app.pretrained import load
+from lightning_app.tasks.semantic.metrics import Scores
 from lightning_app.tools.bench import device_name, gflop
+from lightning_app.util.errors import InputError
+from lightning_app.weights.load import load
 
 BEST = Path("checkpoints", "best.ckpt")
 

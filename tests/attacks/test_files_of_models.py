@@ -21,12 +21,12 @@ from PIL import Image
 from safetensors.torch import save_file
 from weights import describe_tiny, write_tiny
 
-from lightning_app import configs
-from lightning_app.description import read
-from lightning_app.errors import InputError
-from lightning_app.pretrained import HEADER, load, read_checkpoint
-from lightning_app.saved import configuration
-from lightning_app.task import SegmentationTask
+from lightning_app.app import configs
+from lightning_app.app.saved import configuration
+from lightning_app.tasks.semantic.task import SegmentationTask
+from lightning_app.util.errors import InputError
+from lightning_app.weights.description import read
+from lightning_app.weights.load import HEADER, load, read_checkpoint
 
 SHIPPED = Path(__file__).parents[2] / "checkpoints"
 
@@ -97,7 +97,7 @@ def with_room(tree: Any) -> Any:
     """The tree with values under those arguments that take anything."""
     tree = copy.deepcopy(tree)
     tree["backbone"] = {
-        "class_path": "lightning_app.backbone.TimmBackbone",
+        "class_path": "lightning_app.backbones.timm.TimmBackbone",
         "init_args": {
             "name": "test_resnet",
             "changes": {"multi_grid": [1]},
@@ -305,7 +305,7 @@ for channels in (-8, 0, 10**7, 2**20, 2**70, 1.5, "8", True, None):
     MALFORMED[f"channels {channels}"] = header(model=model)
 for argument in ("depth", "levels", "patch", "channels"):
     model = describe_tiny()["model"] | {
-        "backbone": {"class_path": "lightning_app.patchify.Patchify", "init_args": {argument: 10**6}}
+        "backbone": {"class_path": "lightning_app.backbones.patchify.Patchify", "init_args": {argument: 10**6}}
     }
     MALFORMED[f"{argument} of a backbone"] = header(model=model)
 

@@ -14,8 +14,8 @@ from attacks.tally import Tally
 from test_zoo_index import OWN
 from weights import fit_camvid
 
-from lightning_app.cli import main
-from lightning_app.pretrained import load
+from lightning_app.app.cli import main
+from lightning_app.weights.load import load
 from zoo import index, writing
 
 ROOT = Path(__file__).parents[2]

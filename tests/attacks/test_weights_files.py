@@ -21,9 +21,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from weights import ENTRY, describe_tiny, openmmlab_file, write_tiny
 
-from lightning_app import tensor_files
-from lightning_app.errors import InputError
-from lightning_app.pretrained import HEADER, load
+from lightning_app.reading import tensor_files
+from lightning_app.util.errors import InputError
+from lightning_app.weights.load import HEADER, load
 
 MEMORY = 400 * 2**20  # bytes that reading a file of megabytes may add to the process's peak
 

@@ -1,0 +1,72 @@
+"""Modules of before the rooms: an import of ``lightning_app.backbone`` still finds what it names.
+
+Checkpoints, headers of weights and configurations hold such names, and so do programs.
+"""
+
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any, Final
+
+_PACKAGE: Final = "lightning_app"
+MOVED: Final = {  # module -> where it is now
+    f"{_PACKAGE}.{old}": f"{_PACKAGE}.{new}"
+    for old, new in {
+        "backbone": "backbones.timm",
+        "cli": "app.cli",
+        "convert": "weights.openmmlab",
+        "convert.openmmlab": "weights.openmmlab.convert",
+        "convert.unpickle": "reading.unpickle",
+        "data.ade20k": "data.semantic.ade20k",
+        "data.camvid": "data.semantic.camvid",
+        "data.cityscapes": "data.semantic.cityscapes",
+        "data.coco_stuff": "data.semantic.coco_stuff",
+        "data.context_probe": "data.semantic.context_probe",
+        "data.files": "data.semantic.pairs",
+        "data.folder": "data.semantic.folder",
+        "data.pascal_context": "data.semantic.pascal_context",
+        "data.pascal_voc": "data.semantic.pascal_voc",
+        "errors": "util.errors",
+        "inference": "tasks.semantic.inference",
+        "losses": "tasks.semantic.losses",
+        "metrics": "tasks.semantic.metrics",
+        "overlay": "tasks.semantic.draw",
+        "patchify": "backbones.patchify",
+        "pretrained": "weights.load",
+        "segmentor": "tasks.semantic.network",
+        "task": "tasks.semantic.task",
+        "timm_changes": "backbones.changes",
+        "timm_context": "backbones.context",
+        "training": "app.training",
+    }.items()
+}
+
+
+def old_names(module: str) -> list[str]:
+    """The names that a module had before."""
+    return [old for old, new in MOVED.items() if new == module]
+
+
+class _Finder(MetaPathFinder, Loader):
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        return ModuleSpec(name, self, is_package=name == f"{_PACKAGE}.convert") if name in MOVED else None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        now = import_module(MOVED[spec.name])
+        warnings.warn(f"{spec.name} is now {now.__name__}", DeprecationWarning, stacklevel=2)
+
+        class Moved(ModuleType):
+            def __getattr__(self, name: str) -> Any:
+                return getattr(now, name)
+
+        return Moved(spec.name, now.__doc__)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Nothing is left to run."""
+
+
+sys.meta_path.append(_Finder())

@@ -1,0 +1,141 @@
+"""What a command takes from the configuration in a checkpoint: a model and data, and to resume a trainer's settings."""
+
+import importlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.loggers import Logger
+
+from lightning_app.app.trust import harmless
+from lightning_app.data import SegmentationDataModule
+from lightning_app.reading import specs
+from lightning_app.tasks.semantic.task import SegmentationTask
+from lightning_app.util.errors import InputError
+from lightning_app.weights.description import GIVEN, PARTS
+
+NEVER: Final = ("plugins", "model_registry")  # code, and an address
+FOLDERS: Final = ("dirpath", "save_dir", "folder")
+
+
+def configuration(
+    content: Mapping[str, Any], path: Path, *, resume: bool, trust: bool
+) -> tuple[dict[str, Any], list[str]]:
+    """The configuration to go on from, and the names of what was left in the file.
+
+    Args:
+        content: the checkpoint's own configuration.
+        resume: with the trainer's settings, callbacks and loggers too, of which the ones that are known are taken.
+        trust: import the classes that it names first.
+
+    Raises:
+        InputError: it names a class that is not known, or values that nothing can have.
+    """
+    specs.check_plain(content, f"{path}: its configuration", classes=True)
+    if trust:
+        _import(content)
+    model, data = content.get("model"), content.get("data")
+    if not isinstance(model, Mapping):
+        raise InputError(f"{path} does not say how to rebuild its model: contextzoo fit did not write it")
+    for part, base in PARTS.items():
+        if model.get(part) is not None:
+            given = () if part == "backbone" else GIVEN
+            _check(model[part], specs.known_classes(base), f"{path}: its model.{part}", given)
+    settings = {key: value for key, value in model.items() if key not in PARTS}
+    specs.fit(settings, specs.parameters(SegmentationTask), f"{path}: its model")
+    config: dict[str, Any] = {"model": dict(model)}
+    if data is not None:
+        config["data"] = data
+        _check(data, specs.known_classes(SegmentationDataModule), f"{path}: its data")
+    if not resume:
+        if isinstance(spec := model.get("backbone"), Mapping):
+            arguments = spec.get("init_args") or {}
+            none = {name: False for name in specs.STARTING if name in arguments}  # all weights are in the checkpoint
+            config["model"]["backbone"] = {**spec, "init_args": {**arguments, **none}}
+        return config, []
+    seed = content.get("seed_everything")
+    config["seed_everything"] = seed if type(seed) in (int, bool) else True
+    trainer = content.get("trainer")
+    config["trainer"], left = _trainer(trainer if isinstance(trainer, Mapping) else {}, trust=trust)
+    return config, left
+
+
+def check_states(states: Any, path: Path) -> None:
+    """Raise an InputError where what callbacks remember names an address: some delete the files that they remember."""
+    if isinstance(states, str) and "://" in states:
+        raise InputError(f"{path}: its callbacks remember an address, {specs.shown(states)}")
+    if isinstance(states, Mapping | list | tuple | set):
+        for each in [*states, *states.values()] if isinstance(states, Mapping) else states:
+            check_states(each, path)
+
+
+def _trainer(content: Mapping[str, Any], *, trust: bool) -> tuple[dict[str, Any], list[str]]:
+    kinds = specs.parameters(Trainer)
+    before = content.get("default_root_dir")
+    taken: dict[str, Any] = {}
+    left = []
+    for name, value in content.items():
+        if name in ("callbacks", "logger") and isinstance(value, list | Mapping):
+            base = Callback if name == "callbacks" else Logger
+            found = []
+            for each in value if isinstance(value, list) else [value]:
+                try:
+                    if not trust or not isinstance(each, Mapping):
+                        each = _own(each, harmless(base), before)
+                    found.append(each)
+                except InputError as error:
+                    left.append(f"trainer.{error}")
+            taken[name] = found
+        elif value is None or (name not in NEVER and name in kinds and _fits(name, value, kinds)):
+            taken[name] = value
+        else:
+            left.append(f"trainer.{specs.shown(name)}")
+    return taken, left
+
+
+def _own(spec: Any, known: Mapping[str, type], before: Any) -> dict[str, Any]:
+    """A callback or logger that writes into the run's folder alone; the error's text is its name."""
+    try:
+        cls = specs.class_of(spec, known, "it")
+        values = dict(spec.get("init_args") or {})
+        specs.arguments(spec, cls, "it")
+    except (InputError, TypeError, ValueError) as error:
+        name = spec.get("class_path") if isinstance(spec, Mapping) else spec
+        raise InputError(specs.shown(name).rpartition(".")[2]) from error
+    for name, value in values.items():
+        if name in FOLDERS:
+            values[name] = value if value in (None, ".", before, f"{before}/checkpoints") else before
+        elif isinstance(value, str) and (".." in value or re.match(r"[/\\~]|[A-Za-z]:", value)):
+            raise InputError(f"{cls.__name__}.{name}")
+    return {"class_path": spec["class_path"], "init_args": values}
+
+
+def _fits(name: str, value: Any, kinds: Mapping[str, Any]) -> bool:
+    try:
+        specs.check_plain(value, name)
+        specs.fit({name: value}, kinds, name)
+    except InputError:
+        return False
+    return True
+
+
+def _check(spec: Any, known: Mapping[str, type], what: str, given: tuple[str, ...] = ()) -> None:
+    specs.arguments(spec, specs.class_of(spec, known, what), what, given=given)
+
+
+def _import(tree: Any) -> None:
+    """Import the module of every class that is named."""
+    if isinstance(tree, Mapping):
+        module = str(tree.get("class_path", "")).rpartition(".")[0]
+        if module:
+            try:
+                importlib.import_module(module)
+            except ImportError as error:
+                raise InputError(f"{specs.shown(tree['class_path'])} cannot be imported: {error}") from error
+        for each in tree.values():
+            _import(each)
+    elif isinstance(tree, list):
+        for each in tree:
+            _import(each)

@@ -1,0 +1,140 @@
+"""What published networks do otherwise than timm's networks of the same name."""
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from functools import reduce
+from typing import Any, Literal, TypedDict
+
+import torch
+from timm.models.hrnet import HighResolutionModule, HighResolutionNet
+from timm.models.resnet import BasicBlock, Bottleneck
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lightning_app.util.errors import InputError
+
+
+class Changes(TypedDict, total=False):
+    """Differences from timm's network; each leaves the names of its weights alone.
+
+    Attributes:
+        stem_type: ResNet: "deep" is three 3x3 convolutions in place of one 7x7 (ResNetV1c).
+        stem_width: ResNet: channels of a deep stem's first two convolutions.
+        dilations: ResNet: dilation of each stage, whatever the strides; the first block of a stage takes half.
+        multi_grid: ResNet: dilation of each block of the last stage.
+        conv2_dilation: ResNet-18 and -34: dilation of each block's second convolution.
+        upsample: HRNet: how a coarse branch is enlarged for a finer one.
+    """
+
+    stem_type: str
+    stem_width: int
+    dilations: list[int]
+    multi_grid: list[int]
+    conv2_dilation: int
+    upsample: Literal["nearest", "bilinear"]
+
+
+BUILT_IN = ("stem_type", "stem_width")  # arguments of timm's ResNet; the others are made afterwards
+
+
+def check_changes(changes: Mapping[str, Any]) -> None:
+    """Raises InputError: a change that is not known."""
+    for name in changes.keys() - Changes.__annotations__.keys():
+        close = get_close_matches(name, Changes.__annotations__, n=1)
+        hint = f' Did you mean "{close[0]}"?' if close else ""
+        raise InputError(f'Unknown change "{name}".{hint} Known: {", ".join(Changes.__annotations__)}')
+
+
+def apply_changes(model: nn.Module, name: str, changes: Mapping[str, Any]) -> None:
+    """Make those changes of ``model`` that timm cannot build.
+
+    Raises:
+        InputError: the network has nothing that could be so changed, or as many of them as there are values.
+    """
+    if isinstance(model, HighResolutionNet):
+        _exchange_at_any_size(model, changes.get("upsample", "nearest"))
+    elif "upsample" in changes:
+        raise InputError(f"{name} has no branches to upsample: that change is HRNet's")
+    if changes.keys() - {"upsample", *BUILT_IN}:
+        _dilate(model, name, changes)
+
+
+def residual_blocks(stage: nn.Module) -> list[BasicBlock | Bottleneck]:
+    """The residual blocks of a stage of ResNet or HRNet, in order; none where it is built otherwise."""
+    return [block for block in stage.modules() if isinstance(block, BasicBlock | Bottleneck)]
+
+
+class ExchangeUnit(nn.Module):
+    """HRNet's branches, then each of them the sum of all: y_i = ReLU(sum_j f_ij(x_j)), at any image size.
+
+    Where j is coarser, f_ij enlarges by 2^(j - i) and then, as the published weights are used, once more to the size of
+    x_i; timm stops at the first and so needs sizes that 32 divides.
+
+    Shape: branches (B, C_i, h_i, w_i) -> the same.
+    """
+
+    def __init__(self, module: HighResolutionModule, upsample: str) -> None:
+        super().__init__()
+        self.branches, self.fuse_layers = module.branches, module.fuse_layers
+        self.upsample = upsample
+        for fuse in self.fuse_layers.modules():
+            if isinstance(fuse, nn.Upsample):
+                fuse.mode = upsample
+
+    def forward(self, branches: Sequence[Tensor]) -> list[Tensor]:
+        branches = [branch(x) for branch, x in zip(self.branches, branches, strict=True)]
+        fused = []
+        for functions, like in zip(self.fuse_layers, branches, strict=True):
+            terms = [self._resize(f(x), like.shape[-2:]) for f, x in zip(functions, branches, strict=True)]
+            fused.append(F.relu(reduce(torch.add, terms)))
+        return fused
+
+    def _resize(self, x: Tensor, size: tuple[int, ...]) -> Tensor:
+        return x if x.shape[-2:] == size else F.interpolate(x, size, mode=self.upsample)
+
+
+def _exchange_at_any_size(model: nn.Module, upsample: str) -> None:
+    if upsample not in ("nearest", "bilinear"):
+        raise InputError(f'upsample is "{upsample}": it must be nearest or bilinear')
+    for parent in list(model.modules()):
+        for name, module in parent.named_children():
+            if isinstance(module, HighResolutionModule):
+                setattr(parent, name, ExchangeUnit(module, upsample))
+
+
+def _dilate(model: nn.Module, name: str, changes: Mapping[str, Any]) -> None:
+    stages = [residual_blocks(stage) for key, stage in model.named_children() if key.startswith("layer")]
+    if len(stages) != 4 or isinstance(model, HighResolutionNet):
+        made = ", ".join(sorted(changes.keys() - {"upsample", *BUILT_IN}))
+        raise InputError(f"{name} is no ResNet, so {made} cannot be changed")
+    dilations = changes.get("dilations")
+    grid = changes.get("multi_grid")
+    for key, values, count, of in (
+        ("dilations", dilations, 4, "stages"),
+        ("multi_grid", grid, len(stages[-1]), "blocks in the last stage"),
+    ):
+        if values is not None and len(values) != count:
+            raise InputError(f"{key} {list(values)} has {len(values)} values, but {name} has {count} {of}")
+    for i, blocks in enumerate(stages):
+        if dilations is not None:
+            for j, block in enumerate(blocks):
+                _set_dilation(block, dilations[i] if j else max(dilations[i] // 2, 1))
+        if grid is not None and i == 3:
+            for block, dilation in zip(blocks, grid, strict=True):
+                _set_dilation(block, dilation)
+        if "conv2_dilation" in changes:
+            for block in blocks:
+                if not isinstance(block, BasicBlock):
+                    raise InputError(f"{name} has bottlenecks, with one 3x3 convolution each: no conv2_dilation")
+                _dilate_convolution(block.conv2, changes["conv2_dilation"])
+
+
+def _set_dilation(block: BasicBlock | Bottleneck, dilation: int) -> None:
+    for convolution in (block.conv1, block.conv2):
+        if convolution.kernel_size != (1, 1):
+            _dilate_convolution(convolution, dilation)
+
+
+def _dilate_convolution(convolution: nn.Conv2d, dilation: int) -> None:
+    convolution.dilation = (dilation, dilation)
+    convolution.padding = (dilation, dilation)

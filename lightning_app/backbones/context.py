@@ -1,0 +1,116 @@
+"""Context blocks inside timm's convolutional networks."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from inspect import signature
+from typing import Any
+
+from timm.models.hrnet import HighResolutionNet
+from timm.models.resnet import BasicBlock
+from torch import Tensor, nn
+
+from lightning_app.backbones.changes import ExchangeUnit, residual_blocks
+from lightning_app.registry import BLOCKS
+from lightning_app.util.errors import InputError
+
+PLACES = ("stage", "last", "every", "inside")
+
+
+class PerBranch(nn.ModuleList):
+    """One block for each of HRNet's branches."""
+
+    def forward(self, branches: Sequence[Tensor]) -> list[Tensor]:
+        return [block(x) for block, x in zip(self, branches, strict=True)]
+
+
+def insert_context(model: nn.Module, name: str, context: Mapping[str, Mapping[str, Any]]) -> None:
+    """Put context blocks into stages; the names of the network's own weights stay.
+
+    Args:
+        context: stage -> {"block": slug, "where": place, and the block's own arguments}. Places: "stage" = behind the
+            stage, where nothing is said (in HRNet behind each branch), "last" or "every" = behind its last or every
+            residual block (in HRNet of each branch), "inside" = behind the first 3x3 convolution of every residual
+            block.
+
+    Raises:
+        InputError: unknown stage, place, block or argument, or a place that the network does not have.
+    """
+    stages = _stages(model)
+    for stage, options in context.items():
+        if stage not in stages:
+            raise InputError(f'context: {name} has no stage "{stage}".{_hint(stage, stages)} It has: {_list(stages)}')
+        options = dict(options)
+        slug, where = options.pop("block", None), options.pop("where", PLACES[0])
+        if slug is None:
+            raise InputError(f"context.{stage} needs a block, such as {{block: gcnet}} (contextzoo blocks)")
+        if where not in PLACES:
+            raise InputError(f'context.{stage}: where is "{where}".{_hint(where, PLACES)} Places: {_list(PLACES)}')
+
+        module, widths = stages[stage]
+        blocks = residual_blocks(module)
+        if where == "stage":
+            _append(module, [_new(slug, width, options) for width in widths], f"{stage} of {name}")
+            continue
+        if not blocks:
+            raise InputError(f'context.{stage}: {name} has no residual blocks of ResNet\'s kind; set where to "stage"')
+        if where == "last":
+            exchanges = [unit for unit in module.modules() if isinstance(unit, ExchangeUnit)]
+            blocks = [branch[-1] for branch in exchanges[-1].branches] if exchanges else blocks[-1:]
+        for block in blocks:
+            slot, convolution = _slot(block, inside=where == "inside")
+            addition = _new(slug, convolution.out_channels, options)
+            setattr(block, slot, nn.Sequential(getattr(block, slot), addition))
+
+
+def _stages(model: Any) -> dict[str, tuple[nn.Module, list[int]]]:
+    """Name -> module and the width of each map that it gives."""
+    if isinstance(model, HighResolutionNet):
+        stages: dict[str, tuple[nn.Module, list[int]]] = {}
+        for name in ("layer1", "stage2", "stage3", "stage4"):
+            stage = model.get_submodule(name)
+            *_, end = stage
+            ends = [branch[-1] for branch in end.branches] if isinstance(end, ExchangeUnit) else [end]
+            stages[name] = stage, [_slot(end, inside=False)[1].out_channels for end in ends]
+        return stages
+    modules = dict(model.named_modules())
+    info = zip(model.feature_info.module_name(), model.feature_info.channels(), strict=True)
+    flat = [(name if name in modules else name.replace(".", "_"), width) for name, width in info]
+    return {name: (modules[name], [width]) for name, width in flat if name in modules}
+
+
+def _slot(block: nn.Module, inside: bool) -> tuple[str, nn.Conv2d]:
+    """The place in a residual block, by the name of what stands there, and the convolution in front of it."""
+    first, second = ("1", "2") if isinstance(block, BasicBlock) else ("2", "3")
+    slot, number = ("aa", first) if inside else (f"act{second}", second)
+    convolution = block.get_submodule(f"conv{number}")
+    assert isinstance(convolution, nn.Conv2d)
+    return slot, convolution
+
+
+def _append(stage: nn.Module, blocks: list[nn.Module], what: str) -> None:
+    sequence = getattr(stage, "blocks", stage)
+    if not isinstance(sequence, nn.Sequential):
+        raise InputError(f"context: no block can stand behind {what}, which is a {type(stage).__name__}")
+    in_hrnet = any(isinstance(unit, ExchangeUnit) for unit in stage.children())
+    sequence.add_module("context", PerBranch(blocks) if in_hrnet else blocks[0])
+
+
+def _new(slug: str, channels: int, arguments: Mapping[str, Any]) -> nn.Module:
+    entry = BLOCKS[slug]
+    known = list(signature(entry.cls).parameters)[1:]
+    for key in arguments:
+        if key not in known and "options" not in known:
+            raise InputError(f'The block {slug} has no argument "{key}".{_hint(key, known)} It has: {_list(known)}')
+    try:
+        return entry.cls(channels, **arguments)
+    except TypeError as error:
+        raise InputError(f"The block {slug} cannot be built from {dict(arguments)}: {error}") from error
+
+
+def _hint(name: str, known: Iterable[str]) -> str:
+    close = get_close_matches(name, list(known), n=1)
+    return f' Did you mean "{close[0]}"?' if close else ""
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(names) or "none"

@@ -1,0 +1,203 @@
+"""The whole network: photographs in, logits at their size out."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lightning_app.backbones.base import Backbone
+from lightning_app.blocks._layers import resize
+from lightning_app.heads.base import Auxiliary, ContextHead, Outputs
+from lightning_app.tasks.semantic.inference import Protocol
+from lightning_app.tasks.semantic.segmentation import Segmentation
+from lightning_app.tasks.semantic.segmenter import Options, Picture, Segmenter
+from lightning_app.util.errors import InputError
+
+MOST = 1.5  # of a pixel: 1, and what a sharp resize may overshoot
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What pretrained weights know besides their numbers.
+
+    Args:
+        name: id in the zoo, or the file's name.
+        classes: names in label order.
+        palette: RGB of each class.
+        protocol: how images are to be looked at.
+        data: the datamodule that they were trained with: its ``class_path`` and ``init_args``.
+        miou: per cent, by that protocol; None where nobody measured it.
+        miou_source: who measured it on what.
+        split: of the data, on which it was measured; empty where that is not known.
+        parts: backbone, head and auxiliary head as a configuration has them.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...]
+    protocol: Protocol
+    data: Mapping[str, Any] = field(default_factory=dict)
+    miou: float | None = None
+    miou_source: str = ""
+    split: str = ""
+    parts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Segmentor(nn.Module):
+    """Normalise, backbone, head (and auxiliary head) -> logits at the images' size.
+
+    ``segmentor(images)`` is what gets exported; ``segmentor.outputs(images)`` adds the side outputs for the loss;
+    ``segmentor.predict("photo.jpg")`` gives the class of each pixel by the protocol of pretrained weights.
+
+    Shape: RGB images (B, 3, H, W) in 0..1, any H and W -> logits (B, num_classes, H, W).
+
+    Args:
+        auxiliary: a second head whose loss helps training.
+        auxiliary_weight: weight of that loss.
+        channels_last: keep weights and features in the channels-last memory format.
+    """
+
+    mean: Tensor
+    std: Tensor
+    info: ModelInfo | None = None  # of pretrained weights
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        head: ContextHead,
+        auxiliary: ContextHead | None = None,
+        *,
+        auxiliary_weight: float = 0.4,
+        channels_last: bool = False,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+        self.auxiliary = auxiliary
+        self.auxiliary_weight = auxiliary_weight
+        self.channels_last = channels_last
+        self.register_buffer("mean", torch.tensor(backbone.mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(backbone.std).view(-1, 1, 1), persistent=False)
+        if channels_last:
+            self.to(memory_format=torch.channels_last)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Self:
+        """After a change of dtype or device the constants are written anew: a cast float32 keeps its rounding."""
+        super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
+        for name, values in (("mean", self.backbone.mean), ("std", self.backbone.std)):
+            like = getattr(self, name)
+            setattr(self, name, torch.tensor(values, dtype=like.dtype, device=like.device).view(-1, 1, 1))
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits at the images' size.
+
+        Raises:
+            InputError: images of whole numbers, or of floats in 0..255.
+        """
+        _require_unit_range(images)
+        return self._at_image_size(self.head(self.features(images)), images, self.head.align_corners)
+
+    def predict(self, picture: Picture, **options: Any) -> Segmentation:
+        """The class of each pixel of one picture, as ``contextzoo segment`` gives it, at the picture's own size.
+
+        Args:
+            picture: a file, a Pillow image, an array (H, W, 3) of bytes, or a tensor (3, H, W) of floats in 0..1.
+            options: window, overlap, tta, precision and batch of ``Options``.
+
+        Raises:
+            InputError: a picture or an option that cannot be used, or weights that do not say what they are.
+        """
+        return self.segmenter(Options(**options))(picture)
+
+    def segmenter(self, options: Options) -> Segmenter:
+        """What segments one picture after another."""
+        known = self.known
+        return Segmenter(self, known.protocol, known.classes, known.palette, options)
+
+    @property
+    def known(self) -> ModelInfo:
+        """What the weights know besides their numbers.
+
+        Raises:
+            InputError: they are not pretrained.
+        """
+        if self.info is None:
+            raise InputError(
+                "This model was made by hand, so its classes are not known: give it a ModelInfo as model.info, "
+                "or take one from load(weights)"
+            )
+        return self.info
+
+    def outputs(self, images: Tensor) -> Outputs:
+        """Prediction and side outputs, maps at the images' size.
+
+        Raises:
+            InputError: in training, a batch norm is left with one value per channel, which has no variance.
+        """
+        try:
+            return self._outputs(images)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):  # torch's own words
+                raise
+            height, width = images.shape[-2:]
+            raise InputError(
+                f"{type(self.head).__name__} cannot train on batches of {len(images)} image of {width}x{height}: a "
+                "batch norm sees a map of one pixel, which has no variance. Give --data.batch_size 2 or more (it "
+                "counts per device), or on several GPUs --trainer.sync_batchnorm true"
+            ) from error
+
+    def _outputs(self, images: Tensor) -> Outputs:
+        features = self.features(images)
+        logits, side = self.head.outputs(features)
+        side = tuple(
+            Auxiliary(self._at_image_size(logits, images, self.head.align_corners), weight) for logits, weight in side
+        )
+        if self.auxiliary is not None:
+            extra = self._at_image_size(self.auxiliary(features), images, self.auxiliary.align_corners)
+            side += (Auxiliary(extra, self.auxiliary_weight),)
+        return Outputs(self._at_image_size(logits, images, self.head.align_corners), side)
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Backbone levels of images in 0..1, padded with the mean colour to what the backbone can take.
+
+        Raises:
+            InputError: no images, or images without pixels or of other channels.
+        """
+        if images.dim() != 4 or images.shape[1] != len(self.backbone.mean) or 0 in images.shape:
+            raise InputError(
+                f"Images are of shape {list(images.shape)}: give (B, {len(self.backbone.mean)}, H, W), none of them 0"
+            )
+        x = (images - self.mean) / self.std
+        height, width = self._padded_size(images)
+        x = F.pad(x, (0, width - x.shape[-1], 0, height - x.shape[-2]))
+        if self.channels_last:
+            x = x.contiguous(memory_format=torch.channels_last)
+        levels: list[Tensor] = self.backbone(x)
+        return levels
+
+    def _padded_size(self, images: Tensor) -> tuple[int, int]:
+        multiple = self.backbone.size_multiple
+        height, width = images.shape[-2:]
+        return -(-height // multiple) * multiple, -(-width // multiple) * multiple
+
+    def _at_image_size(self, logits: Tensor, images: Tensor, align_corners: bool) -> Tensor:
+        if logits.dim() == 2:  # which classes are in the image: no map
+            return logits
+        height, width = images.shape[-2:]
+        return resize(logits, self._padded_size(images), align_corners)[..., :height, :width]
+
+
+def _require_unit_range(images: Tensor) -> None:
+    """Refuse what would be segmented wrongly without a word; while a graph is recorded nothing is looked at."""
+    if not images.is_floating_point():
+        raise InputError(f"Images of {images.dtype}: give floats in 0..1 (divide by 255), or call predict(image)")
+    if torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export() or images.is_meta:
+        return
+    if images.is_cuda and torch.cuda.is_current_stream_capturing():
+        return
+    if images.numel() and (most := images.detach().amax().item()) > MOST:
+        raise InputError(f"Images up to {most:.4g}: give floats in 0..1 (divide by 255), or call predict(image)")

@@ -1,0 +1,72 @@
+"""What was seen in one picture, and how it is written and drawn."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from lightning_app.tasks.semantic.draw import Colours, class_shares, overlay
+from lightning_app.tasks.semantic.inference import Protocol
+from lightning_app.util.errors import InputError
+from lightning_app.util.files import replacing
+
+JPEG_SIDE = 65_500  # pixels that the format can hold
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """A class for every pixel of one picture.
+
+    Shape: image (H, W, 3) uint8 RGB, upright; mask (H, W) uint8 class numbers.
+
+    Args:
+        classes: names in the order of their numbers.
+        palette: RGB of each class.
+        protocol: how the picture was looked at.
+    """
+
+    image: NDArray[np.uint8]
+    mask: NDArray[np.uint8]
+    classes: Sequence[str]
+    palette: Colours
+    protocol: Protocol = Protocol()
+
+    @cached_property
+    def shares(self) -> Mapping[str, float]:
+        """Share of the pixels of each class that is there, the largest first."""
+        counted = zip(self.classes, class_shares(self.mask, len(self.classes)), strict=True)
+        return {name: share for name, share in sorted(counted, key=lambda pair: -pair[1]) if share}
+
+    def overlay(self) -> Image.Image:
+        """The picture for people: colours over the photograph, and a legend below it."""
+        return overlay(self.image, self.mask, self.classes, self.palette)
+
+    def class_map(self) -> Image.Image:
+        """A palette image whose pixels are the class numbers."""
+        image = Image.fromarray(self.mask)
+        image.putpalette(bytes(chain.from_iterable(self.palette)))
+        return image
+
+    def save(self, path: str | Path) -> None:
+        """Write the class numbers as a PNG with the palette.
+
+        Raises:
+            InputError: ``path`` does not end in .png; other formats change the numbers.
+        """
+        path = Path(path)
+        if path.suffix.lower() != ".png":
+            raise InputError(f"{path}: class numbers are kept by PNG alone. Call it {path.stem}.png")
+        with replacing(path) as temporary:
+            self.class_map().save(temporary, "PNG")
+
+    def save_overlay(self, path: str | Path) -> None:
+        """Write ``overlay`` as a JPEG."""
+        picture = self.overlay()
+        picture.thumbnail((JPEG_SIDE, JPEG_SIDE))
+        with replacing(Path(path)) as temporary:
+            picture.save(temporary, "JPEG", quality=90)
