@@ -25,7 +25,8 @@ class SignalledIn(Callback):
 
     def __init__(self, hook: str, steps: int, number: int = int(signal.SIGINT)) -> None:
         def send(trainer: Trainer, pl_module: LightningModule, *args: object) -> None:
-            if trainer.global_step >= steps and trainer.ckpt_path is None and not self.sent:
+            last = trainer.global_rank == trainer.world_size - 1  # of all devices
+            if last and trainer.global_step >= steps and trainer.ckpt_path is None and not self.sent:
                 self.sent = True
                 os.kill(os.getpid(), number)
 

@@ -63,7 +63,8 @@ def main(args: list[str] | None = None) -> int:
         print("Interrupted", file=sys.stderr)
         return 130
     except Stopped as stop:
-        print(stop.line, file=sys.stderr)
+        if stop.line:
+            print(stop.line, file=sys.stderr)
         return int(str(stop.code))
     except ValueError as error:  # an InputError is one; jsonargparse wraps a constructor's in one of its own
         cause = input_error(error)

@@ -37,11 +37,12 @@ class FinalCheckpoint(Checkpoint):
     def __init__(self) -> None:
         self._signal = 0
         self._process = 0
+        self._speaks = False
         self._least_batches = 0  # of any device in this validation
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Lightning has set its own handlers by now, and puts back those of before when it ends."""
-        self._signal, self._process = 0, os.getpid()
+        self._signal, self._process, self._speaks = 0, os.getpid(), trainer.is_global_zero
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 signal.signal(number, self._on_signal)
@@ -80,19 +81,21 @@ class FinalCheckpoint(Checkpoint):
                 os.write(1, b"\x1b[?25h")  # the bar had hidden the cursor
             os._exit(128 + number)
         self._signal = number
-        # print() could be what the signal interrupted
-        os.write(2, b"\nStopping after this step; a second Ctrl-C stops at once, without saving\n")
+        if self._speaks:  # not by print(), which may be what the signal interrupted
+            os.write(2, b"\nStopping after this step; a second Ctrl-C stops at once, without saving\n")
 
     def _is_asked(self, trainer: Trainer) -> bool:
-        asked = bool(self._signal)
-        return trainer.strategy.reduce_boolean_decision(asked, all=False) if trainer.world_size > 1 else asked
+        """Whether a signal has come, on any device."""
+        if trainer.world_size > 1:
+            number = torch.tensor(self._signal, device=trainer.strategy.root_device)
+            self._signal = int(trainer.strategy.reduce(number, reduce_op="max"))
+        return self._signal != 0
 
     def _stop(self, trainer: Trainer) -> None:
         saved = self._save(trainer)
-        number = self._signal or signal.SIGTERM  # another device got it
-        line = f"{SIGNALS[number]} at step {trainer.global_step}. "
+        line = f"{SIGNALS[self._signal]} at step {trainer.global_step}. "
         line += f"Go on with {go_on(Path(trainer.default_root_dir))}" if saved else "No callback saves checkpoints."
-        raise Stopped(number, line)
+        raise Stopped(self._signal, line if trainer.is_global_zero else "")
 
     def _save(self, trainer: Trainer) -> bool:
         saves, trial = trainer.checkpoint_callback, getattr(trainer, "fast_dev_run", False)

@@ -10,10 +10,13 @@ class InputError(ValueError):
 
 
 class Stopped(SystemExit):
-    """A training that a signal has stopped; exits with the status that shells give that signal."""
+    """A training that a signal has stopped; exits with the status that shells give that signal.
+
+    All devices but the first end with an empty line and status 0: Lightning would kill the first for any other one.
+    """
 
     def __init__(self, signal: int, line: str) -> None:
-        super().__init__(128 + signal)
+        super().__init__(128 + signal if line else 0)
         self.line = line
 
 
