@@ -36,6 +36,7 @@ from lightning_app.kernels.products import FLOPS
 from lightning_app.registry import BLOCKS, HEADS, Entry
 from lightning_app.tools.parser import Parser
 from lightning_app.util.errors import InputError
+from lightning_app.util.files import replacing
 
 REFERENCES = Path(__file__).parents[2] / "benchmarks" / "reference"
 STRIDES = {8: (4, 8, 8, 8), 16: (4, 8, 16, 16), 32: (4, 8, 16, 32)}  # of a backbone's levels, by output stride
@@ -163,9 +164,10 @@ def main(args: list[str]) -> int:
     if options.json:
         settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()}
         settings |= {"machine": device_name(options.device), "torch": torch.__version__}
-        options.json.write_text(json.dumps({"settings": settings, "rows": [asdict(row) for row in rows]}, indent=1))
+        with replacing(options.json) as path:
+            path.write_text(json.dumps({"settings": settings, "rows": [asdict(row) for row in rows]}, indent=1))
     if options.csv:
-        with options.csv.open("w", newline="") as file:
+        with replacing(options.csv) as path, path.open("w", newline="") as file:
             writer = csv.DictWriter(file, [field.name for field in fields(Row)])
             writer.writeheader()
             writer.writerows(asdict(row) for row in rows)
@@ -503,7 +505,8 @@ def _plot(rows: list[Row], options: argparse.Namespace) -> None:
     figure.suptitle(
         f"{options.kind}, batch {options.batch}, {options.precision}, {device_name(options.device)}", fontsize=10
     )
-    figure.savefig(options.plot, dpi=120)
+    with replacing(options.plot) as path:
+        figure.savefig(path, dpi=120, format=options.plot.suffix.removeprefix(".") or "png")
 
 
 def _digits(figure: float) -> str:

@@ -15,6 +15,7 @@ from lightning_app.app.training import train
 from lightning_app.data.semantic.context_probe import ContextProbe
 from lightning_app.runs.folders import RUNS
 from lightning_app.util.errors import InputError
+from lightning_app.util.files import replacing
 from lightning_app.util.tables import print_table
 from lightning_app.weights.load import load
 
@@ -95,6 +96,6 @@ def _draw(columns: dict[str, NDArray[np.uint8]], path: Path) -> Path:
         for j, picture in enumerate(pictures):
             big = Image.fromarray(picture).resize((side, side), Image.Resampling.NEAREST)
             canvas.paste(big, (left, header + j * (side + MARGIN)))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    canvas.save(path)
+    with replacing(path) as temporary:
+        canvas.save(temporary, "PNG")
     return path

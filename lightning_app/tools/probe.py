@@ -34,6 +34,7 @@ from lightning_app.tasks.semantic.losses import CrossEntropy, Presence
 from lightning_app.tasks.semantic.network import Segmentor
 from lightning_app.tools.parser import Parser
 from lightning_app.util.errors import InputError
+from lightning_app.util.files import replacing
 from lightning_app.util.tables import print_table
 
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -331,7 +332,8 @@ def _draw(results: Mapping[Run, Result], path: Path) -> None:
     bar = figure.colorbar(image, ax=axes, pad=0.01)
     bar.set_label("accuracy on queries, from chance to 1", fontsize=8)
     bar.ax.tick_params(labelsize=8)
-    figure.savefig(path, dpi=160)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=160, format=path.suffix.removeprefix(".") or "png")
     plt.close(figure)
     print(f"Wrote {path}")
 

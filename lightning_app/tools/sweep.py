@@ -283,7 +283,7 @@ class _Sweep:
                 return "another process has trained it"
             command = self._command(training)
             typed = shlex.join(["contextzoo", *command])
-            interrupted = known is None or known["status"] <= 0  # killed, or what came of it could not be read
+            interrupted = known is None or known["status"] <= 0 or known["status"] > 128  # killed, stopped, or unread
             resumed = interrupted and training.last.is_file() and typed == _lines(training.log)[0]
             if resumed:  # the checkpoint holds everything else
                 command = ["fit", *command[-2:], "--ckpt_path", str(training.last)]

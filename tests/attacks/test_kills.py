@@ -18,10 +18,10 @@ import yaml
 from attacks.tally import Tally
 from commands import PROBE, run, typed
 
-from lightning_app.checkpoints import CheckpointFiles, Damaged, read
-from lightning_app.errors import InputError
-from lightning_app.files import remove_leftovers
-from lightning_app.run_lock import Lock
+from lightning_app.reading.checkpoints import CheckpointFiles, Damaged, read
+from lightning_app.runs.lock import Lock
+from lightning_app.util.errors import InputError
+from lightning_app.util.files import remove_leftovers
 
 FIT = f"fit {PROBE} --trainer.max_epochs 3"
 OTHER_DISK = Path("/dev/shm")
