@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint type format bench clean
+.PHONY: help install demo test test-slow lint type docs format bench clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,10 @@ lint: install ## ruff: lint and format
 
 type: install ## mypy, strict
 	$(BIN)/mypy
+
+docs: install ## the site, in build/site, and the tutorials run as they are written
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	$(BIN)/python -m pytest -n 2 -m slow tests/test_docs.py
 
 format: install ## let ruff mend what it can
 	$(BIN)/ruff check --fix .

@@ -1,9 +1,10 @@
 """ContextZoo in Python: any timm backbone with any context head, and the zoo's weights.
 
->>> import contextzoo as cz
->>> model = cz.create_model("ccnet", "resnet10t", num_classes=3, channels=32)
->>> "ccnet" in cz.list_heads()
-True
+Examples:
+    >>> import contextzoo as cz
+    >>> model = cz.create_model("ccnet", "resnet10t", num_classes=3, channels=32)
+    >>> "ccnet" in cz.list_heads()
+    True
 
 Nothing heavy is imported before it is used.
 """
@@ -40,8 +41,9 @@ def load(weights: str | Path, *, device: str | torch.device = "cpu") -> Segmento
     Raises:
         ValueError: no such weights, or a file that does not say how to build its network.
 
-    >>> import contextzoo as cz
-    >>> model = cz.load("ccnet_resnet10t_camvid-180x240_330")  # doctest: +SKIP
+    Examples:
+        >>> import contextzoo as cz
+        >>> model = cz.load("ccnet_resnet10t_camvid-180x240_330")  # doctest: +SKIP
     """
     from lightning_app.weights.load import load
 
@@ -69,8 +71,9 @@ def create_model(
     Raises:
         ValueError: an unknown head, backbone, stride or option.
 
-    >>> import contextzoo as cz
-    >>> model = cz.create_model("ccnet", "resnet10t", num_classes=3, channels=32, recurrence=1)
+    Examples:
+        >>> import contextzoo as cz
+        >>> model = cz.create_model("ccnet", "resnet10t", num_classes=3, channels=32, recurrence=1)
     """
     from lightning_app.backbones.timm import TimmBackbone
     from lightning_app.heads.base import ContextHead
@@ -91,9 +94,10 @@ def create_model(
 def list_heads() -> list[str]:
     """The slugs of all heads, those registered outside the package included.
 
-    >>> import contextzoo as cz
-    >>> len(cz.list_heads()) >= 33
-    True
+    Examples:
+        >>> import contextzoo as cz
+        >>> len(cz.list_heads()) >= 33
+        True
     """
     from lightning_app.registry import HEADS
 
@@ -112,9 +116,10 @@ def list_weights(
     Raises:
         ValueError: an unknown name.
 
-    >>> import contextzoo as cz
-    >>> cz.list_weights(head="ccnet", dataset="ADE20K", min_miou=43.9)[0].id
-    'ccnet_r101-d8_ade20k-512x512_80k'
+    Examples:
+        >>> import contextzoo as cz
+        >>> cz.list_weights(head="ccnet", dataset="ADE20K", min_miou=43.9)[0].id
+        'ccnet_r101-d8_ade20k-512x512_80k'
     """
     from zoo import list_entries
 
@@ -132,13 +137,14 @@ def register_head(slug: str, *, paper: str = "", year: int = 0) -> Callable[[Cla
     Raises:
         ValueError: the slug is taken.
 
-    >>> import contextzoo as cz
-    >>> from lightning_app.heads.fcn import FCN
-    >>> @cz.register_head("doc_example")
-    ... class Mine(FCN):
-    ...     '''An FCN by another name.'''
-    >>> "doc_example" in cz.list_heads()
-    True
+    Examples:
+        >>> import contextzoo as cz
+        >>> from lightning_app.heads.fcn import FCN
+        >>> @cz.register_head("doc_example")
+        ... class Mine(FCN):
+        ...     '''An FCN by another name.'''
+        >>> "doc_example" in cz.list_heads()
+        True
     """
     from lightning_app.registry import HEADS
     from lightning_app.util.errors import InputError
@@ -163,7 +169,8 @@ def segment(
     Raises:
         ValueError: a picture, weights or an option that cannot be used.
 
-    >>> import contextzoo as cz
-    >>> result = cz.segment("photo.jpg", weights="ccnet_resnet10t_camvid-180x240_330")  # doctest: +SKIP
+    Examples:
+        >>> import contextzoo as cz
+        >>> result = cz.segment("photo.jpg", weights="ccnet_resnet10t_camvid-180x240_330")  # doctest: +SKIP
     """
     return load(weights, device=device).predict(picture, **options)
