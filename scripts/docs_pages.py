@@ -53,7 +53,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     files.append(File.generated(config, "heads/index.md", content=text))
     files.append(File.generated(config, "rooms.svg", content=draw_rooms()))
     for name in ("SECURITY", "CONTRIBUTING", "CHANGELOG"):
-        files.append(File.generated(config, f"{name.lower()}.md", abs_src_path=str(ROOT / f"{name}.md")))
+        text = (ROOT / f"{name}.md").read_text().replace("](docs/", "](").replace("](SECURITY.md)", "](security.md)")
+        files.append(File.generated(config, f"{name.lower()}.md", content=text))
     return files
 
 
