@@ -14,7 +14,7 @@ from torch import nn
 
 from lightning_app.app.cli import main
 from lightning_app.backbones.patchify import Patchify
-from lightning_app.data.semantic.context_probe import CELL, TEXTURES, ContextProbe, Layout, draw
+from lightning_app.data.semantic.context_probe import CELL, PATTERNS, ContextProbe, Layout, draw
 from lightning_app.heads.fcn import FCN
 from lightning_app.heads.pspnet import PSPNet
 from lightning_app.tools import probe
@@ -41,7 +41,7 @@ def look(image: NDArray[np.uint8]) -> tuple[dict[bytes, tuple[Cell, int]], dict[
             colour = cell.reshape(3, -1).max(1)
             lit = (cell == colour[:, None, None]).all(0)
             if not lit.all():
-                (texture,) = [number for number, name in enumerate(TEXTURES) if (TEXTURES[name] == lit).all()]
+                (texture,) = [number for number, each in enumerate(PATTERNS) if (each == lit).all()]
                 assert not cell[:, ~lit].any()
                 assert colour.tobytes() not in cues, "two cues of one colour"
                 cues[colour.tobytes()] = (y // CELL, x // CELL), texture

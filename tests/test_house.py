@@ -79,7 +79,7 @@ def test_who_may_import_what() -> None:
         assert "wandb" not in packages or room == "callbacks", path
         assert room != "zoo" or not packages & {"torch", "lightning", "lightning_app"}, path
         assert room != "blocks" or not packages & {"timm", "torchvision", "lightning"}, path
-        assert "zoo" not in packages or room in ("zoo", "weights", "tools"), path
+        assert "zoo" not in packages or room in ("zoo", "data", "weights", "tools"), path
 
 
 @pytest.mark.slow

@@ -167,7 +167,7 @@ def _show(options: argparse.Namespace) -> int:
         "training data": entry.data_licence + (f" ({dataset.url})" if dataset.url else ""),
         "commercial use": entry.commercial,
         "here": here or f"no ({how})",
-        "measure again": f"contextzoo test --weights {entry.id} --data {dataset.data}"
+        "measure again": f"contextzoo test --weights {entry.id} --data {dataset.typed}"
         + (" --data.root DIR" if dataset.url else ""),
     }
     width = max(map(len, lines))

@@ -39,7 +39,8 @@ class Dataset:
     """A dataset that weights were trained on.
 
     Attributes:
-        data: the datamodule that reads it, as ``--data`` takes it.
+        data: the datamodule that reads it.
+        arguments: what the datamodule needs to be told.
         classes: names in label order.
         palette: "rrggbb" of each class.
         terms: terms of use of the training data, one line.
@@ -57,6 +58,12 @@ class Dataset:
     classes: tuple[str, ...]
     palette: tuple[str, ...]
     evaluated: tuple[int, int] | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def typed(self) -> str:
+        """The datamodule and its arguments, as ``--data`` takes them."""
+        return " ".join([self.data, *(f"--data.{name} {value}" for name, value in self.arguments.items())])
 
 
 @dataclass(frozen=True, slots=True)

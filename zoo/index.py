@@ -41,16 +41,19 @@ def heads() -> list[str]:
 def datasets() -> dict[str, Dataset]:
     """Slug -> dataset."""
     path = ROOT / "datasets.toml"
-    return {
-        slug: _dataset(f"{path}: [{shown(slug)}]", slug, table) for slug, table in _parse(path, text_of(path)).items()
-    }
+    found: dict[str, Dataset] = {}
+    for slug, table in _parse(path, text_of(path)).items():
+        found[slug] = _dataset(f"{path}: [{shown(slug)}]", slug, table, found)
+    return found
 
 
-def _dataset(where: str, slug: str, table: Any) -> Dataset:
-    texts = {"title", "data", "terms", "commercial", "classes", "palette"}
+def _dataset(where: str, slug: str, table: Any, others: Mapping[str, Dataset]) -> Dataset:
+    """One dataset; ``like`` takes classes and colours of one that stands above it."""
     if not isinstance(table, dict):
         raise ZooError(f"{where} must be a table")
-    if wrong := table.keys() - {"url", "evaluated"} ^ texts:
+    texts = {"title", "data", "terms", "commercial"} | ({"like"} if "like" in table else {"classes", "palette"})
+    optional = {"url", "evaluated", "arguments"} | ({"without"} if "like" in table else set())
+    if wrong := table.keys() - optional ^ texts:
         raise ZooError(f"{where}: wrong or missing key: {', '.join(map(shown, sorted(wrong)))}")
     for key in sorted(texts | table.keys() & {"url"}):
         if not isinstance(table[key], str) or not table[key].strip() or unfit(" ".join(table[key].split())):
@@ -58,16 +61,45 @@ def _dataset(where: str, slug: str, table: Any) -> Dataset:
     box = table.get("evaluated")
     if box is not None and not (isinstance(box, list) and len(box) == 2 and all(type(side) is int for side in box)):
         raise ZooError(f"{where}: evaluated must be [longer, shorter side], in pixels")
-    classes = tuple(" ".join(table["classes"].split()).split(", "))
-    palette = tuple(table["palette"].split())
+    arguments = table.get("arguments", {})
+    if not isinstance(arguments, dict) or not all(type(value) in (str, int) for value in arguments.values()):
+        raise ZooError(f"{where}: arguments must be a table of texts and whole numbers")
     if table["commercial"] not in get_args(Commercial):
         raise ZooError(f"{where}: commercial must be {' or '.join(get_args(Commercial))}")
+    classes, palette = _classes(where, table, others)
+    return Dataset(
+        slug=slug,
+        title=table["title"],
+        data=table["data"],
+        terms=table["terms"],
+        commercial=table["commercial"],
+        url=table.get("url"),
+        classes=classes,
+        palette=palette,
+        evaluated=(box[0], box[1]) if box else None,
+        arguments=arguments,
+    )
+
+
+def _classes(
+    where: str, table: Mapping[str, Any], others: Mapping[str, Dataset]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names and colours, of a dataset's own or of another's."""
+    if "like" in table:
+        if (like := table["like"]) not in others:
+            raise ZooError(f"{where}: like: no dataset above is {quoted(like)}.{suggest(like, others)}")
+        other, without = others[like], table.get("without", [])
+        if not isinstance(without, list) or not all(name in other.classes for name in without):
+            raise ZooError(f"{where}: without must be a list of classes of {like}")
+        kept = [pair for pair in zip(other.classes, other.palette, strict=True) if pair[0] not in without]
+        return tuple(name for name, _ in kept), tuple(colour for _, colour in kept)
+    classes = tuple(" ".join(table["classes"].split()).split(", "))
+    palette = tuple(table["palette"].split())
     if len(palette) != len(classes) or len(set(classes)) != len(classes):
         raise ZooError(f"{where}: {len(classes)} classes, {len(palette)} colours; names must differ")
     if not all(re.fullmatch("[0-9a-f]{6}", colour) for colour in palette):
         raise ZooError(f"{where}: palette must hold rrggbb of each class, in lower-case hexadecimal digits")
-    given = {"url": table.get("url"), "evaluated": tuple(box) if box else None}
-    return Dataset(slug=slug, **(table | given | {"classes": classes, "palette": palette}))
+    return classes, palette
 
 
 @cache

@@ -2,6 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
+
+from zoo import index
 
 Colour = tuple[int, int, int]
 
@@ -18,7 +21,6 @@ class DatasetFacts:
         splits: official split -> number of its images.
         val_split, test_split: what to validate and test on unless told otherwise.
         url: where to get it.
-        terms: under which terms it may be used.
     """
 
     name: str
@@ -31,12 +33,18 @@ class DatasetFacts:
     val_split: str = "val"
     test_split: str = "val"
     url: str = ""
-    terms: str = ""
 
 
-def names(text: str) -> tuple[str, ...]:
-    """Class names written with commas between them."""
-    return tuple(" ".join(name.split()) for name in text.split(","))
+def of_zoo(slug: str, label_map: Mapping[int, int], **options: Any) -> DatasetFacts:
+    """Facts of a dataset that the zoo has weights of: names, colours and address stand in ``zoo/datasets.toml``.
+
+    Args:
+        slug: its name in the zoo.
+        label_map, options: as ``DatasetFacts`` takes them.
+    """
+    dataset = index.datasets()[slug]
+    palette = palette_from_hex(" ".join(dataset.palette))
+    return DatasetFacts(dataset.data, dataset.classes, palette, label_map, url=dataset.url or "", **options)
 
 
 def voc_palette(count: int) -> tuple[Colour, ...]:

@@ -52,18 +52,15 @@ def main(args: Sequence[str]) -> int:
         ) from error
     dataset = index.datasets()[entry.dataset] if entry else None
     same = dataset and tuple(classes) == dataset.classes
-    name, *settings = dataset.data.split() if dataset and same else [""]
-    arguments = {
-        key.removeprefix("--data."): json.loads(value)
-        for key, value in zip(settings[::2], settings[1::2], strict=False)
-    }
     description = {
         "name": to.stem,
         "model": parts,
         "classes": classes,
         "palette": palette,
         "protocol": asdict(protocol),
-        "data": {"class_path": name, "init_args": arguments},
+        "data": {"class_path": dataset.data, "init_args": dict(dataset.arguments)}
+        if dataset and same
+        else {"class_path": "", "init_args": {}},
     }
     with replacing(to) as part:
         tensor_files.write(part, model.state_dict(), {"format": "pt", HEADER: json.dumps(description)})

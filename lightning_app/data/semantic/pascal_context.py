@@ -1,36 +1,18 @@
 """PASCAL-Context: the images of VOC 2010 labelled all over, 59 classes or 60 with background."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from lightning_app.data.facts import DatasetFacts, names, voc_palette
+from lightning_app.data.facts import of_zoo
 from lightning_app.data.semantic.pairs import FileDataModule, listed_files
 
-FACTS = DatasetFacts(
-    name="PascalContext",
-    classes=names(
-        """
-        aeroplane, bag, bed, bedclothes, bench, bicycle, bird, boat, book, bottle, building, bus, cabinet, car,
-        cat, ceiling, chair, cloth, computer, cow, cup, curtain, dog, door, fence, floor, flower, food, grass,
-        ground, horse, keyboard, light, motorbike, mountain, mouse, person, plate, platform, pottedplant, road,
-        rock, sheep, shelves, sidewalk, sign, sky, snow, sofa, table, track, train, tree, truck, tvmonitor,
-        wall, water, window, wood
-        """
-    ),
-    palette=voc_palette(60)[1:],
+FACTS = of_zoo(
+    "pascal-context-59",
     label_map={0: 255, **{i + 1: i for i in range(59)}},  # 0 = all the rarer classes
     splits={"train": 4996, "val": 5104},
-    url="https://cs.stanford.edu/~roozbeh/pascal-context",
-    terms="images under Flickr's terms of use, for research",
 )
-FACTS_60 = replace(
-    FACTS,
-    classes=("background", *FACTS.classes),
-    palette=voc_palette(60),
-    label_map={i: i for i in range(60)},
-)
+FACTS_60 = of_zoo("pascal-context", {i: i for i in range(60)}, splits=FACTS.splits)
 
 
 class PascalContext(FileDataModule):

@@ -4,22 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning_app.data.facts import DatasetFacts, names, voc_palette
+from lightning_app.data.facts import of_zoo
 from lightning_app.data.semantic.pairs import FileDataModule, listed_files
 
-FACTS = DatasetFacts(
-    name="PascalVOC",
-    classes=names(
-        """
-        background, aeroplane, bicycle, bird, boat, bottle, bus, car, cat, chair, cow, diningtable, dog, horse,
-        motorbike, person, pottedplant, sheep, sofa, train, tvmonitor
-        """
-    ),
-    palette=voc_palette(21),
+FACTS = of_zoo(
+    "voc12aug",
     label_map={**{i: i for i in range(21)}, 255: 255},  # 255 = void, the outlines
     splits={"train": 1464, "val": 1449, "trainval": 2913, "trainaug": 10582},
-    url="http://host.robots.ox.ac.uk/pascal/VOC/voc2012",
-    terms="images under Flickr's terms of use, for research",
 )
 
 
