@@ -2,8 +2,10 @@
 
 import difflib
 import re
+from collections.abc import Sequence
 from inspect import isabstract
 
+from lightning_app.app.arguments import config_files
 from lightning_app.app.trust import ADVICE
 from lightning_app.backbones.base import Backbone
 from lightning_app.data import SegmentationDataModule
@@ -90,6 +92,17 @@ def explain(message: str, options: list[str]) -> str:
             f"--{missing[1]} is required{', such as --data CamVid --data.root FOLDER' if missing[1] == 'data' else ''}"
         )
     return text
+
+
+def with_file(message: str, args: Sequence[str]) -> str:
+    """``message`` with the configuration file in front that holds the word it complains of, unless that was typed."""
+    word = (re.search(r'"(?:[\w.-]*\.)?([^"]+)"', message) or ["", ""])[1]
+    holds = re.compile(rf"(?<!\w){re.escape(word)}(?!\w)")
+    if word and not any(holds.search(arg) for arg in args):
+        for file in reversed(config_files(args)):
+            if file.is_file() and holds.search(file.read_text()):
+                return f"{file}: {message}"
+    return message
 
 
 def _readable(kinds: str) -> str:

@@ -1,0 +1,184 @@
+"""LightningCLI with our links, defaults, run folders and error lines."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch.accelerators import CPUAccelerator
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException  # type: ignore[attr-defined]
+
+from lightning_app.app import configs
+from lightning_app.app.parser_errors import explain, with_file
+from lightning_app.app.resume import Checkpoint
+from lightning_app.app.run_folder import RunFolder
+from lightning_app.callbacks import SaveConfig
+from lightning_app.data import FileDataModule
+from lightning_app.reading import specs
+from lightning_app.runs.folders import RUNS
+from lightning_app.tasks.semantic.task import FROM_DATA
+from lightning_app.util.errors import InputError, input_error
+from lightning_app.weights.load import find
+
+BASE = configs.FOLDER / "base.yaml"
+VERBS = ("fit", "validate", "test", "predict")
+
+
+def without_weights(verb: str) -> InputError:
+    """The error where nothing says which weights are evaluated."""
+    return InputError(f"{verb} with which weights? Give --ckpt_path best, a .ckpt file, or --weights ID")
+
+
+class Parser(LightningArgumentParser):
+    """A parser whose errors are one line."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.allow_abbrev = False  # the beginning of an option is a misspelt option
+        self.verbs: Any = None  # the parsers of the subcommands, in the one above them
+
+    def add_subcommands(self, *args: Any, **kwargs: Any) -> Any:
+        self.verbs = super().add_subcommands(*args, **kwargs)
+        return self.verbs
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        parser = self.verbs.choices["fit"] if self.verbs else self
+        raise InputError(explain(message, list(parser._option_string_actions))) from ex
+
+
+class CommandLine(LightningCLI):
+    """One of LightningCLI's subcommands, in a folder of the run's own.
+
+    Args:
+        args: the subcommand and what was typed behind it.
+        task: the class of the task, or what makes one; its arguments are ``--model.X``.
+        data: the base class of the datamodules that it takes.
+        run: where it writes.
+        checkpoint: what it goes on from.
+        base: the configuration below all others.
+        or_own_test_split: test on the split that the dataset has, where the one that it should have is not there.
+
+    Raises:
+        InputError: anything that was typed, or that a file holds, cannot be.
+    """
+
+    def __init__(
+        self,
+        args: Sequence[str],
+        *,
+        task: type[LightningModule] | Callable[..., LightningModule],
+        data: type[LightningDataModule],
+        run: RunFolder,
+        checkpoint: Checkpoint | None = None,
+        base: Path = BASE,
+        or_own_test_split: bool = False,
+    ) -> None:
+        self.run_folder, self.checkpoint, self.or_own_test_split = run, checkpoint, or_own_test_split
+        try:
+            super().__init__(
+                task,
+                data,
+                subclass_mode_data=True,
+                save_config_callback=SaveConfig,
+                parser_class=Parser,
+                parser_kwargs={verb: {"default_config_files": [str(base)]} for verb in VERBS},
+                args=list(args),
+                auto_configure_optimizers=False,
+            )
+        except MisconfigurationException as error:  # Lightning's own word for bad input
+            raise InputError(" ".join(str(error).split())) from error
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument(
+            "--weights", type=str | None, default=None, help="evaluate these: an id of the zoo, or a file"
+        )
+        parser.add_argument("--run", type=str | None, default=None, help=f"name of the run's folder under {RUNS}/")
+        for option in ("--model.head.help", "--model.auxiliary.help"):
+            if option in parser._option_string_actions:
+                # in_channels and num_classes, which the task gives
+                parser._option_string_actions[option].sub_add_kwargs["skip"] = {2}  # type: ignore[attr-defined]
+        for fact in FROM_DATA:
+            parser.link_arguments(f"data.{fact}", f"model.{fact}", apply_on="instantiate")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        try:
+            super().parse_arguments(parser, args)
+        except InputError as error:
+            raise InputError(with_file(str(error), args)) from error
+        # Lightning would now let the arguments in a checkpoint win over the command line: it shall see no checkpoint.
+        config = self.config[self.config.subcommand]
+        self.ckpt_path, config.ckpt_path = config.ckpt_path, None
+
+    def before_instantiate_classes(self) -> None:
+        verb, config, checkpoint = str(self.subcommand), self.config[self.subcommand], self.checkpoint
+        config.ckpt_path = self.ckpt_path
+        if "verbose" in config:
+            config.verbose = False  # Lightning's table of every metric; ClassTable shows them readably
+        if "return_predictions" in config:
+            config.return_predictions = False  # PredictionWriter has them on disk
+        if verb != "fit" and checkpoint is None and not config.weights:
+            raise without_weights(verb)
+        if verb == "fit" and checkpoint is None and config.model.weights:
+            find(config.model.weights)  # or say so before anything is written
+        if config.ckpt_path != (str(checkpoint.path) if checkpoint else None):
+            raise InputError(f"ckpt_path {config.ckpt_path} stands in a configuration: type it, --ckpt_path FILE")
+        if config.weights_only is False:
+            raise InputError("weights_only false would run what a checkpoint says: leave it out")
+        config.weights_only = True  # whatever the environment says of torch.load
+        if checkpoint is not None:
+            parts = ("model", "data", "trainer")
+            rank_zero_only(print)(checkpoint.line(verb, {part: config[part].as_dict() for part in parts}))
+        self.run_folder.choose(verb, config)
+
+    def instantiate_classes(self) -> None:
+        try:
+            with self._without_first_weights():
+                super().instantiate_classes()
+        except ValueError as error:  # of a constructor: torch's, Lightning's or ours
+            raise input_error(error) or InputError(" ".join(str(error).split())) from error
+
+    @contextmanager
+    def _without_first_weights(self) -> Iterator[None]:
+        """A network that gets its own weights fetches no others; its configuration stays as it was."""
+        part: Any = self.config[self.subcommand].get("model.backbone.init_args") if self.checkpoint else None
+        before = {name: part[name] for name in specs.STARTING if name in part} if part else {}
+        for name in before:
+            part[name] = False
+        yield
+        for name, value in before.items():
+            part[name] = value
+
+    def after_instantiate_classes(self) -> None:
+        if self.or_own_test_split and isinstance(self.datamodule, FileDataModule):
+            self.datamodule.fall_back_to_own_test_split()
+        self.datamodule.setup(self.subcommand)  # bad data is found before anything is written
+        if self.subcommand == "fit":
+            self.datamodule.train_dataloader()
+        network = self.model.segmentor
+        count = sum(parameter.numel() for parameter in network.parameters()) / 1e6
+        names = f"{type(network.head).__name__} on {getattr(network.backbone, 'name', type(network.backbone).__name__)}"
+        rank_zero_only(print)(f"{names}, {count:.1f} M parameters, in {self.trainer.default_root_dir}")
+        on_cpu = isinstance(self.trainer.accelerator, CPUAccelerator)
+        if on_cpu and self.trainer.precision.startswith("bf16") and torch.backends.cpu.get_cpu_capability() == "AVX2":
+            rank_zero_only(print)(
+                "This processor computes bf16 many times slower than fp32: add --trainer.precision 32-true",
+                file=sys.stderr,
+            )
+        if self.checkpoint is not None and self.checkpoint.num_classes != self.model.hparams.num_classes:
+            raise InputError(
+                f"{self.checkpoint.path} knows {self.checkpoint.num_classes} classes, "
+                f"{type(self.datamodule).__name__} has {self.model.hparams.num_classes}: "
+                "give the data it was trained on"
+            )
+        if self.subcommand == "fit":
+            self.run_folder.take(self.trainer)
+
+    @property
+    def status(self) -> int:
+        """The exit status: 1 where some pictures could not be predicted."""
+        return int(bool(self.datamodule.faults))

@@ -1,0 +1,105 @@
+"""--weights: validate, test and predict with weights that say themselves what they are."""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning.pytorch.utilities import rank_zero_only
+
+from lightning_app.app.arguments import value_of
+from lightning_app.app.command_line import BASE, CommandLine
+from lightning_app.app.run_folder import RunFolder
+from lightning_app.data import SegmentationDataModule
+from lightning_app.reading import specs
+from lightning_app.runs.lock import Lock
+from lightning_app.tasks.semantic.inference import Protocol
+from lightning_app.tasks.semantic.network import ModelInfo, Segmentor
+from lightning_app.tasks.semantic.task import SegmentationTask
+from lightning_app.util.errors import InputError
+from lightning_app.weights.load import load
+
+OF_TASK = tuple(f"--model.{name}" for name in ("protocol", "channels_last", "compile"))  # not of the network
+
+
+def task_of(network: Segmentor) -> Callable[..., SegmentationTask]:
+    """What makes a task that evaluates a network with pretrained weights; its arguments are ``--model.X``."""
+    info = network.known
+
+    def task(
+        num_classes: int,
+        ignore_index: int,
+        class_names: list[str],
+        palette: list[tuple[int, int, int]],
+        protocol: Protocol = info.protocol,
+        channels_last: bool = False,
+        compile: bool = False,
+    ) -> SegmentationTask:
+        if num_classes != len(info.classes):
+            raise InputError(
+                f"{info.name} knows {len(info.classes)} classes, the data has {num_classes}: "
+                "give the data it was trained on"
+            )
+        if tuple(class_names) != info.classes:
+            rank_zero_only(print)(f"Compared by number: {info.name} calls its classes {', '.join(info.classes)}")
+        extra = network.auxiliary
+        return SegmentationTask(
+            network.backbone,
+            lambda in_channels, num_classes: network.head,
+            None if extra is None else lambda in_channels, num_classes: extra,
+            num_classes=num_classes,
+            ignore_index=ignore_index,
+            class_names=list(info.classes),
+            palette=list(info.palette),
+            protocol=protocol,
+            channels_last=channels_last,
+            compile=compile,
+        )
+
+    return task
+
+
+def evaluate(verb: str, weights: str, args: Sequence[str]) -> int:
+    """Run a subcommand with weights, and hold their figure against the known one.
+
+    Raises:
+        InputError: what was typed besides does not go with them.
+    """
+    if verb == "fit":
+        raise InputError("fit starts from weights with --model.weights; --weights is for test, validate and predict")
+    if value_of(args, "--ckpt_path"):
+        raise InputError("Give --weights or --ckpt_path, not both")
+    for arg in args:
+        if arg.startswith("--model") and not arg.startswith(OF_TASK):
+            raise InputError(f"--weights brings its own model: leave out {arg.partition('=')[0]}")
+    network = load(weights)
+    info = network.known
+    with tempfile.TemporaryDirectory() as folder:
+        base = Path(folder) / "base.yaml"
+        base.write_text(yaml.safe_dump(_defaults(verb, info)))
+        cli = CommandLine(
+            [verb, *args],
+            task=task_of(network),
+            data=SegmentationDataModule,
+            run=RunFolder(Lock()),
+            base=base,
+            or_own_test_split=verb == "test" and value_of(args, "--data.test_split") is None,
+        )
+    scores = cli.model.scores
+    if scores is not None and cli.trainer.is_global_zero:
+        known = "no figure is known" if info.miou is None else f"{info.miou:.2f} {info.miou_source}"
+        print(f"mIoU {100 * scores.miou:.2f} measured here; {known}")
+    return cli.status
+
+
+def _defaults(verb: str, info: ModelInfo) -> dict[str, Any]:
+    """What the command starts from: the data of the weights, where it is known, and no model."""
+    defaults: dict[str, Any] = yaml.safe_load(BASE.read_text())
+    del defaults["model"]
+    path = info.data.get("class_path")
+    there = specs.known_classes(SegmentationDataModule)
+    if path in {*there, *(each.__name__ for each in there.values())}:
+        split = {"test_split": info.split} if verb == "test" and info.split else {}
+        defaults["data"] = {"class_path": path, "init_args": dict(info.data["init_args"]) | split}
+    return defaults
