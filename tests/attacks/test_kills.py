@@ -86,7 +86,7 @@ def kills(count: int, folder: Path) -> int:
     return bad
 
 
-@pytest.mark.parametrize("count", [40, pytest.param(2000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [40, pytest.param(400, marks=pytest.mark.slow)])
 def test_a_kill_in_a_save_leaves_a_checkpoint_and_nothing_else(
     count: int, tmp_path: Path, temporary: Path, tally: Tally
 ) -> None:
