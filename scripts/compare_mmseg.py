@@ -26,7 +26,7 @@ from torch import Tensor, nn
 import zoo
 from lightning_app.tasks.semantic.inference import predict
 from lightning_app.weights.openmmlab.convert import load_checkpoint, protocol_of
-from zoo.openmmlab import upstream_config
+from lightning_app.weights.openmmlab.published import upstream_config
 
 SIZE = (97, 129)
 

@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from lightning_app.weights.openmmlab.published import upstream_config
 from zoo import index, writing
-from zoo.openmmlab import upstream_config
 
 FAMILIES = {
     "ann": "ANN",
@@ -62,7 +62,13 @@ DEFAULTS = {
     "optimizer": "SGD",
     "lr": 0.01,
 }
-COMPOSED = {"num_classes", "align_corners", "norm_cfg", "dropout_ratio", "loss_decode"}  # zoo.index fills these in
+COMPOSED = {
+    "num_classes",
+    "align_corners",
+    "norm_cfg",
+    "dropout_ratio",
+    "loss_decode",
+}  # filled in
 
 
 FILE = re.compile(
@@ -77,7 +83,7 @@ def address(row: dict[str, Any]) -> str:
 
 
 def arguments(head: Any) -> Any:
-    """Of a head's config, what ``zoo.openmmlab.upstream_config`` cannot know."""
+    """Of a head's config, what ``upstream_config`` cannot know."""
     if isinstance(head, list):
         return [arguments(each) for each in head]
     composed = COMPOSED if head["dropout_ratio"] == 0.1 else COMPOSED - {"dropout_ratio"}

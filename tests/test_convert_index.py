@@ -20,8 +20,8 @@ from lightning_app.tasks.semantic.network import Segmentor
 from lightning_app.util.errors import InputError
 from lightning_app.weights.openmmlab import convert as openmmlab
 from lightning_app.weights.openmmlab.backbones import new_backbone
+from lightning_app.weights.openmmlab.published import upstream_config
 from zoo.index import backbones
-from zoo.openmmlab import upstream_config
 
 ENTRIES = [entry for entry in zoo.list_entries() if entry.format == "openmmlab"]
 PARTS = ("backbone", "decode_head", "auxiliary_head")

@@ -15,7 +15,7 @@ from lightning_app.tasks.semantic.inference import Protocol
 from lightning_app.util.errors import InputError
 from lightning_app.weights.load import load
 from lightning_app.weights.openmmlab import mmseg_config
-from zoo.openmmlab import upstream_config
+from lightning_app.weights.openmmlab.published import upstream_config
 
 CONFIG = """
 _base_ = ['base/model.py', 'base/data.py']

@@ -15,7 +15,7 @@ from torch import Tensor
 import zoo
 from lightning_app.tasks.semantic.inference import predict
 from lightning_app.weights.openmmlab.convert import load_checkpoint, protocol_of
-from zoo.openmmlab import upstream_config
+from lightning_app.weights.openmmlab.published import upstream_config
 
 FOLDER = Path(__file__).parent / "goldens" / "whole"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.npz"))

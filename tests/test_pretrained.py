@@ -23,7 +23,7 @@ from lightning_app.util.errors import InputError
 from lightning_app.weights.description import new_segmentor
 from lightning_app.weights.load import HEADER, load, transfer
 from lightning_app.weights.openmmlab.convert import load_checkpoint
-from zoo.openmmlab import evaluation_size, upstream_config
+from lightning_app.weights.openmmlab.published import evaluation_size, upstream_config
 
 EMA = "--trainer.callbacks+=lightning.pytorch.callbacks.EMAWeightAveraging"
 

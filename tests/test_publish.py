@@ -77,7 +77,12 @@ def test_file_card_and_entry(run: Path, own_index: Path, capsys: pytest.CaptureF
     entry = zoo.get(ID)
     assert entry.url == (folder / f"{ID}.safetensors").resolve().as_uri()
     assert (entry.dataset, entry.split, entry.crop, entry.iterations, entry.batch) == ("camvid", "val", (24, 32), 2, 2)
-    assert (entry.decode_head["type"], entry.decode_head["channels"]) == ("FCN", 8)  # type: ignore[call-overload]
+    assert entry.decode_head is None  # the file tells, and no second place
+    assert main(["zoo", "show", ID]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(
+        line.split(None, 2)[2].startswith("FCN(channels=8, ") for line in lines if line.startswith("decode head")
+    )
     assert (entry.backbone.name, entry.backbone.output_stride, entry.optimizer) == ("test_resnet", 16, "SGD")
     assert trained.info is not None
     assert entry.miou == round(trained.info.miou or 0, 2)

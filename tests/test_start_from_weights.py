@@ -14,7 +14,7 @@ import zoo
 from lightning_app.weights.load import load, new_segmentor
 from lightning_app.weights.openmmlab import convert as openmmlab
 from lightning_app.weights.openmmlab.heads import joined
-from zoo.openmmlab import upstream_config
+from lightning_app.weights.openmmlab.published import upstream_config
 
 FIT = (
     "fit --data CamVid --data.root camvid --data.crop_size [32,32] --data.batch_size 2 --data.num_workers 0 "

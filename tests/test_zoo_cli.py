@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -110,6 +111,15 @@ def test_show_tells_everything(zoo: Zoo) -> None:
         "contextzoo test --weights psanet_r101-d8_cityscapes-769x769_80k --data Cityscapes --data.root DIR",
     ):
         assert part in out
+
+
+def test_show_of_weights_that_tell_nothing(own: Zoo, server: Server) -> None:
+    id = own.add("own", f"{server.url}/good")
+    assert "Toy, as the file tells once it is here" in own.run("show", id)[1]
+    assert own.run("download", id)[0] == 0
+    status, out, _ = own.run("show", id)  # no safetensors file
+    assert status == 0
+    assert re.search(r"^decode head +\w+, as the file tells$", out, re.MULTILINE)
 
 
 def test_show_of_drawn_data_asks_for_no_root(own: Zoo) -> None:

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 import zoo
+from lightning_app.weights.openmmlab.published import upstream_config
 from zoo import index, writing
-from zoo.entry import FieldError
+from zoo.entry import Backbone, FieldError
 from zoo.errors import ZooError
-from zoo.openmmlab import upstream_config
 
 PUBLISHED = Path(__file__).parents[2] / "shared" / "openmmlab" / "published_checkpoints.json"
 ROWS = Path(__file__).parent / "goldens" / "openmmlab_rows.json"  # a few of the same rows, one of each kind
@@ -294,9 +294,8 @@ def test_one_file_in_two_entries_is_found(tmp_path: Path, monkeypatch: pytest.Mo
         index.check()
 
 
-OWN = {
-    "backbone": {"name": "resnet18", "output_stride": 8},
-    "decode_head": {"type": "CCNet", "channels": 64},
+OWN: dict[str, Any] = {
+    "backbone": {"name": "resnet18", "output_stride": 8, "changes": {"a key": {"x.y": 'a "quoted" \\ é'}}},
     "dataset": "camvid",
     "split": "test",
     "crop": [360, 480],
@@ -324,7 +323,7 @@ def test_own_weights_are_added_below_the_published_ones(tmp_path: Path) -> None:
     path = writing.add("ccnet_resnet18_camvid-360x480_1k", "ccnet", "CCNet", "unused", OWN, folder=tmp_path)
     *rest, entry = index.read(path)
     assert tuple(rest) == before
-    assert entry.backbone.name == "resnet18"
+    assert entry.backbone == Backbone("resnet18", **OWN["backbone"])
     assert entry.sources == (OWN["url"], *OWN["mirrors"])
     assert (entry.miou, entry.memory_gb, entry.commercial) == (60.25, None, "unclear")
     assert path.read_text().count(f"\n{writing.TRAINED_HERE}\n") == 1
@@ -349,3 +348,8 @@ def test_own_weights_inherit_nothing_from_published_ones(tmp_path: Path) -> None
 def test_an_entry_checks_itself() -> None:
     with pytest.raises(FieldError, match="batch: 0: a positive number"):
         replace(zoo.get("ccnet_r50-d8_cityscapes-512x1024_40k"), batch=0)
+
+
+def test_own_weights_tell_their_model_in_one_place() -> None:
+    for entry in zoo.list_entries():
+        assert (entry.stages == []) is (entry.format == "safetensors"), entry.id

@@ -26,7 +26,6 @@ PIECE = 600_000  # more than a client has in its buffers when the connection bre
 ENTRY = """
 [entry.{id}]
 backbone = "r50-d8"
-decode_head = {{ type = "Toy" }}
 dataset = "camvid"
 split = "val"
 crop = [8, 8]

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Final, NoReturn
 
-from zoo import cache, index
+from zoo import cache, header, index
 from zoo.entry import ZooEntry
 from zoo.errors import ZooError, shown
 
@@ -102,7 +102,7 @@ def _list(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps([asdict(entry) for entry in entries], indent=1))
         return 0
-    header = ("id", "mIoU", "ms+flip", "dataset", "backbone", "GB to train", "here")
+    columns = ("id", "mIoU", "ms+flip", "dataset", "backbone", "GB to train", "here")
     rows = [
         (
             entry.id,
@@ -119,7 +119,7 @@ def _list(options: argparse.Namespace) -> int:
         from rich.console import Console
         from rich.table import Table
 
-        known = [each for each in zip(header, *rows, strict=True) if set(each[1:]) != {"-"}]
+        known = [each for each in zip(columns, *rows, strict=True) if set(each[1:]) != {"-"}]
         caption = f"{len(rows)} of the zoo's weights"
         if any(row[-1] == "repository" for row in rows):
             caption += "; some ship with the repository, which is not here (contextzoo zoo show ID)"
@@ -147,8 +147,7 @@ def _show(options: argparse.Namespace) -> int:
     lines = {
         "id": entry.id,
         "head": entry.name,
-        "decode head": "; then ".join(map(_call, entry.stages)),
-        "auxiliary head": _call(entry.auxiliary_head) if entry.auxiliary_head else "none",
+        **_heads(entry, here),
         "backbone": entry.backbone,
         "paper": entry.paper,
         "dataset": f"{dataset.title}, {len(dataset.classes)} classes",
@@ -176,9 +175,26 @@ def _show(options: argparse.Namespace) -> int:
     return 0
 
 
-def _call(arguments: dict[str, object]) -> str:
-    rest = ", ".join(f"{name}={value}" for name, value in arguments.items() if name != "type")
-    return f"{arguments['type']}({rest})"
+def _heads(entry: ZooEntry, here: Path | None) -> dict[str, str]:
+    """The heads of the model: of our own weights as their file tells, of others as the index does."""
+    if entry.format == "openmmlab":
+        extra = entry.auxiliary_head
+        return {
+            "decode head": "; then ".join(_call(stage["type"], stage) for stage in entry.stages),
+            "auxiliary head": _call(extra["type"], extra) if extra else "none",
+        }
+    parts = header.model_parts(here) if here else {}
+    if "head" not in parts:
+        return {"decode head": f"{entry.name}, as the file tells" + ("" if here else " once it is here")}
+    return {
+        "decode head": _call(*parts["head"]),
+        "auxiliary head": _call(*parts["auxiliary"]) if "auxiliary" in parts else "none",
+    }
+
+
+def _call(name: str, arguments: dict[str, object]) -> str:
+    rest = ", ".join(f"{key}={value}" for key, value in arguments.items() if key != "type" and value is not None)
+    return shown(f"{name}({rest})", 1000)
 
 
 def _download(options: argparse.Namespace) -> int:

@@ -5,12 +5,11 @@ import json
 import struct
 from io import BufferedReader
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from zoo import files
+from zoo import files, header
 from zoo.errors import ZooError
 
-_LARGEST_HEADER: Final = 16 * 2**20  # bytes
 _CHECKSUM: Final = "checksum"  # in the metadata, of all else; lightning_app/reading/tensor_files.py writes it
 _NAMES: Final = {  # types as safetensors and as torch spells them
     "F64": "float64",
@@ -44,19 +43,16 @@ def intact(path: Path) -> bool:
 
 
 def _intact(file: BufferedReader) -> bool:
-    (length,) = struct.unpack("<Q", file.read(8))
-    if length > _LARGEST_HEADER:
-        return False
-    header: dict[str, dict[str, Any]] = json.loads(file.read(length))
-    metadata = header.pop("__metadata__", {})
+    start, tensors = header.read(file)
+    metadata = tensors.pop("__metadata__", {})
     if _CHECKSUM not in metadata:
         return True
     rest = {key: metadata[key] for key in sorted(metadata) if key != _CHECKSUM}
     digest = hashlib.sha256(json.dumps(rest).encode())
-    for name in sorted(header):
-        tensor = header[name]
+    for name in sorted(tensors):
+        tensor = tensors[name]
         begin, end = tensor["data_offsets"]
         digest.update(json.dumps([name, f"torch.{_NAMES[tensor['dtype']]}", tensor["shape"]]).encode())
-        file.seek(8 + length + begin)
+        file.seek(start + begin)
         digest.update(file.read(max(end - begin, 0)))
     return bool(metadata[_CHECKSUM] == f"sha256:{digest.hexdigest()}")

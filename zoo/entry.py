@@ -97,7 +97,8 @@ class ZooEntry:
         id: ``<head>_<backbone>_<dataset>-<crop>_<schedule>``.
         head: slug of the head, the stem of the index file.
         name: class of the head.
-        decode_head: its arguments, ``type`` among them, in the words of ``format``; a cascade is a list of two.
+        decode_head: of OpenMMLab's weights, the head's arguments in OpenMMLab's words, ``type`` among them; a cascade
+            is a list of two. None of our own weights, whose file tells what it holds.
         auxiliary_head: those of the auxiliary head.
         crop: height and width of the training crops.
         window, stride: of the sliding window that the figures were measured with; None = the whole image at once.
@@ -120,7 +121,7 @@ class ZooEntry:
     paper: str
 
     backbone: Backbone
-    decode_head: dict[str, Any] | list[dict[str, Any]]
+    decode_head: dict[str, Any] | list[dict[str, Any]] | None = None
     auxiliary_head: dict[str, Any] | None = None
 
     dataset: str
@@ -177,11 +178,11 @@ class ZooEntry:
         for name in ("iterations", "batch", "lr", "memory_gb", "size"):
             number = getattr(self, name)
             check(name, number is None or number > 0, "a positive number")
-        check("decode_head", bool(self.stages), "needs a type")
         for name, call in [*(("decode_head", stage) for stage in self.stages), ("auxiliary_head", self.auxiliary_head)]:
             typed = isinstance(call, dict) and isinstance(call.get("type"), str)
             check(name, typed or (call is None and name == "auxiliary_head"), "needs a type")
         if self.format == "openmmlab":
+            check("decode_head", bool(self.stages), "needs a type")
             check("backbone", "type" in self.backbone.upstream, "needs upstream, the published model's config")
         check("mirrors", all(isinstance(mirror, str) for mirror in self.mirrors), "a list of addresses")
         for source in self.sources:
@@ -201,7 +202,9 @@ class ZooEntry:
 
     @property
     def stages(self) -> list[dict[str, Any]]:
-        """The decode heads: one, or the stages of a cascade."""
+        """The decode heads of OpenMMLab's weights: one, or the stages of a cascade."""
+        if self.decode_head is None:
+            return []
         return self.decode_head if isinstance(self.decode_head, list) else [self.decode_head]
 
     @property

@@ -1,11 +1,13 @@
 """Write to the index: one process at a time, and whole files only."""
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
+
+import tomlkit
+from tomlkit.items import Item
 
 from zoo import files, index
 from zoo.errors import ZooError
@@ -47,7 +49,7 @@ def add(id: str, head: str, name: str, paper: str, values: Mapping[str, Any], fo
     """
     path = folder / f"{head}.toml"
     with locked(folder):
-        text = index.text_of(path) if path.exists() else f"name = {_toml(name)}\npaper = {_toml(paper)}\n"
+        text = index.text_of(path) if path.exists() else tomlkit.dumps({"name": name, "paper": paper})
         if f"[entry.{id}]" in text.splitlines():
             raise ZooError(f"{path}: {id} is taken; give another id")
         if f"\n{TRAINED_HERE}\n" not in text:
@@ -77,18 +79,23 @@ def _replace(path: Path, text: str) -> None:
 
 def format_table(header: str, values: Mapping[str, Any]) -> str:
     """A table in TOML; of a list of tables, each stands on its own line. None is left out."""
-    lines = [f"[{header}]"]
+    table = tomlkit.table()
     for key, value in values.items():
-        if isinstance(value, list) and value and isinstance(value[0], dict):
-            lines += [f"{key} = [", *(f"  {_toml(each)}," for each in value), "]"]
-        elif value is not None:
-            lines.append(f"{key} = {_toml(value)}")
-    return "\n".join(lines) + "\n"
+        if value is not None:
+            table.append(key, _item(value))
+    return f"[{header}]\n{table.as_string()}"
 
 
-def _toml(value: Any) -> str:
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{key} = {_toml(each)}" for key, each in value.items()) + " }"
+def _item(value: Any) -> Item:
+    """A value in one line; a list of tables with a line for each."""
+    if isinstance(value, Mapping):
+        inline = tomlkit.inline_table()
+        inline.update({key: _item(each) for key, each in value.items()})
+        return inline
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_toml, value)) + "]"
-    return json.dumps(value, ensure_ascii=False)
+        array = tomlkit.array()
+        array.extend(_item(each) for each in value)
+        array.multiline(bool(value) and isinstance(value[0], Mapping))
+        return array
+    item: Item = tomlkit.item(value)
+    return item

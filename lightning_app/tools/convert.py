@@ -20,8 +20,8 @@ from lightning_app.weights.load import HEADER, describe, load
 from lightning_app.weights.openmmlab import convert as openmmlab
 from lightning_app.weights.openmmlab import mmseg_config
 from lightning_app.weights.openmmlab.heads import joined
+from lightning_app.weights.openmmlab.published import evaluation_size, upstream_config
 from zoo import ZooEntry, ZooError, index
-from zoo.openmmlab import evaluation_size, upstream_config
 
 
 def main(args: Sequence[str]) -> int:

@@ -177,18 +177,12 @@ def _values(options: argparse.Namespace, description: Description, model: Segmen
         raise InputError("It was trained on whole images: say with --crop H W how large they are")
     changes = (parts["backbone"].get("init_args") or {}).get("changes")
 
-    def call(part: dict[str, Any]) -> dict[str, Any]:
-        arguments = {key: value for key, value in (part.get("init_args") or {}).items() if value is not None}
-        return {"type": part["class_path"].rpartition(".")[2], **arguments}
-
     return {
         "backbone": {
             "name": _backbone_name(description),
             "output_stride": max(model.backbone.reductions),
             **({"changes": changes} if changes else {}),
         },
-        "decode_head": call(parts["head"]),
-        "auxiliary_head": call(parts["auxiliary"]) if parts.get("auxiliary") else None,
         "split": options.split or _split(description),
         "crop": list(crop),
         "align_corners": protocol["align_corners"],

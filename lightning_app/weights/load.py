@@ -27,10 +27,10 @@ from lightning_app.util.files import check_file
 from lightning_app.weights import description as describing
 from lightning_app.weights.description import MODEL, MOST_CLASSES, Description, new_segmentor
 from lightning_app.weights.openmmlab import convert as openmmlab
+from lightning_app.weights.openmmlab.published import evaluation_size, upstream_config
 from zoo import ZooEntry, ZooError, download, index, writing
 from zoo.cache import CHECKOUT
 from zoo.entry import SHIPPED, Dataset
-from zoo.openmmlab import evaluation_size, upstream_config
 
 HALVES: Final = (torch.float16, torch.bfloat16)
 HEADER: Final = "contextzoo"  # of a safetensors file's metadata: what describes the model, as JSON
