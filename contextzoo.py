@@ -11,6 +11,7 @@ Nothing heavy is imported before it is used.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -130,12 +131,12 @@ def register_head(slug: str, *, paper: str = "", year: int = 0) -> Callable[[Cla
     """Class decorator that makes a head of your own known to the command line and to ``create_model``.
 
     Args:
-        slug: its name, in lower case.
+        slug: its name: lower case, digits and underscores.
         paper: such as ``"arXiv:1811.11721"``.
         year: of the paper.
 
     Raises:
-        ValueError: the slug is taken.
+        ValueError: the slug is taken by another class, or the class is no head.
 
     Examples:
         >>> import contextzoo as cz
@@ -146,12 +147,25 @@ def register_head(slug: str, *, paper: str = "", year: int = 0) -> Callable[[Cla
         >>> "doc_example" in cz.list_heads()
         True
     """
+    from lightning_app.heads.base import ContextHead
     from lightning_app.registry import HEADS
     from lightning_app.util.errors import InputError
 
-    if slug in HEADS:
-        raise InputError(f'There is a head "{slug}" already ({HEADS[slug].cls.__qualname__}): choose another name')
-    return HEADS.register(slug, paper=paper, year=year)
+    def register(cls: Class) -> Class:
+        if not issubclass(cls, ContextHead):
+            raise InputError(f"{cls.__qualname__} is no head: derive it from BlockHead or ContextHead (heads/base.py)")
+        again = known is not None and (known.__module__, known.__qualname__) == (cls.__module__, cls.__qualname__)
+        if known is not None and not again:
+            raise taken
+        return HEADS.register(slug, paper=paper, year=year, again=again)(cls)
+
+    if not re.fullmatch("[a-z][a-z0-9_]*", slug) or slug == "all":
+        raise InputError(f'A head cannot be called "{slug}": use lower case, digits and _, such as my_head')
+    known = HEADS[slug].cls if slug in HEADS else None
+    taken = InputError(f'There is a head "{slug}" already ({known and known.__qualname__}): choose another name')
+    if known is not None and known.__module__.startswith("lightning_app."):
+        raise taken
+    return register
 
 
 def segment(

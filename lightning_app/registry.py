@@ -1,6 +1,5 @@
 """Names under which blocks and heads are chosen: explicit slugs, each with its paper."""
 
-import difflib
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -10,7 +9,7 @@ from typing import TypeVar
 
 from torch import nn
 
-from lightning_app.util.errors import InputError
+from lightning_app.util.errors import InputError, suggest
 
 M = TypeVar("M", bound=type[nn.Module])
 
@@ -21,8 +20,8 @@ class Entry:
 
     slug: str
     cls: type[nn.Module]
-    paper: str  # "arXiv:1811.11721", or a venue where the paper has no arXiv number
-    year: int
+    paper: str  # "arXiv:1811.11721", or a venue where the paper has no arXiv number; may be empty
+    year: int  # 0 where it is not known
 
     @property
     def summary(self) -> str:
@@ -46,11 +45,11 @@ class Registry(Mapping[str, Entry]):
         self._entries: dict[str, Entry] = {}
         self._complete = False
 
-    def register(self, slug: str, *, paper: str, year: int) -> Callable[[M], M]:
-        """Class decorator that files a class under ``slug``."""
+    def register(self, slug: str, *, paper: str, year: int, again: bool = False) -> Callable[[M], M]:
+        """Class decorator that files a class under ``slug``; ``again``: in place of the one there, as in a notebook."""
 
         def add(cls: M) -> M:
-            if slug in self._entries:
+            if slug in self._entries and not again:
                 raise ValueError(f"{self.kind} {slug!r} is registered twice: {self._entries[slug].cls} and {cls}")
             self._entries[slug] = Entry(slug, cls, paper, year)
             return cls
@@ -83,10 +82,8 @@ class Registry(Mapping[str, Entry]):
     def __getitem__(self, name: str) -> Entry:
         entry = self._find(name)
         if entry is None:
-            known = {word.lower(): word for each in self.values() for word in (each.cls.__name__, each.slug)}
-            close = difflib.get_close_matches(name.lower(), known, n=1)
-            hint = f' Did you mean "{known[close[0]]}"?' if close else ""
-            raise InputError(f'Unknown {self.kind} "{name}".{hint} ({self.listing})')
+            known = [word for each in self.values() for word in (each.cls.__name__, each.slug)]
+            raise InputError(f'Unknown {self.kind} "{name}".{suggest(name, known)} ({self.listing})')
         return entry
 
     def __contains__(self, name: object) -> bool:

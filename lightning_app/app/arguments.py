@@ -45,9 +45,15 @@ def _with_classes(args: list[str], option: str) -> list[str]:
 
 def _class_name(option: str, name: str) -> str:
     if option in HEAD_OPTIONS:
-        return HEADS[name].cls.__name__ if name in HEADS else name
+        return _path_of(HEADS[name].cls) if name in HEADS else name
     base = SegmentationDataModule if option == "--data" else Backbone
     return {plain(each): each for each in _subclasses(base)}.get(plain(name), name)
+
+
+def _path_of(cls: type) -> str:
+    """A class of this program by its name, another with its module: two may have one name."""
+    ours = cls.__module__.startswith("lightning_app.")
+    return cls.__name__ if ours else f"{cls.__module__}.{cls.__qualname__}"
 
 
 def _subclasses(base: type) -> Iterable[str]:

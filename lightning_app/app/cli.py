@@ -1,12 +1,12 @@
 """The command line: finds the verb, imports no more than it needs, and turns errors into one line."""
 
-import difflib
 import importlib
 import os
 import sys
 
 from lightning_app import __version__
-from lightning_app.util.errors import InputError, Stopped, input_error
+from lightning_app.app import own_modules
+from lightning_app.util.errors import InputError, Stopped, closest, input_error
 
 TRAINING = {
     "fit": "train a backbone with a context head",
@@ -55,7 +55,7 @@ def main(args: list[str] | None = None) -> int:
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]
     try:
-        return _run(args)
+        return _run(own_modules.import_typed(args))
     except BrokenPipeError:  # the reader of our output has gone, as in `contextzoo heads | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -103,8 +103,7 @@ def _run(args: list[str]) -> int:
         tool = importlib.import_module(TOOLS[verb][0])
         return int(tool.main([verb, *rest] if TOOLS[verb][0].endswith("listing") else rest))
     meant = {known: f'Did you mean "{known}"?' for known in (*TRAINING, *TOOLS)} | ELSEWHERE
-    close = difflib.get_close_matches(verb.lower(), meant, n=1)
-    hint = f" {meant[close[0]]}" if close else ""
+    hint = "".join(f" {meant[close]}" for close in closest(verb, meant))
     raise InputError(f'Unknown command "{verb}".{hint} (contextzoo --help)')
 
 
@@ -118,5 +117,7 @@ def _overview() -> str:
             "usage: contextzoo COMMAND [--help] ...",
             "",
             *lines,
+            "",
+            "--import MODULE, to any command: know the heads, backbones and datasets of your own in MODULE.py",
         ]
     )

@@ -108,6 +108,9 @@ def with_file(message: str, args: Sequence[str]) -> str:
 def _readable(kinds: str) -> str:
     """Types as a person writes them: ``int or null``."""
     names = re.sub(r"<class '(?:[\w.]+\.)?(\w+)'>", r"\1", kinds).replace("NoneType", "null")
+    names = re.sub(
+        r"[\w.]*Callable\[\[.*?\], (?:[\w.]+\.)?(\w+)\]", r"\1", names
+    )  # what makes one, such as its class
     return " or ".join(re.split(r", (?![^\[]*\])", names))
 
 

@@ -23,6 +23,7 @@ from lightning.pytorch.profilers import Profiler
 from lightning.pytorch.strategies import Strategy
 
 from lightning_app import callbacks  # noqa: F401
+from lightning_app.app import own_modules
 from lightning_app.backbones.base import Backbone
 from lightning_app.data import SegmentationDataModule
 from lightning_app.heads.base import ContextHead
@@ -61,10 +62,12 @@ _PATH: Final = re.compile(r"(?<![\w./-])[^\W\d]\w*(\.[^\W\d]\w*)+(?![\w/-])")
 
 def harmless(base: type) -> dict[str, type]:
     """Path -> class of what a file may name where ``base`` is expected: parts of models and data that are imported,
-    this program's own callbacks and loggers, and the harmless ones of Lightning."""
+    callbacks and loggers of this program and of what ``--import`` named, and the harmless ones of Lightning."""
     len(HEADS)  # imports them
     ours = (
-        each for each in subclasses(base) if issubclass(each, BASES) or each.__module__.startswith("lightning_app.")
+        each
+        for each in subclasses(base)
+        if issubclass(each, BASES) or each.__module__.startswith("lightning_app.") or own_modules.is_own(each)
     )
     found = [base, *ours]
     for module, names in STOCK.items():

@@ -41,6 +41,7 @@ def usage(verb: str, what: str) -> str:
     for axis, stems in axes.items():
         lines += _row(f"{axis}/", ", ".join(stems))
     lines += _row("--trust", "let these files, and a checkpoint, import classes from outside this program")
+    lines += _row("--import MODULE", "know the heads, backbones and datasets of your own in MODULE.py (repeated)")
     lines += ["", "Run"]
     lines += _row("--run NAME", "the run's folder is runs/NAME; made from data, head and time where not given")
     lines += _row("--ckpt_path", "a .ckpt file; last or best, of the run that --run names or of the newest; or a run")

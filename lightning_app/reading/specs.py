@@ -63,10 +63,9 @@ def class_of(spec: Any, known: Mapping[str, type], what: str) -> type:
     if spec.keys() - {"class_path", "init_args"}:
         raise InputError(f"{what} holds more than a class and its arguments: {shown(sorted(map(str, spec)))}")
     if path not in known:
-        raise InputError(
-            f"{what} is {shown(path)}, which is no class of this program: import its "
-            "module first, or add --trust to fit, validate, test and predict"
-        )
+        module = shown(path).rpartition(".")[0]
+        known_by = f": if it is yours, import its module first (--import {module})" if module else ""
+        raise InputError(f"{what} is {shown(path)}, which is no class of this program{known_by}")
     return known[path]
 
 

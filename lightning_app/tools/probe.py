@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import OneCycleLR
 
+from lightning_app.app import own_modules
 from lightning_app.backbones.patchify import Patchify
 from lightning_app.blocks._layers import resize
 from lightning_app.data.base import SegmentationDataset
@@ -237,7 +238,7 @@ def _load(store: Path) -> dict[Run, Result]:
 def _train_all(runs: Sequence[Run], results: dict[Run, Result], store: Path, jobs: int) -> bool:
     """Add the results of ``runs``, each stored as soon as it is there; whether any failed."""
     failed = False
-    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"))
+    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=own_modules.import_named)
     try:
         futures = {pool.submit(train, run): run for run in runs}
         for count, future in enumerate(as_completed(futures), 1):

@@ -30,7 +30,7 @@ from typing import IO, Any, NoReturn
 
 import yaml
 
-from lightning_app.app import configs
+from lightning_app.app import configs, own_modules
 from lightning_app.tools import sweep_report
 from lightning_app.tools.parser import Parser
 from lightning_app.util.errors import InputError
@@ -142,16 +142,23 @@ def _seconds(text: str) -> float:
 
 def _classes(slugs: Sequence[str]) -> dict[str, str]:
     """Slug -> class of the heads that were named. From their configurations: their code would load torch in here."""
-    known = [name.removeprefix("head/") for name in configs.names() if name.startswith("head/")]
+    files = [name for name in configs.names() if name.startswith("head/")]
+    known = {name.removeprefix("head/"): _class_in(configs.find(name)) for name in files}
     slugs = [slug for words in slugs for slug in words.replace(",", " ").split()]
-    if "all" in slugs:
-        slugs = known
-    elif not set(slugs) <= set(known):
+    if own_modules.names() or not {*slugs} <= {"all", *known}:
         from lightning_app.registry import HEADS
 
-        slugs = HEADS.names(slugs)
-    parts = {slug: yaml.safe_load(configs.find(f"head/{slug}").read_text()) for slug in slugs}
-    return {slug: part["model"]["head"]["class_path"] for slug, part in parts.items()}
+        known |= {
+            slug: f"{entry.cls.__module__}.{entry.cls.__qualname__}"
+            for slug, entry in HEADS.items()
+            if slug not in known
+        }
+        slugs = slugs if "all" in slugs else HEADS.names(slugs)
+    return known if "all" in slugs else {slug: known[slug] for slug in slugs}
+
+
+def _class_in(config: Path) -> str:
+    return str(yaml.safe_load(config.read_text())["model"]["head"]["class_path"])
 
 
 def _given(name: str | None, heads: Iterable[str]) -> dict[str, list[str]]:
@@ -336,7 +343,8 @@ class _Sweep:
         run = training.folder.relative_to(RUNS) if training.folder.is_relative_to(RUNS) else training.folder.absolute()
         head = ["--model.head", self.classes[training.head], *self.given.get(training.head, [])]
         seed = ["--seed_everything", str(training.seed)]
-        return ["fit", "-c", self.options.recipe, *head, *seed, *self.words, "--run", str(run)]
+        own = [word for module in own_modules.names() for word in (own_modules.OPTION, module)]
+        return ["fit", *own, "-c", self.options.recipe, *head, *seed, *self.words, "--run", str(run)]
 
     def _call(self, command: Sequence[str], log: IO[bytes]) -> tuple[int, struct_rusage] | None:
         """Exit status and resources of a command of ours; None where all is being stopped."""

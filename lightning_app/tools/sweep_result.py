@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from lightning_app.app.own_modules import import_named
 from lightning_app.callbacks.table import scores_as_dict
 from lightning_app.tasks.semantic.metrics import Scores
 from lightning_app.tools.bench import device_name, gflop
@@ -80,6 +81,7 @@ def _logged(run: Path, column: str) -> list[float]:
 
 if __name__ == "__main__":
     try:
+        import_named()
         print(json.dumps(measure(Path(sys.argv[1]))))
     except InputError as error:
         sys.exit(str(error))

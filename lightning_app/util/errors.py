@@ -1,5 +1,8 @@
 """The exceptions whose message is meant for the person at the keyboard."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class InputError(ValueError):
     """What was given cannot work.
@@ -24,6 +27,18 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     """Raise an InputError unless ``value`` is one of ``choices``: types alone do not stop a misspelt word."""
     if value not in choices:
         raise InputError(f'{name} cannot be "{value}" (one of {", ".join(choices)})')
+
+
+def closest(word: str, known: Iterable[str], *, most: int = 1, cutoff: float = 0.6) -> list[str]:
+    """The ``known`` words that are nearest to ``word``, in any case."""
+    words = {each.lower(): each for each in known}
+    return [words[each] for each in get_close_matches(word.lower(), words, n=most, cutoff=cutoff)]
+
+
+def suggest(word: str, known: Iterable[str], *, most: int = 1, cutoff: float = 0.6) -> str:
+    """A question with the ``known`` words that are nearest to ``word``, or nothing: ' Did you mean "x"?'"""
+    close = ", ".join(f'"{each}"' for each in closest(word, known, most=most, cutoff=cutoff))
+    return f" Did you mean {close}?" if close else ""
 
 
 def input_error(error: BaseException | None) -> InputError | None:

@@ -256,8 +256,8 @@ def test_a_head_of_ones_own_is_imported_where_it_is_trusted(
     capsys.readouterr()
     assert run("test --ckpt_path b.ckpt") == 2
     assert capsys.readouterr().err == (
-        "b.ckpt: its model.head is heads_of_mine.Head, which is no class of this program: import its module first, or "
-        "add --trust to fit, validate, test and predict\n"
+        "b.ckpt: its model.head is heads_of_mine.Head, which is no class of this program: if it is yours, import its "
+        "module first (--import heads_of_mine)\n"
     )
     with pytest.raises(InputError, match="import its module first"):
         load("b.ckpt")
