@@ -28,7 +28,7 @@ def run(command: str) -> int:
 def typed(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """``contextzoo command`` in a process of its own, started in ``folder``."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)])}
-    for name in ("CONTEXTZOO_RUN", "LOCAL_RANK"):
+    for name in ("CONTEXTZOO_RUN", "CONTEXTZOO_IMPORT", "LOCAL_RANK"):
         environment.pop(name, None)
     arguments = [sys.executable, "-m", "lightning_app", *command.split()]
     return subprocess.run(arguments, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)

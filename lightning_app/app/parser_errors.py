@@ -108,9 +108,8 @@ def with_file(message: str, args: Sequence[str]) -> str:
 def _readable(kinds: str) -> str:
     """Types as a person writes them: ``int or null``."""
     names = re.sub(r"<class '(?:[\w.]+\.)?(\w+)'>", r"\1", kinds).replace("NoneType", "null")
-    names = re.sub(
-        r"[\w.]*Callable\[\[.*?\], (?:[\w.]+\.)?(\w+)\]", r"\1", names
-    )  # what makes one, such as its class
+    makes = r"[\w.]*Callable\[\[(?:[^\[\]]|\[[^\]]*\])*\], (?:[\w.]+\.)?(\w+)\]"  # what makes one: its class
+    names = re.sub(makes, r"\1", names)
     return " or ".join(re.split(r", (?![^\[]*\])", names))
 
 
