@@ -144,7 +144,8 @@ def test_a_checkpoint_of_ones_own_head(capsys: pytest.CaptureFixture[str]) -> No
     )
     assert run(f"test --import heads_e --ckpt_path {ckpt}") == 0
     assert type(cz.load(ckpt).head).__name__ == "own_e"
-    assert run(f"zoo publish {ckpt} --import heads_e --to published") == 0
+    published = f"zoo publish {ckpt} --import heads_e --id own_patch8_context-probe_3 --to published --data-licence none"
+    assert run(published) == 0
     assert run("predict --import heads_e --weights mine --run predicted") == 0
 
 

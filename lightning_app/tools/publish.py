@@ -318,7 +318,7 @@ def _card(
     count = sum(each.numel() for each in model.parameters()) / 1e6
     optimizer = f"{OPTIMIZERS[training['optimizer']]}, lr {training['lr']:g}"
     facts = {
-        "head": f"{head.cls.__name__} ({head.paper})",
+        "head": f"{head.cls.__name__} ({head.paper})" if head.paper else head.cls.__name__,
         "backbone": f"{_backbone_name(description)}, output stride {max(model.backbone.reductions)}",
         "mIoU": f"{metrics['miou']:.2f} ({metrics['source']})",
         "protocol": ", ".join(f"{key} {value}" for key, value in description["protocol"].items() if value),
