@@ -147,6 +147,25 @@ def test_throughput_leaves_validation_out(tmp_path: Path, monkeypatch: pytest.Mo
     assert [value for value in logged if value] == ["2.0", "2.0"]
 
 
+def test_throughput_of_a_run_that_goes_on_in_mid_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Clock(Callback):
+        now = 1e6
+
+        def __call__(self) -> float:
+            return self.now
+
+        def on_train_batch_start(self, *args: Any) -> None:
+            self.now += 2
+
+    monkeypatch.setattr("lightning_app.callbacks.throughput.perf_counter", clock := Clock())
+    fit(tmp_path, ModelCheckpoint(tmp_path, "mid", every_n_train_steps=1), max_steps=1)
+    trainer = tiny_trainer(tmp_path, callbacks=[clock, Throughput()], max_epochs=1)
+    trainer.fit(tiny_task(), NoiseData(), ckpt_path=tmp_path / "mid.ckpt", weights_only=True)
+    assert trainer.global_step == 3
+    assert trainer.callback_metrics["train/images_per_s"] == 4 / 2
+    assert trainer.callback_metrics["train/epoch_s"] == 2 * 2
+
+
 class Dice(Callback):
     """Draws from all generators in every step."""
 

@@ -58,6 +58,16 @@ def images() -> torch.Tensor:
     return torch.rand(1, 3, 40, 56, generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
+def test_who_can_read_the_file_is_as_the_umask_says(run: Path, umask: int, mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        assert publish(run) == 0
+    finally:
+        os.umask(before)
+    assert (Path("out") / ID / f"{ID}.safetensors").stat().st_mode & 0o777 == mode
+
+
 def test_file_card_and_entry(run: Path, own_index: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert publish(run) == 0
     out = capsys.readouterr().out

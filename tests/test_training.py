@@ -91,6 +91,15 @@ def test_the_last_checkpoint_is_the_end_of_the_run(options: str) -> None:
     assert checkpoint("a")["global_step"] == 108
 
 
+def test_a_run_that_ends_before_its_first_validation_validates_in_its_last_epoch(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(f"{FIT} --run short --trainer.check_val_every_n_epoch 5") == 0  # two epochs
+    assert "mIoU" in capsys.readouterr().out.splitlines()[-1]
+    assert len(logged(Path("runs/short"), "val/mIoU")) == 1
+    assert checkpoint("short", "checkpoints/best.ckpt")["epoch"] == 1
+
+
 def test_resuming_needs_no_other_word(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(f"{FIT} --run a --trainer.precision bf16-mixed --trainer.max_steps 4 --trainer.max_epochs -1") == 0
     assert run("fit --run a --ckpt_path last --trainer.max_steps 7") == 0

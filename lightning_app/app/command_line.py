@@ -127,6 +127,8 @@ class CommandLine(LightningCLI):
             find(config.model.weights)  # or say so before anything is written
         if config.ckpt_path != (str(checkpoint.path) if checkpoint else None):
             raise InputError(f"ckpt_path {config.ckpt_path} stands in a configuration: type it, --ckpt_path FILE")
+        if self.subcommand == "fit":
+            _validate_once_at_least(config.trainer)
         if config.weights_only is False:
             raise InputError("weights_only false would run what a checkpoint says: leave it out")
         config.weights_only = True  # whatever the environment says of torch.load
@@ -182,3 +184,10 @@ class CommandLine(LightningCLI):
     def status(self) -> int:
         """The exit status: 1 where some pictures could not be predicted."""
         return int(bool(self.datamodule.faults))
+
+
+def _validate_once_at_least(trainer: Any) -> None:
+    """Let a run that ends before its first validation validate in its last epoch: without it there is no best.ckpt."""
+    epochs, every = trainer.max_epochs, trainer.check_val_every_n_epoch
+    if epochs is not None and every is not None and 0 < epochs < every:
+        trainer.check_val_every_n_epoch = epochs

@@ -20,6 +20,9 @@ class Throughput(Callback):
         self._images = 0
         self._seconds = self._epoch_seconds = self._since = 0.0
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._since = perf_counter()  # a run that goes on in mid-epoch starts none
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._epoch_seconds = 0.0
         self._since = perf_counter()

@@ -54,6 +54,9 @@ def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
     """
     own = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
     save_file(own, path, {**metadata, CHECKSUM: checksum(own, metadata)})
+    umask = os.umask(0)  # which can only be read by setting it
+    os.umask(umask)
+    path.chmod(0o666 & ~umask)  # safetensors makes files that their owner alone can read
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
