@@ -40,7 +40,7 @@ def test_every_public_name_has_a_docstring_with_an_example() -> None:
             assert ">>> " in (getattr(cz, name).__doc__ or ""), name
 
 
-@pytest.mark.parametrize("head", ["ccnet"])
+@pytest.mark.parametrize("head", ["ccnet", "CCNet", "cc-net"])
 def test_create_model(head: str) -> None:
     model = cz.create_model(head, "resnet10t", num_classes=3, output_stride=16, channels=8, recurrence=1)
     assert isinstance(model, Segmentor)

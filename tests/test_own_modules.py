@@ -144,7 +144,7 @@ def test_a_checkpoint_of_ones_own_head(capsys: pytest.CaptureFixture[str]) -> No
     )
     assert run(f"test --import heads_e --ckpt_path {ckpt}") == 0
     assert type(cz.load(ckpt).head).__name__ == "own_e"
-    published = f"zoo publish {ckpt} --import heads_e --id own_patch8_context-probe_3 --to published --data-licence none"
+    published = f"zoo publish {ckpt} --import heads_e --id own_patch8_probe_3 --to published --data-licence none"
     assert run(published) == 0
     assert run("predict --import heads_e --weights mine --run predicted") == 0
 
@@ -174,6 +174,21 @@ def test_bench_knows_it(capsys: pytest.CaptureFixture[str]) -> None:
     size = "--sizes 4x4 --repeats 1 --channels 8 --in-channels 8 8 8 8"
     assert run(f"bench heads own_h fcn --import heads_h {size}") == 0
     assert "own_h" in capsys.readouterr().out
+
+
+def test_data_check_imports_nothing_that_a_file_names(capsys: pytest.CaptureFixture[str]) -> None:
+    sys.path.append(str(Path.cwd()))
+    write("stranger_g", "raise SystemExit(7)")
+    Path("theirs.yaml").write_text("data: {class_path: stranger_g.Scenes}")
+    for verb in ("check", "stats"):
+        assert run(f"data {verb} -c theirs.yaml") == 2
+        assert capsys.readouterr().err == (
+            "theirs.yaml would import stranger_g.Scenes, which is not part of this program: "
+            "add --trust if you have read it\n"
+        )
+    write("scenes_gg", DATA.replace("My", "Own"))
+    Path("ours.yaml").write_text("data: {class_path: scenes_gg.OwnScenes}")
+    assert run("data check --import scenes_gg -c ours.yaml") == 0
 
 
 @pytest.mark.slow

@@ -3,7 +3,6 @@
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import NoReturn
 
 import torch
@@ -12,7 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from lightning_app.app import configs
+from lightning_app.app import trust
+from lightning_app.app.arguments import with_config_paths
 from lightning_app.app.parser_errors import closest, explain
 from lightning_app.data import FileDataModule, SegmentationDataModule
 from lightning_app.data.images import BadFile, Header
@@ -47,13 +47,13 @@ class _Parser(LightningArgumentParser):
 
 
 def _datamodule(args: list[str]) -> SegmentationDataModule:
-    for position, (flag, value) in enumerate(pairwise(args), start=1):
-        if flag in ("-c", "--config"):
-            args[position] = str(configs.find(value))
+    trusted = trust.OPTION in args
+    args, files = with_config_paths([arg for arg in args if arg != trust.OPTION])
     parser = _Parser(prog="contextzoo data")
     parser.add_argument("-c", "--config", action="config")
     parser.add_lightning_class_args(SegmentationDataModule, "data", subclass_mode=True, required=True)
-    data = parser.instantiate_classes(parser.parse_args(args)).data
+    with trust.imports(files, args, trust=trusted):
+        data = parser.instantiate_classes(parser.parse_args(args)).data
     assert isinstance(data, SegmentationDataModule)
     return data
 
