@@ -20,9 +20,7 @@ NEVER: Final = ("plugins", "model_registry")  # code, and an address
 FOLDERS: Final = ("dirpath", "save_dir", "folder")
 
 
-def configuration(
-    content: Mapping[str, Any], path: Path, *, resume: bool, trust: bool
-) -> tuple[dict[str, Any], list[str]]:
+def configuration(content: Any, path: Path, *, resume: bool, trust: bool) -> tuple[dict[str, Any], list[str]]:
     """The configuration to go on from, and the names of what was left in the file.
 
     Args:
@@ -36,7 +34,7 @@ def configuration(
     specs.check_plain(content, f"{path}: its configuration", classes=True)
     if trust:
         _import(content)
-    model, data = content.get("model"), content.get("data")
+    model, data = (content.get("model"), content.get("data")) if isinstance(content, Mapping) else (None, None)
     if not isinstance(model, Mapping):
         raise InputError(f"{path} does not say how to rebuild its model: contextzoo fit did not write it")
     for part, base in PARTS.items():

@@ -38,7 +38,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("CONTEXTZOO_RUN", "")
-        assert run(f"fit {PROBE} --run a --trainer.max_epochs 1 --model.auxiliary FCN") == 0
+        assert (
+            run(f"fit {PROBE} --run a --trainer.max_epochs 1 --model.auxiliary FCN --model.auxiliary.channels 4") == 0
+        )
     return folder / "runs" / "a" / "checkpoints" / "last.ckpt"
 
 
