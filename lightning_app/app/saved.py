@@ -17,6 +17,7 @@ from lightning_app.util.errors import InputError
 from lightning_app.weights.description import GIVEN, PARTS
 
 NEVER: Final = ("plugins", "model_registry")  # code, and an address
+LABELS: Final = ("entity", "group", "job_type", "mode", "notes", "tags")  # that W&B's logger passes on to wandb.init
 FOLDERS: Final = ("dirpath", "save_dir", "folder")
 
 
@@ -97,8 +98,14 @@ def _own(spec: Any, known: Mapping[str, type], before: Any) -> dict[str, Any]:
     """A callback or logger that writes into the run's folder alone; the error's text is its name."""
     try:
         cls = specs.class_of(spec, known, "it")
-        values = dict(spec.get("init_args") or {})
-        specs.arguments(spec, cls, "it")
+        given = dict(spec.get("init_args") or {})
+        own = specs.parameters(cls)
+        labels = {name: value for name, value in given.items() if name in LABELS and name not in own}
+        values = {name: value for name, value in given.items() if name in own or not (value is None or name in labels)}
+        specs.arguments({**spec, "init_args": values}, cls, "it")
+        specs.fit(labels, dict.fromkeys(LABELS, str | list[str] | None), "it")
+        specs.check_plain(labels, "it")
+        values |= labels
     except (InputError, TypeError, ValueError) as error:
         name = spec.get("class_path") if isinstance(spec, Mapping) else spec
         raise InputError(specs.shown(name).rpartition(".")[2]) from error

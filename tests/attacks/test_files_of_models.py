@@ -277,6 +277,24 @@ def test_what_is_not_taken_to_resume_is_said(checkpoint: Path, capsys: pytest.Ca
     assert capsys.readouterr().err == said
 
 
+@pytest.mark.parametrize("name", ["logger/csv", "logger/tensorboard", "logger/wandb", "schedule/ema"])
+def test_what_ships_is_taken_to_resume(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert run(f"fit {PROBE} -c {name} --print_config") == 0
+    content = yaml.safe_load(capsys.readouterr().out)
+    config, left = configuration(content, Path("b.ckpt"), resume=True, trust=False)
+    assert left == []
+    given, taken = (
+        [each["class_path"] for part in ("callbacks", "logger") for each in listed(trainer[part])]
+        for trainer in (content["trainer"], config["trainer"])
+    )
+    assert taken == given
+
+
+def listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
 def header(**changes: Any) -> str:
     return json.dumps(describe_tiny() | changes)
 
