@@ -4,6 +4,7 @@ import difflib
 import re
 from collections.abc import Sequence
 from inspect import isabstract
+from typing import Final
 
 from lightning_app.app.arguments import config_files
 from lightning_app.app.trust import ADVICE
@@ -42,6 +43,27 @@ ELSEWHERE = {  # what other programs call our options
 }
 
 
+# What jsonargparse 4.53 says; tests/test_parser_errors.py holds each against the version that is installed.
+KEY: Final = re.compile(r'(?:[Pp]arser key "|^--)([\w.]+?)(?:\.help)?(?:"|: )')
+DENIED: Final = re.compile(r"Importing '([\w.]+)' is not allowed")
+UNKNOWN: Final = re.compile(r"[Uu]nrecognized arguments: --?([\w.-]+)")
+STRAY: Final = re.compile(r"unrecognized arguments: (.+)")
+NO_KEY: Final = re.compile(r"does not accept option '([\w.]+)'")
+NO_ARGUMENT: Final = re.compile(r"Option '(\w+)' is not accepted")
+LINKED: Final = re.compile(r'Linked "(model\.\w+)')
+LINKED_VALUE: Final = re.compile(r"--> (model\.\w+): invalid")
+NO_CLASS: Final = re.compile(r"dot import path string: ([\w.]+)")
+GIVEN: Final = re.compile(r"Given value: (.*)")  # of a union
+GOT: Final = re.compile(r"Got value: (.*)")
+LITERAL: Final = re.compile(r"Literal\[([^]]*)\]")
+UNION: Final = re.compile(r"Subtypes: \[(.*?)\] Errors")
+TYPE: Final = re.compile(r"Expected an? (<class '.*?'>)")
+MISSING: Final = re.compile(r"arguments are required: (?:\w+\.)?([\w.]+)")
+# What we said of an argument of a class, which each parser around it says again.
+SAID_OPTION: Final = re.compile(r'Unknown option "[^"]+"\..*?\)')
+SAID_VALUE: Final = re.compile(r'- (\w+ cannot be ".*?"(?:: expected .+?(?= - Expected)|\..*?\(one of .*?\)))')
+
+
 def explain(message: str, options: list[str]) -> str:
     """One line for a person.
 
@@ -50,48 +72,59 @@ def explain(message: str, options: list[str]) -> str:
         options: the options of the parser that says it.
     """
     text = " ".join(message.split())
-    known = [option.lstrip("-") for option in options if re.fullmatch(r"--[a-z_]+", option) and option != "--help"]
-    key = (re.search(r'(?:[Pp]arser key "|^--)([\w.]+?)(?:\.help)?(?:"|: )', text) or ["", ""])[1]
-    if wrong := re.search(r"Importing '([\w.]+)' is not allowed", text):
+    key = (KEY.search(text) or ["", ""])[1]
+    if wrong := DENIED.search(text):
         return f'{key} cannot be "{wrong[1]}", which is not part of this program: {ADVICE}'
-    if inner := re.search(r'Unknown option "[^"]+"\..*?\)', text):  # of a class, said again by each parser around it
-        return inner[0]
-    if inner := re.search(r'- (\w+ cannot be ".*?"(?:: expected .+?(?= - Expected)|\..*?\(one of .*?\)))', text):
-        return f"{key}.{inner[1]}"
-    if wrong := re.search(r"[Uu]nrecognized arguments: --?([\w.-]+)", text):
+    if said := SAID_OPTION.search(text):
+        return said[0]
+    if said := SAID_VALUE.search(text):
+        return f"{key}.{said[1]}"
+    if linked := LINKED.search(text) or LINKED_VALUE.search(text):
+        return f"{linked[1]} comes from the data: leave it out"
+    if missing := MISSING.search(text):
+        example = ", such as --data CamVid --data.root FOLDER" if missing[1] == "data" else ""
+        return f"--{missing[1]} is required{example}"
+    return _option(text, options) or _class(text, key) or _value(text, key) or text
+
+
+def _option(text: str, options: list[str]) -> str | None:
+    """An option that there is not, or a word that is none."""
+    if wrong := UNKNOWN.search(text):
         if ours := ELSEWHERE.get(wrong[1].replace("-", "_")):
             return f'Unknown option "--{wrong[1]}". Here it is {ours} (--help-all lists them)'
         return f'Unknown option "--{wrong[1]}".{closest(f"--{wrong[1]}", options)} (--help-all lists them)'
-    if wrong := re.search(r"unrecognized arguments: (.+)", text):
+    if wrong := STRAY.search(text):
         return f'What is "{wrong[1]}"? Options begin with --'
-    if wrong := re.search(r"does not accept option '([\w.]+)'", text):
+    if wrong := NO_KEY.search(text):
         return f'Unknown option "{wrong[1]}".{closest(wrong[1], [option.lstrip("-") for option in options])}'
-    if wrong := re.search(r"Option '(\w+)' is not accepted", text):
+    if wrong := NO_ARGUMENT.search(text):
+        known = [option.lstrip("-") for option in options if re.fullmatch(r"--[a-z_]+", option) and option != "--help"]
         return f'Unknown option "{wrong[1]}".{closest(wrong[1], known)} (one of {", ".join(known)})'
-    if linked := re.search(r'(?:Linked "|--> )(model\.\w+)', text):
-        return f"{linked[1]} comes from the data: leave it out"
-    if wrong := re.search(r"dot import path string: ([\w.]+)", text):
-        noun = key.rpartition(".")[2]
-        if noun not in CHOICES:
-            return f'{key} cannot be "{wrong[1]}": no such class; give its full path, such as package.module.Class'
-        names = _subclasses(CHOICES[noun])
-        listing = "contextzoo heads" if CHOICES[noun] is ContextHead else f"one of {', '.join(names)}"
-        return f'Unknown {noun} "{wrong[1]}".{closest(wrong[1], names)} ({listing})'
-    value = re.search(r"Given value: (.*)", text) or re.search(r"Got value: (.*)", text)
-    if key and value:
-        choices = [
-            choice for group in re.findall(r"Literal\[([^]]*)\]", text) for choice in re.findall(r"'([^']*)'", group)
-        ]
-        if choices:
-            unique = list(dict.fromkeys(choices))
-            return f'{key} cannot be "{value[1]}".{closest(value[1], unique)} (one of {", ".join(unique)})'
-        if kinds := re.search(r"Subtypes: \[(.*?)\] Errors", text) or re.search(r"Expected an? (<class '.*?'>)", text):
-            return f'{key} cannot be "{value[1]}": expected {_readable(kinds[1])}'
-    if missing := re.search(r"arguments are required: (?:\w+\.)?([\w.]+)", text):
-        return (
-            f"--{missing[1]} is required{', such as --data CamVid --data.root FOLDER' if missing[1] == 'data' else ''}"
-        )
-    return text
+    return None
+
+
+def _class(text: str, key: str) -> str | None:
+    """A class that there is not."""
+    wrong, noun = NO_CLASS.search(text), key.rpartition(".")[2]
+    if wrong is None:
+        return None
+    if noun not in CHOICES:
+        return f'{key} cannot be "{wrong[1]}": no such class; give its full path, such as package.module.Class'
+    names = _subclasses(CHOICES[noun])
+    listing = "contextzoo heads" if CHOICES[noun] is ContextHead else f"one of {', '.join(names)}"
+    return f'Unknown {noun} "{wrong[1]}".{closest(wrong[1], names)} ({listing})'
+
+
+def _value(text: str, key: str) -> str | None:
+    """A value of another type."""
+    value = GIVEN.search(text) or GOT.search(text)
+    if not key or value is None:
+        return None
+    if choices := [choice for group in LITERAL.findall(text) for choice in re.findall(r"'([^']*)'", group)]:
+        unique = list(dict.fromkeys(choices))
+        return f'{key} cannot be "{value[1]}".{closest(value[1], unique)} (one of {", ".join(unique)})'
+    kinds = UNION.search(text) or TYPE.search(text)
+    return f'{key} cannot be "{value[1]}": expected {_readable(kinds[1])}' if kinds else None
 
 
 def with_file(message: str, args: Sequence[str]) -> str:

@@ -4,6 +4,8 @@ import ast
 import textwrap
 from pathlib import Path
 
+import docstring_parser
+
 from lightning_app.app import configs
 
 PACKAGE = Path(__file__).parents[1]
@@ -72,16 +74,9 @@ def _arguments(file: Path, cls: str) -> list[tuple[str, str]]:
     (node,) = (n for n in ast.parse(file.read_text()).body if isinstance(n, ast.ClassDef) and n.name == cls)
     (init,) = (n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__")
     defaults = dict(zip((arg.arg for arg in init.args.kwonlyargs), init.args.kw_defaults, strict=True))
-    arguments: list[tuple[str, str]] = []
-    section = (ast.get_docstring(node) or "").partition("Args:\n")[2].partition("\n\n")[0]
-    for line in section.splitlines():
-        if line.startswith("        "):
-            name, text = arguments.pop()
-            arguments.append((name, f"{text} {line.strip()}"))
-        else:
-            name, _, text = line.strip().partition(": ")
-            arguments.append((name, text))
-    return [(name, text + _default(defaults.get(name))) for name, text in arguments]
+    said = docstring_parser.parse(ast.get_docstring(node) or "").params
+    texts = {each.arg_name: " ".join((each.description or "").split()) for each in said if each.args[0] == "param"}
+    return [(name, text + _default(defaults.get(name))) for name, text in texts.items()]
 
 
 def _default(node: ast.expr | None) -> str:
