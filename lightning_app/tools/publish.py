@@ -348,9 +348,9 @@ contextzoo segment photo.jpg --weights {options.id}
 ```
 
 ```python
-from lightning_app.weights.load import load
+import contextzoo as cz
 
-model = load("{options.id}")  # or the path of the .safetensors file
+model = cz.load("{options.id}")  # or the path of the .safetensors file
 logits = model(images)  # RGB in 0..1, (B, 3, H, W) -> (B, {len(description["classes"])}, H, W)
 ```
 
