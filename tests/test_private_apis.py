@@ -14,10 +14,11 @@ import pytest
 import torch
 from jsonargparse import ArgumentParser, _common, set_parsing_settings
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.callbacks import RichProgressBar, WeightAveraging
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities import rank_zero_only
 from torch.optim.lr_scheduler import LambdaLR, OneCycleLR
+from torchvision.transforms.v2 import Transform
 
 from lightning_app.app.training import SAID
 from lightning_app.tasks.semantic.task import SegmentationTask
@@ -30,7 +31,18 @@ PRIVATE: Final = {  # file -> its private names of other libraries
     "kernels/products.py": {"_linear_pointwise"},  # used where it is, see BUILT there
     "tasks/semantic/network.py": {"_apply"},  # to keep constants exact after a cast
 }
+OVERRIDDEN: Final = {  # class -> methods of a library's class that are private there
+    "PhotometricJitter": {"_transformed_types"},  # torchvision's way to say that masks keep their colours
+    "Progress": {"_get_train_description"},  # Lightning's bar counts epochs from 0
+    "Segmentor": {"_apply"},
+}
+OF_PYTHON: Final = {"_abc_impl", "_backward_cls"}  # that abc and torch.autograd give every class
 PUBLIC: Final = {"_asdict", "_exit"}  # documented, in spite of their names
+
+
+def sources() -> Iterator[Path]:
+    """Every module that imports anywhere: Triton's kernels want its library."""
+    return (path for path in PACKAGE.rglob("*.py") if path.stem not in ("__init__", "__main__", "criss_cross_triton"))
 
 
 def private_names(path: Path) -> Iterator[str]:
@@ -62,6 +74,24 @@ def test_no_other_private_names_are_used() -> None:
         if (names := set(private_names(path)) - (own - {"_apply"}))
     }
     assert found == PRIVATE
+
+
+def test_no_other_private_methods_are_overridden() -> None:
+    modules = [import_module(".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)) for path in sources()]
+    classes = {cls for module in modules for cls in vars(module).values() if isinstance(cls, type)}
+    found: dict[str, set[str]] = {}
+    for cls in classes:
+        if not cls.__module__.startswith("lightning_app."):
+            continue
+        theirs = {
+            name for base in cls.__mro__[1:] if not base.__module__.startswith("lightning_app.") for name in vars(base)
+        }
+        if names := {name for name in vars(cls).keys() & theirs if re.match(r"_[a-z]", name)} - OF_PYTHON:
+            found[cls.__name__] = names
+    assert found == OVERRIDDEN
+    assert "_get_train_description" in vars(RichProgressBar), SEEN
+    assert "_apply" in vars(torch.nn.Module), SEEN
+    assert "_transformed_types" in vars(Transform), SEEN
 
 
 def test_parsing_settings_are_a_dictionary_that_can_be_put_back() -> None:

@@ -5,7 +5,6 @@ import hashlib
 import json
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -26,6 +25,7 @@ from lightning_app.registry import HEADS, Entry
 from lightning_app.runs.folders import weights_of
 from lightning_app.tasks.semantic.network import Segmentor
 from lightning_app.tools.parser import Parser
+from lightning_app.util.checkout import commit
 from lightning_app.util.errors import InputError
 from lightning_app.weights.description import Description
 from lightning_app.weights.load import (
@@ -118,7 +118,7 @@ def _metrics(options: argparse.Namespace, description: Description) -> dict[str,
         content = json.loads(path.read_text())
         if content["checkpoint"] and Path(content["checkpoint"]).resolve() == options.checkpoint.resolve():
             when = date.fromtimestamp(path.stat().st_mtime)
-            source = f"contextzoo {command} --ckpt_path {options.checkpoint.name}, {when}{_commit()}"
+            source = f"contextzoo {command} --ckpt_path {options.checkpoint.name}, {when}{_of_commit()}"
             return {"miou": 100 * content["mIoU"], "source": source, "stage": stage, "split": content["split"]}
     measured: dict[str, Any] | None = description.get("metrics")
     if measured is None:
@@ -126,17 +126,13 @@ def _metrics(options: argparse.Namespace, description: Description) -> dict[str,
             f"No figure is known of {options.checkpoint}: measure it with contextzoo test --ckpt_path, or give "
             "--miou and --miou-source"
         )
-    return measured | {"source": f"{measured['source']}{_commit()}"}
+    return measured | {"source": f"{measured['source']}{_of_commit()}"}
 
 
-def _commit() -> str:
-    """The commit of the repository that this runs in, as the end of a source."""
-    command = ["git", "-C", str(SHIPS.parent), "rev-parse", "--short", "HEAD"]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-    return f", commit {found}"
+def _of_commit() -> str:
+    """The commit that this runs from, as the end of a source."""
+    name = commit()
+    return f", commit {name}" if name else ""
 
 
 def _entry_of(model: Segmentor) -> Entry:

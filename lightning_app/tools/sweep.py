@@ -33,6 +33,7 @@ import yaml
 from lightning_app.app import configs, own_modules
 from lightning_app.tools import sweep_report
 from lightning_app.tools.parser import Parser
+from lightning_app.util.checkout import commit
 from lightning_app.util.errors import InputError
 from lightning_app.util.files import replacing
 
@@ -203,7 +204,7 @@ class _Sweep:
     ) -> None:
         self.options, self.words, self.classes, self.given = options, words, classes, given
         self.threads = max(1, _cores() // (options.jobs * int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
-        self.commit = _commit()
+        self.commit = commit(mark_changes=True)
         self.started = time.monotonic()
         self.seconds: list[float] = []  # of whole trainings
         self.refusals: set[str] = set()
@@ -408,15 +409,6 @@ def _environment(threads: int) -> dict[str, str]:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-
-
-def _commit() -> str | None:
-    """Of the checkout that this runs from, with a plus sign where files differ from it."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--exclude=*", "--dirty=+"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 def _interrupt(*_: object) -> NoReturn:
