@@ -20,6 +20,7 @@ from lightning_app.app.run_folder import RunFolder
 from lightning_app.callbacks import SaveConfig
 from lightning_app.data import FileDataModule
 from lightning_app.reading import specs
+from lightning_app.runs.endings import why_it_ended
 from lightning_app.runs.folders import RUNS
 from lightning_app.tasks.semantic.task import FROM_DATA
 from lightning_app.util.errors import InputError, input_error
@@ -92,6 +93,15 @@ class CommandLine(LightningCLI):
             )
         except MisconfigurationException as error:  # Lightning's own word for bad input
             raise InputError(" ".join(str(error).split())) from error
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            resuming = checkpoint is not None and getattr(getattr(self, "model", None), "resuming", False)
+            other = isinstance(error, torch.OutOfMemoryError) or why_it_ended(error, run.lock.folder)
+            if checkpoint is None or not resuming or input_error(error) or other:
+                raise
+            reason = f"{type(error).__name__}: {specs.shown(str(error))}"
+            raise InputError(
+                f"{checkpoint.path} does not say how its training goes on ({reason}); --debug shows where"
+            ) from error
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(

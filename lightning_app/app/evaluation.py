@@ -60,7 +60,7 @@ def task_of(network: Segmentor) -> Callable[..., SegmentationTask]:
     return task
 
 
-def evaluate(verb: str, weights: str, args: Sequence[str]) -> int:
+def evaluate(verb: str, weights: str, args: Sequence[str], *, trusted: bool) -> int:
     """Run a subcommand with weights, and hold their figure against the known one.
 
     Raises:
@@ -82,7 +82,7 @@ def evaluate(verb: str, weights: str, args: Sequence[str]) -> int:
             [verb, *args],
             task=task_of(network),
             data=SegmentationDataModule,
-            run=RunFolder(Lock()),
+            run=RunFolder(Lock(), typed=None if trusted else args),
             base=base,
             or_own_test_split=verb == "test" and value_of(args, "--data.test_split") is None,
         )

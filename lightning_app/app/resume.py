@@ -67,7 +67,7 @@ def find(verb: str, name: str | None, run: str | None, *, trust: bool) -> Checkp
     except checkpoints.Damaged as error:
         raise InputError(f"{error}. {good_ones(path, verb)}") from error
     config, left = saved.configuration(content["config"], path, resume=verb == "fit", trust=trust)
-    saved.check_states(content.get("callbacks"), path)
+    checkpoints.check_states(content.get("callbacks"), path)
     if left:
         print(f"Not taken from {path}: {', '.join(left)}; give it again where it is wanted", file=sys.stderr)
     _find_places(config.get("data") or {}, path)

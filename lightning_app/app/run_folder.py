@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -9,6 +10,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.plugins.io import AsyncCheckpointIO, TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 
+from lightning_app.app import trust
 from lightning_app.reading import checkpoints
 from lightning_app.runs.folders import RUNS, check_name
 from lightning_app.runs.lock import Lock
@@ -23,10 +25,11 @@ class RunFolder:
     Args:
         lock: what ``take`` locks the folder with.
         resumed: the folder of the run that goes on.
+        typed: the command line, without which no file may name a place outside the folder; None trusts them.
     """
 
-    def __init__(self, lock: Lock, resumed: Path | None = None) -> None:
-        self.lock, self.resumed = lock, resumed
+    def __init__(self, lock: Lock, resumed: Path | None = None, *, typed: Sequence[str] | None) -> None:
+        self.lock, self.resumed, self.typed = lock, resumed, typed
 
     def choose(self, verb: str, config: Any) -> None:
         """Settle the folder of a parsed configuration: its root, and where callbacks and loggers write."""
@@ -45,6 +48,8 @@ class RunFolder:
         for logger in loggers if isinstance(loggers, list) else [loggers]:
             if hasattr(logger, "init_args") and logger.init_args.get("save_dir") in (None, ".", before):
                 logger.init_args.save_dir = str(folder)
+        if self.typed is not None:
+            trust.check_places(trainer.as_dict(), folder, self.typed)
 
     def _folder(self, verb: str, config: Any) -> Path:
         if VARIABLE in os.environ and "LOCAL_RANK" in os.environ:

@@ -1,7 +1,6 @@
 """What a command takes from the configuration in a checkpoint: a model and data, and to resume a trainer's settings."""
 
 import importlib
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -9,7 +8,7 @@ from typing import Any, Final
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 
-from lightning_app.app.trust import harmless
+from lightning_app.app.trust import FOLDERS, harmless, leads_out
 from lightning_app.data import SegmentationDataModule
 from lightning_app.reading import specs
 from lightning_app.tasks.semantic.task import SegmentationTask
@@ -18,7 +17,6 @@ from lightning_app.weights.description import GIVEN, PARTS
 
 NEVER: Final = ("plugins", "model_registry")  # code, and an address
 LABELS: Final = ("entity", "group", "job_type", "mode", "notes", "tags")  # that W&B's logger passes on to wandb.init
-FOLDERS: Final = ("dirpath", "save_dir", "folder")
 
 
 def configuration(content: Any, path: Path, *, resume: bool, trust: bool) -> tuple[dict[str, Any], list[str]]:
@@ -61,18 +59,8 @@ def configuration(content: Any, path: Path, *, resume: bool, trust: bool) -> tup
     return config, left
 
 
-def check_states(states: Any, path: Path) -> None:
-    """Raise an InputError where what callbacks remember names an address: some delete the files that they remember."""
-    if isinstance(states, str) and "://" in states:
-        raise InputError(f"{path}: its callbacks remember an address, {specs.shown(states)}")
-    if isinstance(states, Mapping | list | tuple | set):
-        for each in [*states, *states.values()] if isinstance(states, Mapping) else states:
-            check_states(each, path)
-
-
 def _trainer(content: Mapping[str, Any], *, trust: bool) -> tuple[dict[str, Any], list[str]]:
     kinds = specs.parameters(Trainer)
-    before = content.get("default_root_dir")
     taken: dict[str, Any] = {}
     left = []
     for name, value in content.items():
@@ -82,7 +70,7 @@ def _trainer(content: Mapping[str, Any], *, trust: bool) -> tuple[dict[str, Any]
             for each in value if isinstance(value, list) else [value]:
                 try:
                     if not trust or not isinstance(each, Mapping):
-                        each = _own(each, harmless(base), before)
+                        each = _own(each, harmless(base))
                     found.append(each)
                 except InputError as error:
                     left.append(f"trainer.{error}")
@@ -94,7 +82,7 @@ def _trainer(content: Mapping[str, Any], *, trust: bool) -> tuple[dict[str, Any]
     return taken, left
 
 
-def _own(spec: Any, known: Mapping[str, type], before: Any) -> dict[str, Any]:
+def _own(spec: Any, known: Mapping[str, type]) -> dict[str, Any]:
     """A callback or logger that writes into the run's folder alone; the error's text is its name."""
     try:
         cls = specs.class_of(spec, known, "it")
@@ -110,9 +98,9 @@ def _own(spec: Any, known: Mapping[str, type], before: Any) -> dict[str, Any]:
         name = spec.get("class_path") if isinstance(spec, Mapping) else spec
         raise InputError(specs.shown(name).rpartition(".")[2]) from error
     for name, value in values.items():
-        if name in FOLDERS:
-            values[name] = value if value in (None, ".", before, f"{before}/checkpoints") else before
-        elif isinstance(value, str) and (".." in value or re.match(r"[/\\~]|[A-Za-z]:", value)):
+        if name in FOLDERS:  # whatever the file says of folders, the run's own is meant
+            values[name] = "." if name == "save_dir" else None
+        elif isinstance(value, str) and leads_out(value):
             raise InputError(f"{cls.__name__}.{name}")
     return {"class_path": spec["class_path"], "init_args": values}
 

@@ -64,7 +64,7 @@ def _train(verb: str, args: list[str], lock: Lock, trusted: bool) -> int:
     _quieten()
     torch.set_float32_matmul_precision("high")
     if weights := value_of(args, "--weights"):
-        return evaluate(verb, weights, args)
+        return evaluate(verb, weights, args, trusted=trusted)
     checkpoint = resume.find(verb, value_of(args, "--ckpt_path"), value_of(args, "--run"), trust=trusted)
     if checkpoint is not None:
         args = with_value(args, "--ckpt_path", str(checkpoint.path))
@@ -75,10 +75,13 @@ def _train(verb: str, args: list[str], lock: Lock, trusted: bool) -> int:
         below = {}
     else:
         raise without_weights(verb)
-    return _run(verb, args, below, checkpoint, lock)
+    run = RunFolder(lock, checkpoint.run if checkpoint else None, typed=None if trusted else args)
+    return _run(verb, args, below, checkpoint, run)
 
 
-def _run(verb: str, args: list[str], below: dict[str, Any], checkpoint: resume.Checkpoint | None, lock: Lock) -> int:
+def _run(
+    verb: str, args: list[str], below: dict[str, Any], checkpoint: resume.Checkpoint | None, run: RunFolder
+) -> int:
     """Run the subcommand with a configuration ``below`` those that were typed."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "below.yaml"
@@ -88,7 +91,7 @@ def _run(verb: str, args: list[str], below: dict[str, Any], checkpoint: resume.C
                 [verb, *(["-c", str(file)] if below else []), *args],
                 task=SegmentationTask,
                 data=SegmentationDataModule,
-                run=RunFolder(lock, checkpoint.run if checkpoint else None),
+                run=run,
                 checkpoint=checkpoint,
             ).status
         except InputError as error:

@@ -8,7 +8,7 @@ import importlib
 import json
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -57,6 +57,7 @@ STOCK: Final = {
     "lightning.pytorch.loggers": ("CSVLogger", "TensorBoardLogger", "WandbLogger"),
     "lightning.pytorch.profilers": ("AdvancedProfiler", "SimpleProfiler"),
 }
+FOLDERS: Final = ("dirpath", "save_dir", "folder")  # arguments of callbacks, loggers and profilers: where they write
 _PATH: Final = re.compile(r"(?<![\w./-])[^\W\d]\w*(\.[^\W\d]\w*)+(?![\w/-])")
 
 
@@ -105,6 +106,38 @@ def imports(files: Sequence[Path], args: Sequence[str], *, trust: bool) -> Itera
         yield
     finally:
         _common.parsing_settings.update(before)
+
+
+def leads_out(text: str) -> bool:
+    """Whether a name can mean a place outside the folder that it is put into, or another machine."""
+    return ".." in text or "://" in text or re.match(r"[/\\~]|[A-Za-z]:", text) is not None
+
+
+def check_places(trainer: Any, run: Path, args: Sequence[str]) -> None:
+    """Raise an InputError where a trainer's configuration writes outside of ``run`` and nobody typed that.
+
+    Args:
+        trainer: as it was read from all files, at any depth.
+        args: what was typed.
+    """
+    words = [arg for option, arg in zip(["", *args], args, strict=False) if option != "-c"]
+
+    def check(name: str, value: Any) -> None:
+        if isinstance(value, Mapping):
+            for key, each in value.items():
+                check(str(key), each)
+        elif isinstance(value, list | tuple):
+            for each in value:
+                check(name, each)
+        elif isinstance(value, str | Path):
+            text = str(value)
+            inside = Path(text).is_relative_to(run) and ".." not in text
+            if (name in FOLDERS or leads_out(text)) and not inside and not any(text in word for word in words):
+                raise InputError(f"A configuration lets trainer.{name} write to {text}: {ADVICE}, or type it")
+
+    for name, value in trainer.items():
+        if name != "default_root_dir":  # the run's folder
+            check(name, value)
 
 
 def _typed(word: str) -> Iterator[str]:

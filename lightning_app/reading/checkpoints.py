@@ -3,7 +3,9 @@
 import errno
 import hashlib
 import os
+import re
 import zipfile
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -11,14 +13,17 @@ from typing import Any, Final
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from lightning_app.reading.specs import shown
 from lightning_app.util.errors import InputError
 from lightning_app.util.files import check_file, replacing
 
+SUFFIX: Final = ".ckpt"
 LAST: Final = "last.ckpt"
 PREVIOUS: Final = "previous.ckpt"  # the last but one
 PARTS: Final = ("config", "hyper_parameters", "state_dict")  # that every checkpoint has
 PREFIX: Final = b"sha256:"  # of the comment that ends the file: a checkpoint is a zip archive, which may have one
 COMMENT: Final = len(PREFIX) + 64
+REMOVED: Final = ("best_model_path", "kth_best_model_path", "last_model_path", "best_k_models")  # of ModelCheckpoint
 
 
 class Damaged(InputError):
@@ -48,6 +53,11 @@ class CheckpointFiles(TorchCheckpointIO):
                 with suppress(OSError), replacing(path.with_name(PREVIOUS)) as link:  # not every disk has hard links
                     os.link(path, link)
 
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Remove a checkpoint, and nothing else: what a resumed file remembers may have any name, or be a link."""
+        if "://" in str(path) or (Path(path).suffix == SUFFIX and os.path.realpath(path) == str(path)):
+            super().remove_checkpoint(path)
+
 
 def read(path: Path) -> dict[str, Any]:
     """What ``contextzoo fit`` saved, verified.
@@ -74,6 +84,30 @@ def read(path: Path) -> dict[str, Any]:
         if not isinstance(tensors, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
             raise InputError(f"{path} does not say how to rebuild its model: its {state} holds more than tensors")
     return content
+
+
+def check_states(states: Any, path: str | Path) -> None:
+    """Raise an InputError where callbacks remember more than checkpoints: they delete what they remember.
+
+    Looks at each object once, since a file may hold a few that contain one another without end.
+    """
+    seen, left = set(), [states]
+    while left:
+        each = left.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        if isinstance(each, str) and ("://" in each or ".." in re.split(r"[/\\]", each)):
+            raise InputError(f"{path}: its callbacks remember {shown(each)}, which is no file of a run")
+        if isinstance(each, Mapping):
+            for name in REMOVED:
+                value = each.get(name)
+                for file in value if isinstance(value, Mapping) else [value]:
+                    if isinstance(file, str) and file and Path(file).suffix != SUFFIX:
+                        raise InputError(f"{path}: its callbacks remember {shown(file)}, which is no checkpoint")
+            left += [*each, *each.values()]
+        elif isinstance(each, list | tuple | set):
+            left += each
 
 
 class _Hashed:

@@ -39,7 +39,10 @@ class Lock:
         if self._file is not None:
             return
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / LOCK).open("a+")
+        path = folder / LOCK
+        if path.is_symlink() or (path.exists() and not path.is_file()):  # opening it would change another file, or wait
+            raise InputError(f"{path} is no plain file: remove it")
+        file = path.open("a+")
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -142,6 +142,7 @@ class SegmentationTask(LightningModule):
         self.test_metrics = SegmentationMetrics(num_classes, ignore_index)
         self.scores: Scores | None = None
         self.restored = False  # from a checkpoint
+        self.resuming = False  # until the first step from there
 
     def train(self, mode: bool = True) -> Self:
         """Training mode, but for what is frozen: its batch statistics, dropout and stochastic depth are at rest."""
@@ -193,6 +194,9 @@ class SegmentationTask(LightningModule):
             )
         self.log("train/loss", loss, prog_bar=True)
         return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.resuming = False
 
     def validation_step(self, batch: dict[str, Any]) -> None:
         logits = self.predict_logits(batch)
@@ -342,11 +346,14 @@ class SegmentationTask(LightningModule):
         """Let learning rates, weight decay and length given now win over the checkpoint's optimiser and schedule.
 
         Raises:
-            InputError: what is given now makes other groups of parameters, or another optimiser.
+            InputError: what is given now makes other groups of parameters, or another optimiser; or callbacks remember
+                what is no file of a run.
         """
         self.restored = True
-        if not checkpoint.get("optimizer_states"):
+        checkpoints.check_states(checkpoint.get("callbacks"), self.trainer.ckpt_path or "The checkpoint")
+        if self.trainer.state.fn != "fit" or not checkpoint.get("optimizer_states"):
             return
+        self.resuming = True
         before = checkpoint["hyper_parameters"]
         for fixed in ("optimizer", "decay_norms", "schedule", "freeze"):
             if before.get(fixed) != self.hparams[fixed]:
