@@ -66,7 +66,7 @@ def test_other_channels_and_fewer_levels() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"name": "resnet5O"}, 'Unknown timm model "resnet5O". Did you mean resnet50'),
+        ({"name": "resnet5O"}, 'Unknown timm model "resnet5O". Did you mean "resnet50"'),
         ({"output_stride": 4}, "resnet10t cannot have output_stride 4; it can have 8, 16, 32"),
         (
             {"name": "vit_tiny_patch16_224", "output_stride": 8},

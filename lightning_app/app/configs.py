@@ -1,6 +1,5 @@
 """Configuration files by name: ``recipes/camvid_cpu`` is a file that ships with the package."""
 
-import difflib
 import os
 from functools import cache
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Final
 
 import yaml
 
-from lightning_app.util.errors import InputError
+from lightning_app.util.errors import InputError, closest
 
 _PACKAGE = Path(__file__).parents[1]
 FOLDER = next(path for path in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if path.is_dir())  # wheel, checkout
@@ -35,7 +34,7 @@ def find(name: str) -> Path:
     if os.path.isfile(shipped):  # noqa: PTH113
         return shipped
     stem = path.stem
-    close = difflib.get_close_matches(name, names(), n=3) or [known for known in names() if known.endswith(f"/{stem}")]
+    close = closest(name, names(), most=3) or [known for known in names() if known.endswith(f"/{stem}")]
     hint = f" Did you mean {', '.join(close)}?" if close else " (contextzoo fit --help lists them)"
     raise InputError(f'No configuration "{name[:80]}": neither a file nor a shipped one.{hint}')
 

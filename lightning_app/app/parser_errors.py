@@ -1,6 +1,5 @@
 """jsonargparse's messages as one line that names the value and the fix."""
 
-import difflib
 import re
 from collections.abc import Sequence
 from inspect import isabstract
@@ -11,6 +10,7 @@ from lightning_app.app.trust import ADVICE
 from lightning_app.backbones.base import Backbone
 from lightning_app.data import SegmentationDataModule
 from lightning_app.heads.base import ContextHead
+from lightning_app.util.errors import suggest
 
 CHOICES = {"head": ContextHead, "auxiliary": ContextHead, "data": SegmentationDataModule, "backbone": Backbone}
 
@@ -92,14 +92,14 @@ def _option(text: str, options: list[str]) -> str | None:
     if wrong := UNKNOWN.search(text):
         if ours := ELSEWHERE.get(wrong[1].replace("-", "_")):
             return f'Unknown option "--{wrong[1]}". Here it is {ours} (--help-all lists them)'
-        return f'Unknown option "--{wrong[1]}".{closest(f"--{wrong[1]}", options)} (--help-all lists them)'
+        return f'Unknown option "--{wrong[1]}".{_suggest(f"--{wrong[1]}", options)} (--help-all lists them)'
     if wrong := STRAY.search(text):
         return f'What is "{wrong[1]}"? Options begin with --'
     if wrong := NO_KEY.search(text):
-        return f'Unknown option "{wrong[1]}".{closest(wrong[1], [option.lstrip("-") for option in options])}'
+        return f'Unknown option "{wrong[1]}".{_suggest(wrong[1], [option.lstrip("-") for option in options])}'
     if wrong := NO_ARGUMENT.search(text):
         known = [option.lstrip("-") for option in options if re.fullmatch(r"--[a-z_]+", option) and option != "--help"]
-        return f'Unknown option "{wrong[1]}".{closest(wrong[1], known)} (one of {", ".join(known)})'
+        return f'Unknown option "{wrong[1]}".{_suggest(wrong[1], known)} (one of {", ".join(known)})'
     return None
 
 
@@ -112,7 +112,7 @@ def _class(text: str, key: str) -> str | None:
         return f'{key} cannot be "{wrong[1]}": no such class; give its full path, such as package.module.Class'
     names = _subclasses(CHOICES[noun])
     listing = "contextzoo heads" if CHOICES[noun] is ContextHead else f"one of {', '.join(names)}"
-    return f'Unknown {noun} "{wrong[1]}".{closest(wrong[1], names)} ({listing})'
+    return f'Unknown {noun} "{wrong[1]}".{_suggest(wrong[1], names)} ({listing})'
 
 
 def _value(text: str, key: str) -> str | None:
@@ -122,7 +122,7 @@ def _value(text: str, key: str) -> str | None:
         return None
     if choices := [choice for group in LITERAL.findall(text) for choice in re.findall(r"'([^']*)'", group)]:
         unique = list(dict.fromkeys(choices))
-        return f'{key} cannot be "{value[1]}".{closest(value[1], unique)} (one of {", ".join(unique)})'
+        return f'{key} cannot be "{value[1]}".{_suggest(value[1], unique)} (one of {", ".join(unique)})'
     kinds = UNION.search(text) or TYPE.search(text)
     return f'{key} cannot be "{value[1]}": expected {_readable(kinds[1])}' if kinds else None
 
@@ -146,14 +146,10 @@ def _readable(kinds: str) -> str:
     return " or ".join(re.split(r", (?![^\[]*\])", names))
 
 
-def closest(word: str, known: list[str]) -> str:
-    """A suggestion where one of ``known`` is near."""
-    for name in known:
-        if name.endswith(f".{word.lstrip('-')}"):
-            return f' Did you mean "{name}"?'
-    lower = {name.lower(): name for name in known}
-    close = difflib.get_close_matches(word.lower(), lower, n=1, cutoff=0.5)
-    return f' Did you mean "{lower[close[0]]}"?' if close else ""
+def _suggest(word: str, known: list[str]) -> str:
+    """A suggestion where one of ``known`` is near, or ends with the word."""
+    longer = [name for name in known if name.endswith(f".{word.lstrip('-')}")]
+    return f' Did you mean "{longer[0]}"?' if longer else suggest(word, known, cutoff=0.5)
 
 
 def _subclasses(base: type) -> list[str]:

@@ -1,7 +1,6 @@
 """What published networks do otherwise than timm's networks of the same name."""
 
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from functools import reduce
 from typing import Any, Literal, TypedDict
 
@@ -11,7 +10,7 @@ from timm.models.resnet import BasicBlock, Bottleneck
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_app.util.errors import InputError
+from lightning_app.util.errors import InputError, suggest
 
 
 class Changes(TypedDict, total=False):
@@ -40,8 +39,7 @@ BUILT_IN = ("stem_type", "stem_width")  # arguments of timm's ResNet; the others
 def check_changes(changes: Mapping[str, Any]) -> None:
     """Raises InputError: a change that is not known."""
     for name in changes.keys() - Changes.__annotations__.keys():
-        close = get_close_matches(name, Changes.__annotations__, n=1)
-        hint = f' Did you mean "{close[0]}"?' if close else ""
+        hint = suggest(name, Changes.__annotations__)
         raise InputError(f'Unknown change "{name}".{hint} Known: {", ".join(Changes.__annotations__)}')
 
 

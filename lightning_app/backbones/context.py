@@ -1,7 +1,6 @@
 """Context blocks inside timm's convolutional networks."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from inspect import signature
 from typing import Any
 
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 
 from lightning_app.backbones.changes import ExchangeUnit, residual_blocks
 from lightning_app.registry import BLOCKS
-from lightning_app.util.errors import InputError
+from lightning_app.util.errors import InputError, suggest
 
 PLACES = ("stage", "last", "every", "inside")
 
@@ -38,13 +37,13 @@ def insert_context(model: nn.Module, name: str, context: Mapping[str, Mapping[st
     stages = _stages(model)
     for stage, options in context.items():
         if stage not in stages:
-            raise InputError(f'context: {name} has no stage "{stage}".{_hint(stage, stages)} It has: {_list(stages)}')
+            raise InputError(f'context: {name} has no stage "{stage}".{suggest(stage, stages)} It has: {_list(stages)}')
         options = dict(options)
         slug, where = options.pop("block", None), options.pop("where", PLACES[0])
         if slug is None:
             raise InputError(f"context.{stage} needs a block, such as {{block: gcnet}} (contextzoo blocks)")
         if where not in PLACES:
-            raise InputError(f'context.{stage}: where is "{where}".{_hint(where, PLACES)} Places: {_list(PLACES)}')
+            raise InputError(f'context.{stage}: where is "{where}".{suggest(where, PLACES)} Places: {_list(PLACES)}')
 
         module, widths = stages[stage]
         blocks = residual_blocks(module)
@@ -100,16 +99,11 @@ def _new(slug: str, channels: int, arguments: Mapping[str, Any]) -> nn.Module:
     known = list(signature(entry.cls).parameters)[1:]
     for key in arguments:
         if key not in known and "options" not in known:
-            raise InputError(f'The block {slug} has no argument "{key}".{_hint(key, known)} It has: {_list(known)}')
+            raise InputError(f'The block {slug} has no argument "{key}".{suggest(key, known)} It has: {_list(known)}')
     try:
         return entry.cls(channels, **arguments)
     except TypeError as error:
         raise InputError(f"The block {slug} cannot be built from {dict(arguments)}: {error}") from error
-
-
-def _hint(name: str, known: Iterable[str]) -> str:
-    close = get_close_matches(name, list(known), n=1)
-    return f' Did you mean "{close[0]}"?' if close else ""
 
 
 def _list(names: Iterable[str]) -> str:

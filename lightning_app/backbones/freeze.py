@@ -1,11 +1,10 @@
 """Parts of a backbone that training leaves as they are."""
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 
 from torch import nn
 
-from lightning_app.util.errors import InputError
+from lightning_app.util.errors import InputError, suggest
 
 ALL = "backbone"
 
@@ -30,7 +29,5 @@ def freeze_parts(backbone: nn.Module, parts: Iterable[str]) -> list[nn.Module]:
 def _find(name: str, modules: dict[str, nn.Module]) -> nn.Module:
     if name in modules:
         return modules[name]
-    close = get_close_matches(name, [ALL, *modules], n=1)
-    hint = f' Did you mean "{close[0]}"?' if close else ""
     stages = [each for each in modules if "." not in each or (f"{each}.0" in modules and each.count(".") == 1)]
-    raise InputError(f'model.freeze: no part "{name}".{hint} ({", ".join([ALL, *stages])})')
+    raise InputError(f'model.freeze: no part "{name}".{suggest(name, [ALL, *modules])} ({", ".join([ALL, *stages])})')

@@ -1,6 +1,5 @@
 """Any model of timm's as a backbone."""
 
-import difflib
 import math
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
@@ -18,7 +17,7 @@ from lightning_app.backbones.base import Backbone
 from lightning_app.backbones.changes import BUILT_IN, apply_changes, check_changes
 from lightning_app.backbones.context import insert_context
 from lightning_app.kernels.depthwise import DepthwiseConvolutions, trains_here
-from lightning_app.util.errors import InputError
+from lightning_app.util.errors import InputError, suggest
 
 OUTPUT_STRIDES = (8, 16, 32)
 
@@ -126,9 +125,7 @@ class TimmBackbone(Backbone):
 def _check_name(name: str) -> None:
     model = name.partition(".")[0]
     if not timm.is_model(model):
-        close = difflib.get_close_matches(model, timm.list_models(), n=3)
-        hint = f" Did you mean {', '.join(close)}?" if close else ""
-        raise InputError(f'Unknown timm model "{name}".{hint}')
+        raise InputError(f'Unknown timm model "{name}".{suggest(model, timm.list_models(), most=3)}')
 
 
 def _create(name: str, **options: Any) -> Any:

@@ -1,6 +1,5 @@
 """The decoders of segmentation_models_pytorch on our backbones' features."""
 
-import difflib
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, Literal, get_args
@@ -10,7 +9,7 @@ from torch import Tensor
 from lightning_app.blocks._layers import resize
 from lightning_app.heads.base import ContextHead
 from lightning_app.registry import HEADS
-from lightning_app.util.errors import InputError
+from lightning_app.util.errors import InputError, suggest
 
 Decoder = Literal["Unet", "UnetPlusPlus", "MAnet", "Linknet", "FPN", "PAN", "UPerNet", "Segformer", "DPT"]
 
@@ -51,8 +50,7 @@ class Smp(ContextHead):
         **options: Any,
     ) -> None:
         if decoder not in get_args(Decoder):
-            close = difflib.get_close_matches(decoder, get_args(Decoder), n=1, cutoff=0.3)
-            hint = f' Did you mean "{close[0]}"?' if close else ""
+            hint = suggest(decoder, get_args(Decoder), cutoff=0.3)
             raise InputError(f'Unknown decoder "{decoder}".{hint} One of {", ".join(get_args(Decoder))}.')
         if len(in_channels) < 2:
             raise InputError(f"The decoder {decoder} joins several levels, the backbone gives {len(in_channels)}.")

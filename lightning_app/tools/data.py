@@ -13,12 +13,12 @@ from rich.table import Column, Table
 
 from lightning_app.app import trust
 from lightning_app.app.arguments import with_config_paths
-from lightning_app.app.parser_errors import closest, explain
+from lightning_app.app.parser_errors import explain
 from lightning_app.data import FileDataModule, SegmentationDataModule
 from lightning_app.data.images import BadFile, Header
 from lightning_app.data.semantic.check import Finding, check, counts
 from lightning_app.tasks.semantic.losses import balanced_weights, log_frequency_weights
-from lightning_app.util.errors import InputError
+from lightning_app.util.errors import InputError, suggest
 
 USAGE = """usage: contextzoo data check|stats --data CLASS [--data.ARGUMENT VALUE ...] [-c NAME or FILE]
 
@@ -37,7 +37,7 @@ def main(args: Sequence[str] | None = None) -> int:
         print(USAGE)
         return 0
     if args[0] not in verbs:
-        raise InputError(f'Unknown command "data {args[0]}".{closest(args[0], list(verbs))} (check, stats)')
+        raise InputError(f'Unknown command "data {args[0]}".{suggest(args[0], verbs, cutoff=0.5)} (check, stats)')
     return verbs[args[0]](_datamodule(args[1:]))
 
 

@@ -16,13 +16,12 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from lightning_app.app.parser_errors import closest
 from lightning_app.data.images import LIMIT_VARIABLE, MAX_PIXELS, SUFFIXES, BadFile, left_out, regular_file
 from lightning_app.tasks.semantic.draw import blend, percent
 from lightning_app.tasks.semantic.inference import Protocol, Size
 from lightning_app.tasks.semantic.segmenter import CLOSER, PRECISIONS, Advance, Options, Segmenter
 from lightning_app.tools.parser import Parser
-from lightning_app.util.errors import InputError
+from lightning_app.util.errors import InputError, suggest
 from lightning_app.util.files import replacing
 from lightning_app.weights.load import load
 
@@ -208,7 +207,7 @@ def _files(name: str) -> tuple[Path, list[Path]]:
         paths = [Path(match) for match in glob(name, recursive=True)]  # noqa: PTH207, which takes no absolute pattern
         if not paths:
             there = [each.name for each in path.parent.glob("*")] if path.parent.is_dir() else []
-            raise InputError(f"{name}: no such file or folder.{closest(path.name, there)}")
+            raise InputError(f"{name}: no such file or folder.{suggest(path.name, there, cutoff=0.5)}")
         root = Path(os.path.commonpath([each.parent for each in paths]))
     known = SUFFIXES | VIDEOS
     if others := left_out(each for each in paths if each.suffix.lower() not in known):

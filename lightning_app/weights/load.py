@@ -7,7 +7,6 @@ import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +21,7 @@ from lightning_app.registry import Entry as HeadEntry
 from lightning_app.runs import folders as runs
 from lightning_app.tasks.semantic.metrics import Scores
 from lightning_app.tasks.semantic.network import ModelInfo, Segmentor
-from lightning_app.util.errors import InputError, input_error
+from lightning_app.util.errors import InputError, closest, input_error
 from lightning_app.util.files import check_file
 from lightning_app.weights import description as describing
 from lightning_app.weights.description import MODEL, MOST_CLASSES, Description, new_segmentor
@@ -72,7 +71,7 @@ def _find(weights: str | Path) -> tuple[Path, ZooEntry | None]:
     if not is_known(word):
         if found := runs.weights_of(word):
             return found, None
-        if close := get_close_matches(word, runs.names(), n=1):
+        if close := closest(word, runs.names()):
             raise InputError(f'No weights "{word}" in the zoo or in {runs.RUNS}/. Did you mean the run "{close[0]}"?')
     try:
         entry = zoo.get(word)

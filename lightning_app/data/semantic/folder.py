@@ -3,7 +3,6 @@
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning_app.data.facts import Colour, DatasetFacts, default_palette
 from lightning_app.data.listing import Listing, files, read_list, require
 from lightning_app.data.semantic.pairs import FileDataModule
-from lightning_app.util.errors import InputError
+from lightning_app.util.errors import InputError, closest
 
 IGNORE = 255
 SHARED = ("train", "val")  # the splits of pictures that nobody split
@@ -88,7 +87,7 @@ class Folder(FileDataModule):
         images, masks = self.root / "images", self.root / "masks"
         names = {path.name for path in images.iterdir() if path.is_dir()}
         known = sorted({*names, *(path.stem for path in self.root.glob("*.txt"))} - {"classes"})
-        if split not in SHARED or {*SHARED} & {*known} or get_close_matches(split, known):
+        if split not in SHARED or {*SHARED} & {*known} or closest(split, known):
             raise self.unknown_split(split, known or SHARED)
         all_images, all_masks = files(images), files(masks)
         keys = sorted({*all_images, *all_masks}, key=_place)

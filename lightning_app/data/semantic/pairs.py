@@ -1,6 +1,5 @@
 """Datasets of image and mask files."""
 
-import difflib
 import sys
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +26,7 @@ from lightning_app.data.listing import Listing, files, read_list, require
 from lightning_app.data.masks import MaskReader
 from lightning_app.data.sampler import seeded
 from lightning_app.data.transforms import PhotometricJitter, RandomScaleCrop
-from lightning_app.util.errors import InputError
+from lightning_app.util.errors import InputError, suggest
 
 
 class Pair(NamedTuple):
@@ -314,9 +313,9 @@ class FileDataModule(SegmentationDataModule):
 
     def unknown_split(self, split: str, known: Sequence[str]) -> InputError:
         """The error for a split that the dataset does not have."""
-        close = difflib.get_close_matches(split, known, n=1)
-        hint = f' Did you mean "{close[0]}"?' if close else ""
-        return InputError(f'{self.facts.name} has no split "{split}".{hint} (one of {", ".join(known)})')
+        return InputError(
+            f'{self.facts.name} has no split "{split}".{suggest(split, known)} (one of {", ".join(known)})'
+        )
 
 
 def listed_files(

@@ -4,14 +4,13 @@ Every loss takes logits (B, K, H, W) and a target (B, H, W) of int64 class numbe
 no pixel has a label: a crop that is all ``ignore_index`` trains on.
 """
 
-import difflib
 from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_app.util.errors import InputError
+from lightning_app.util.errors import InputError, suggest
 
 
 class CrossEntropy(nn.Module):
@@ -195,9 +194,7 @@ def build_loss(
     names = ("cross_entropy", "ohem", *Region.names)
     for name, weight in weights.items():
         if name not in names:
-            close = difflib.get_close_matches(name.lower(), names, n=1)
-            hint = f' Did you mean "{close[0]}"?' if close else ""
-            raise InputError(f'Unknown loss "{name}".{hint} (one or more of: {", ".join(names)})')
+            raise InputError(f'Unknown loss "{name}".{suggest(name, names)} (one or more of: {", ".join(names)})')
         if not weight > 0:
             raise InputError(f"The weight of loss {name} is {weight}: give a positive number or leave the loss out")
     if not weights:
