@@ -64,6 +64,10 @@ class Registry(Mapping[str, Entry]):
             self._complete = True
         return self._entries
 
+    def import_all(self) -> None:
+        """Import every module of the package, so that its classes are known by name."""
+        self._discovered()
+
     def names(self, typed: Iterable[str]) -> list[str]:
         """Slugs of what was typed, separated by blanks or commas.
 

@@ -19,7 +19,9 @@ import torch
 from lightning_app.app.cli import main as contextzoo
 from lightning_app.tools import publish
 from lightning_app.util.errors import InputError
-from lightning_app.weights.load import dataset_of, find, is_known, read_checkpoint, read_config, read_published
+from lightning_app.weights.checkpoint import read_checkpoint, read_config
+from lightning_app.weights.load import find
+from lightning_app.weights.published import dataset_of, is_known, read_published
 
 
 def main(args: Sequence[str]) -> int:
@@ -60,10 +62,10 @@ def best(sweep: Path) -> list[dict[str, Any]]:
 
 def id_of(result: dict[str, Any], checkpoint: Path) -> str:
     description, _ = read_checkpoint(checkpoint)
-    backbone = description["model"]["backbone"]
+    backbone = description.model["backbone"]
     name = (backbone.get("init_args") or {}).get("name") or backbone["class_path"].rpartition(".")[2]
     dataset = dataset_of(description)
-    data = dataset.slug if dataset else description["data"]["class_path"].rpartition(".")[2]
+    data = dataset.slug if dataset else description.data.name
     height, width = result["image_size"]
     return f"{result['head']}_{name}_{data}-{height}x{width}_{result['steps']}".lower()
 

@@ -20,7 +20,8 @@ from lightning_app.heads.fcn import FCN
 from lightning_app.tasks.semantic.inference import Protocol
 from lightning_app.tasks.semantic.task import SegmentationTask
 from lightning_app.util.errors import InputError
-from lightning_app.weights.load import load, read_checkpoint
+from lightning_app.weights.checkpoint import read_checkpoint
+from lightning_app.weights.load import load
 
 
 def fitted(task: SegmentationTask, folder: Path) -> Path:

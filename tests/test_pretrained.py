@@ -20,10 +20,12 @@ from lightning_app.app.cli import main
 from lightning_app.data.semantic.camvid import FACTS
 from lightning_app.tasks.semantic.inference import Protocol
 from lightning_app.util.errors import InputError
-from lightning_app.weights.description import new_segmentor
-from lightning_app.weights.load import HEADER, load, transfer
+from lightning_app.weights.description import HEADER
+from lightning_app.weights.load import load
 from lightning_app.weights.openmmlab.convert import load_checkpoint
 from lightning_app.weights.openmmlab.published import evaluation_size, upstream_config
+from lightning_app.weights.parts import new_segmentor
+from lightning_app.weights.transfer import transfer
 
 EMA = "--trainer.callbacks+=lightning.pytorch.callbacks.EMAWeightAveraging"
 

@@ -17,7 +17,8 @@ from weights import fit_camvid
 
 import zoo
 from lightning_app.app.cli import main
-from lightning_app.weights.load import HEADER, load
+from lightning_app.weights.description import HEADER
+from lightning_app.weights.load import load
 from zoo import index
 
 ROOT = Path(__file__).parents[1]

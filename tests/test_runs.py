@@ -12,7 +12,8 @@ from weights import fit_camvid, write_tiny
 
 from lightning_app.runs.folders import weights_of
 from lightning_app.util.errors import InputError
-from lightning_app.weights.load import load, read_config
+from lightning_app.weights.checkpoint import read_config
+from lightning_app.weights.load import load
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,11 @@ from data.make_fakes import camvid
 from weights import ENTRY, fit_camvid, openmmlab_file, write_tiny
 
 import zoo
-from lightning_app.weights.load import load, new_segmentor
+from lightning_app.weights.load import load
 from lightning_app.weights.openmmlab import convert as openmmlab
 from lightning_app.weights.openmmlab.heads import joined
 from lightning_app.weights.openmmlab.published import upstream_config
+from lightning_app.weights.parts import new_segmentor
 
 FIT = (
     "fit --data CamVid --data.root camvid --data.crop_size [32,32] --data.batch_size 2 --data.num_workers 0 "

@@ -11,7 +11,8 @@ import yaml
 import zoo
 from lightning_app.app.cli import main
 from lightning_app.registry import HEADS
-from lightning_app.weights.load import SHIPS, load
+from lightning_app.weights.load import load
+from lightning_app.weights.published import SHIPS
 from zoo import ZooEntry, cache, index
 from zoo.entry import SHIPPED
 

@@ -14,10 +14,10 @@ from torch import Tensor
 
 import zoo
 from lightning_app.app.cli import main
-from lightning_app.weights.description import new_segmentor
-from lightning_app.weights.load import HEADER
+from lightning_app.weights.description import HEADER
 from lightning_app.weights.openmmlab.convert import new_segmentor as new_openmmlab
 from lightning_app.weights.openmmlab.published import upstream_config
+from lightning_app.weights.parts import new_segmentor
 
 ENTRY = "fcn_r18b-d8_cityscapes-512x1024_80k"  # a plain ResNet-18, whose upstream names are easily told
 

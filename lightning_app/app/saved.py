@@ -13,7 +13,7 @@ from lightning_app.data import SegmentationDataModule
 from lightning_app.reading import specs
 from lightning_app.tasks.semantic.task import SegmentationTask
 from lightning_app.util.errors import InputError
-from lightning_app.weights.description import GIVEN, PARTS
+from lightning_app.weights.parts import GIVEN, PARTS
 
 NEVER: Final = ("plugins", "model_registry")  # code, and an address
 LABELS: Final = ("entity", "group", "job_type", "mode", "notes", "tags")  # that W&B's logger passes on to wandb.init

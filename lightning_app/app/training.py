@@ -59,7 +59,7 @@ def train(verb: str, args: list[str]) -> int:
 
 
 def _train(verb: str, args: list[str], lock: Lock, trusted: bool) -> int:
-    len(HEADS)  # the parser knows by short name what is imported: the heads, as Patchify and the datamodules above
+    HEADS.import_all()  # the parser knows by short name what is imported, as Patchify and the datamodules above are
     args = prepared(args)
     _quieten()
     torch.set_float32_matmul_precision("high")

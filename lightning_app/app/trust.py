@@ -64,7 +64,7 @@ _PATH: Final = re.compile(r"(?<![\w./-])[^\W\d]\w*(\.[^\W\d]\w*)+(?![\w/-])")
 def harmless(base: type) -> dict[str, type]:
     """Path -> class of what a file may name where ``base`` is expected: parts of models and data that are imported,
     callbacks and loggers of this program and of what ``--import`` named, and the harmless ones of Lightning."""
-    len(HEADS)  # imports them
+    HEADS.import_all()
     ours = (
         each
         for each in subclasses(base)

@@ -1,26 +1,27 @@
 """``contextzoo zoo convert``: a checkpoint that mmsegmentation trained as a file that every command takes."""
 
 import argparse
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 from torch import Tensor
 
 import zoo
-from lightning_app.data.facts import palette_from_hex, voc_palette
+from lightning_app.data.facts import Colour, palette_from_hex, voc_palette
 from lightning_app.reading import tensor_files
 from lightning_app.reading.unpickle import state_dict, unpickle
 from lightning_app.util.errors import InputError
 from lightning_app.util.files import check_file, replacing
-from lightning_app.weights.description import new_segmentor
-from lightning_app.weights.load import HEADER, describe, load
+from lightning_app.weights.description import Data, Description
+from lightning_app.weights.load import load
 from lightning_app.weights.openmmlab import convert as openmmlab
 from lightning_app.weights.openmmlab import mmseg_config
 from lightning_app.weights.openmmlab.heads import joined
 from lightning_app.weights.openmmlab.published import evaluation_size, upstream_config
+from lightning_app.weights.parts import new_segmentor
+from lightning_app.weights.transfer import describe
 from zoo import ZooEntry, ZooError, index
 
 
@@ -52,18 +53,16 @@ def main(args: Sequence[str]) -> int:
         ) from error
     dataset = index.datasets()[entry.dataset] if entry else None
     same = dataset and tuple(classes) == dataset.classes
-    description = {
-        "name": to.stem,
-        "model": parts,
-        "classes": classes,
-        "palette": palette,
-        "protocol": asdict(protocol),
-        "data": {"class_path": dataset.data, "init_args": dict(dataset.arguments)}
-        if dataset and same
-        else {"class_path": "", "init_args": {}},
-    }
+    description = Description(
+        name=to.stem,
+        model=parts,
+        classes=tuple(classes),
+        palette=palette,
+        protocol=protocol,
+        data=Data(dataset.data, dataset.arguments) if dataset and same else Data(),
+    )
     with replacing(to) as part:
-        tensor_files.write(part, model.state_dict(), {"format": "pt", HEADER: json.dumps(description)})
+        tensor_files.write(part, model.state_dict(), description.as_header())
     print(f"{to}: {describe(load(to))}, {count} classes: {', '.join(classes[:4])}{' ...' if count > 4 else ''}")
     print(f"contextzoo segment photo.jpg --weights {to}")
     return 0
@@ -103,7 +102,7 @@ def _of_classes(config: Mapping[str, Any], state: Mapping[str, Tensor], path: Pa
 
 def _classes(
     options: argparse.Namespace, entry: ZooEntry | None, content: Any, count: int
-) -> tuple[list[str], list[list[int]]]:
+) -> tuple[list[str], tuple[Colour, ...]]:
     """Names and colours of the classes: as typed, as in the file, as the entry has them."""
     meta = content.get("meta") if isinstance(content, dict) else None
     meta = meta if isinstance(meta, dict) else {}
@@ -127,8 +126,8 @@ def _classes(
     own = palette_from_hex(" ".join(dataset.palette)) if dataset else None
     for palette in (told.get("palette"), meta.get("PALETTE"), own):
         if isinstance(palette, list | tuple) and len(palette) == count and all(map(_is_colour, palette)):
-            return names, [list(colour) for colour in palette]
-    return names, [list(colour) for colour in voc_palette(count)]
+            return names, tuple((red, green, blue) for red, green, blue in palette)
+    return names, voc_palette(count)
 
 
 def _is_colour(value: Any) -> bool:

@@ -5,10 +5,10 @@ import hashlib
 import json
 import re
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, replace
 from datetime import date
 from pathlib import Path
 from typing import Any, Final
@@ -20,26 +20,17 @@ from torch import Tensor
 import lightning_app
 from lightning_app import data
 from lightning_app.data.semantic.context_probe import CELL
-from lightning_app.reading import tensor_files
+from lightning_app.reading import specs, tensor_files
 from lightning_app.registry import HEADS, Entry
 from lightning_app.runs.folders import weights_of
 from lightning_app.tasks.semantic.network import Segmentor
 from lightning_app.tools.parser import Parser
 from lightning_app.util.checkout import commit
 from lightning_app.util.errors import InputError
-from lightning_app.weights.description import Description
-from lightning_app.weights.load import (
-    HEADER,
-    PLACES,
-    SHIPS,
-    add_entry,
-    build,
-    dataset_of,
-    is_known,
-    load,
-    read_checkpoint,
-    read_config,
-)
+from lightning_app.weights.checkpoint import PLACES, read_checkpoint, read_config
+from lightning_app.weights.description import Description, Metrics
+from lightning_app.weights.load import build, load
+from lightning_app.weights.published import SHIPS, add_entry, dataset_of, is_known
 from zoo import ZooError, index, writing
 
 OPTIMIZERS: Final = {"sgd": "SGD", "adamw": "AdamW"}
@@ -54,11 +45,9 @@ def main(args: Sequence[str]) -> int:
     if is_known(options.id):
         raise InputError(f"{options.id} is taken: give another --id")
     description, tensors = read_checkpoint(options.checkpoint, raw=options.raw)
-    description |= {
-        "name": options.id,
-        "metrics": _metrics(options, description),
-        "provenance": {"weights": "raw" if options.raw else "as evaluated", "contextzoo": lightning_app.__version__},
-    }
+    metrics = _metrics(options, description)
+    provenance = {"weights": "raw" if options.raw else "as evaluated", "contextzoo": lightning_app.__version__}
+    description = replace(description, name=options.id, metrics=metrics, provenance=provenance)
     model = build(description, tensors)
     head = _entry_of(model)
     dataset = dataset_of(description)
@@ -68,12 +57,11 @@ def main(args: Sequence[str]) -> int:
             f"The zoo does not know the dataset of {options.checkpoint}: give its terms with --data-licence and the "
             "weights get no entry in the index, or add it to zoo/datasets.toml"
         )
-    description["licences"] = {"code": options.code_licence, "weights": options.weights_licence, "training data": terms}
+    licences = {"code": options.code_licence, "weights": options.weights_licence, "training data": terms}
+    description = replace(description, licences=licences)
     with _alone(options, enters=dataset is not None), _stage(options) as stage:
         weights = stage / f"{options.id}.safetensors"
-        tensor_files.write(
-            weights, _tensors(model, half=options.half), {"format": "pt", HEADER: json.dumps(description)}
-        )
+        tensor_files.write(weights, _tensors(model, half=options.half), description.as_header())
         load(weights)
         config = read_config(options.checkpoint)
         logs = _keep_run(options.checkpoint, config, stage)
@@ -106,10 +94,10 @@ def _alone(options: argparse.Namespace, *, enters: bool) -> Iterator[None]:
         raise InputError(f"{options.id} cannot be published: {reason}") from None
 
 
-def _metrics(options: argparse.Namespace, description: Description) -> dict[str, Any]:
+def _metrics(options: argparse.Namespace, description: Description) -> Metrics:
     """The figure to publish: what was given, what was measured with this checkpoint, or what its run saw."""
     if options.miou is not None:
-        return {"miou": options.miou, "source": options.miou_source, "stage": "val"}
+        return Metrics(options.miou, options.miou_source)
     run = options.checkpoint.parent.parent
     for stage, command in (("test", "test"), ("val", "validate")):
         path = run / f"{command}.json"
@@ -119,14 +107,13 @@ def _metrics(options: argparse.Namespace, description: Description) -> dict[str,
         if content["checkpoint"] and Path(content["checkpoint"]).resolve() == options.checkpoint.resolve():
             when = date.fromtimestamp(path.stat().st_mtime)
             source = f"contextzoo {command} --ckpt_path {options.checkpoint.name}, {when}{_of_commit()}"
-            return {"miou": 100 * content["mIoU"], "source": source, "stage": stage, "split": content["split"]}
-    measured: dict[str, Any] | None = description.get("metrics")
-    if measured is None:
+            return Metrics(100 * content["mIoU"], source, stage, content["split"])
+    if description.metrics is None:
         raise InputError(
             f"No figure is known of {options.checkpoint}: measure it with contextzoo test --ckpt_path, or give "
             "--miou and --miou-source"
         )
-    return measured | {"source": f"{measured['source']}{_of_commit()}"}
+    return replace(description.metrics, source=f"{description.metrics.source}{_of_commit()}")
 
 
 def _of_commit() -> str:
@@ -166,12 +153,15 @@ def _keep_run(checkpoint: Path, config: dict[str, Any], stage: Path) -> list[str
 
 def _values(options: argparse.Namespace, description: Description, model: Segmentor, weights: Path) -> dict[str, Any]:
     """The index entry's fields, but for the dataset."""
-    parts, protocol, training = description["model"], description["protocol"], description["training"]
-    slide = protocol["mode"] == "slide"
-    crop = options.crop or training["crop"] or _drawn_size(description)
+    protocol, training, metrics = description.protocol, description.training, description.metrics
+    assert training
+    assert metrics
+    assert metrics.miou is not None
+    crop = options.crop or training.crop or _drawn_size(description)
     if not crop:
         raise InputError("It was trained on whole images: say with --crop H W how large they are")
-    changes = (parts["backbone"].get("init_args") or {}).get("changes")
+    window = protocol.crop if protocol.mode == "slide" else None
+    changes = (description.model["backbone"].get("init_args") or {}).get("changes")
 
     return {
         "backbone": {
@@ -181,15 +171,15 @@ def _values(options: argparse.Namespace, description: Description, model: Segmen
         },
         "split": options.split or _split(description),
         "crop": list(crop),
-        "align_corners": protocol["align_corners"],
-        "window": list(protocol["crop"]) if slide else None,
-        "stride": list(protocol["stride"] or [round(side * 2 / 3) for side in protocol["crop"]]) if slide else None,
-        "miou": round(description["metrics"]["miou"], 2),
-        "miou_source": description["metrics"]["source"],
-        "iterations": training["iterations"],
-        "batch": training["batch"],
-        "optimizer": OPTIMIZERS[training["optimizer"]],
-        "lr": training["lr"],
+        "align_corners": protocol.align_corners,
+        "window": window,
+        "stride": window and (protocol.stride or [round(side * 2 / 3) for side in window]),
+        "miou": round(metrics.miou, 2),
+        "miou_source": metrics.source,
+        "iterations": training.iterations,
+        "batch": training.batch,
+        "optimizer": OPTIMIZERS[training.optimizer],
+        "lr": training.lr,
         "url": _url(options),
         "size": weights.stat().st_size,
         "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
@@ -200,26 +190,28 @@ def _values(options: argparse.Namespace, description: Description, model: Segmen
 
 
 def _backbone_name(description: Description) -> str:
-    part = description["model"]["backbone"]
+    part = description.model["backbone"]
     return str((part.get("init_args") or {}).get("name") or part["class_path"].rpartition(".")[2].lower())
 
 
 def _split(description: Description) -> str:
     """The split that the figure is of: as recorded, else the run's own choice, else the dataset's usual one."""
-    if recorded := description["metrics"].get("split"):
-        return str(recorded)
-    key = f"{description['metrics']['stage']}_split"
-    chosen = description["data"]["init_args"].get(key)
-    datamodule = getattr(data, description["data"]["class_path"].rpartition(".")[2])
-    facts = getattr(sys.modules[datamodule.__module__], "FACTS", data.DatasetFacts)  # of most datasets
-    return str(chosen or getattr(facts, key))
+    metrics, spec, what = description.metrics, asdict(description.data), f"{description.name}: its data"
+    if metrics and metrics.split:
+        return metrics.split
+    cls = specs.class_of(spec, specs.known_classes(data.SegmentationDataModule), what)
+    arguments = specs.arguments(spec, cls, what)
+    if cls is data.Folder:
+        arguments["classes"] = list(description.classes)  # which it would else read
+    datamodule: Any = specs.make(lambda: cls(**arguments), what)
+    return str(datamodule.splits[metrics.stage if metrics else "val"])
 
 
 def _drawn_size(description: Description) -> list[int] | None:
     """Height and width of images that are drawn, None of those of a file."""
-    if not description["data"]["class_path"].endswith(f".{data.ContextProbe.__name__}"):
+    if description.data.name != data.ContextProbe.__name__:
         return None
-    side = CELL * description["data"]["init_args"]["cells"]
+    side = CELL * description.data.init_args["cells"]
     return [side, side]
 
 
@@ -310,15 +302,17 @@ def _card(
     logs: Sequence[str],
 ) -> str:
     """The model card, with the fields that the Hugging Face hub reads on top."""
-    metrics, training, licences = description["metrics"], description["training"], description["licences"]
+    metrics, training, licences = description.metrics, description.training, description.licences
+    assert training
+    assert metrics
     count = sum(each.numel() for each in model.parameters()) / 1e6
-    optimizer = f"{OPTIMIZERS[training['optimizer']]}, lr {training['lr']:g}"
+    optimizer = f"{OPTIMIZERS[training.optimizer]}, lr {training.lr:g}"
     facts = {
         "head": f"{head.cls.__name__} ({head.paper})" if head.paper else head.cls.__name__,
         "backbone": f"{_backbone_name(description)}, output stride {max(model.backbone.reductions)}",
-        "mIoU": f"{metrics['miou']:.2f} ({metrics['source']})",
-        "protocol": ", ".join(f"{key} {value}" for key, value in description["protocol"].items() if value),
-        "trained": f"{training['iterations']} steps of {training['batch']} images, {optimizer}",
+        "mIoU": f"{metrics.miou:.2f} ({metrics.source})",
+        "protocol": ", ".join(f"{key} {value}" for key, value in description.as_dict()["protocol"].items() if value),
+        "trained": f"{training.iterations} steps of {training.batch} images, {optimizer}",
         "begun from": start,
         "parameters": f"{count:.1f} M, {'half' if options.half else 'single'} precision",
         "licence of the code": licences["code"],
@@ -326,7 +320,7 @@ def _card(
         "terms of the training data": licences["training data"],
     }
     table = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
-    classes = ", ".join(description["classes"])
+    classes = ", ".join(description.classes)
     root = "" if _drawn_size(description) else " --data.root DIR"
     log = f" Its log: {', '.join(logs)}." if logs else ""
     return f"""---
@@ -347,7 +341,7 @@ contextzoo segment photo.jpg --weights {options.id}
 import contextzoo as cz
 
 model = cz.load("{options.id}")  # or the path of the .safetensors file
-logits = model(images)  # RGB in 0..1, (B, 3, H, W) -> (B, {len(description["classes"])}, H, W)
+logits = model(images)  # RGB in 0..1, (B, 3, H, W) -> (B, {len(description.classes)}, H, W)
 ```
 
 | | |

@@ -25,8 +25,9 @@ from lightning_app.app import configs
 from lightning_app.app.saved import configuration
 from lightning_app.tasks.semantic.task import SegmentationTask
 from lightning_app.util.errors import InputError
-from lightning_app.weights.description import read
-from lightning_app.weights.load import HEADER, load, read_checkpoint
+from lightning_app.weights.checkpoint import read_checkpoint
+from lightning_app.weights.description import HEADER, Description
+from lightning_app.weights.load import load
 
 SHIPPED = Path(__file__).parents[2] / "checkpoints"
 
@@ -376,4 +377,4 @@ def test_a_published_header_and_a_checkpoint_still_load(checkpoint: Path) -> Non
     write_tiny(Path("a.safetensors"))
     assert load("a.safetensors").info
     assert read_checkpoint(checkpoint)[0]["classes"]
-    assert read(header(), Path("x"))["name"] == "tiny"
+    assert Description.from_header({HEADER: header()}, Path("x")).name == "tiny"

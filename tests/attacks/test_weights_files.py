@@ -23,7 +23,8 @@ from weights import ENTRY, describe_tiny, openmmlab_file, write_tiny
 
 from lightning_app.reading import tensor_files
 from lightning_app.util.errors import InputError
-from lightning_app.weights.load import HEADER, load
+from lightning_app.weights.description import HEADER
+from lightning_app.weights.load import load
 
 MEMORY = 400 * 2**20  # bytes that reading a file of megabytes may add to the process's peak
 

@@ -31,8 +31,9 @@ from lightning_app.tasks.semantic.metrics import Scores, SegmentationMetrics
 from lightning_app.tasks.semantic.network import Segmentor
 from lightning_app.util.described import Described
 from lightning_app.util.errors import InputError
-from lightning_app.weights.description import PARTS, new_segmentor
-from lightning_app.weights.load import load, transfer
+from lightning_app.weights.load import load
+from lightning_app.weights.parts import PARTS, new_segmentor
+from lightning_app.weights.transfer import transfer
 
 FROM_DATA = ("num_classes", "ignore_index", "class_names", "palette")  # arguments of the task that its data give
 WEIGHTINGS = {"balanced": balanced_weights, "log_frequency": log_frequency_weights}

@@ -1,0 +1,84 @@
+"""Checkpoints of ``contextzoo fit`` as weights: a description and the model's tensors."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from torch import Tensor
+
+from lightning_app.data.facts import default_palette
+from lightning_app.reading import checkpoints, specs
+from lightning_app.tasks.semantic.metrics import Scores
+from lightning_app.util.errors import InputError, input_error
+from lightning_app.weights.description import MOST_CLASSES, Description
+from lightning_app.weights.parts import MODEL
+
+PLACES: Final = ("root", "predict_folder")  # arguments of a datamodule that hold for one machine
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The whole configuration of the run that wrote a checkpoint.
+
+    Raises:
+        InputError: not a checkpoint of ``contextzoo fit``.
+    """
+    config: dict[str, Any] = checkpoints.read(path)["config"]
+    return config
+
+
+def read_checkpoint(path: Path, *, raw: bool = False) -> tuple[Description, dict[str, Tensor]]:
+    """What a checkpoint of ``contextzoo fit`` says of its model, and the model's tensors.
+
+    Args:
+        raw: the weights as trained, where the run also averaged them (EMA); the default is the average.
+
+    Raises:
+        InputError: not such a checkpoint, or it holds no average although ``raw`` asks to tell them apart.
+    """
+    content = checkpoints.read(path)
+    if raw and "current_model_state" not in content:
+        raise InputError(f"{path} holds one set of weights only: the run averaged none")
+    try:
+        described = _of_run(content, path, raw=raw)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise input_error(error) or InputError(f"{path} does not say how to rebuild its model: {error!r}") from error
+    tensors = content["current_model_state" if raw else "state_dict"]
+    prefix = "segmentor."
+    found = {name.removeprefix(prefix): each for name, each in tensors.items() if name.startswith(prefix)}
+    return Description.from_dict(described, path), found
+
+
+def _of_run(content: Mapping[str, Any], path: Path, *, raw: bool) -> dict[str, Any]:
+    """What its run knew of the model."""
+    config, facts = content["config"], content["hyper_parameters"]
+    specs.check_plain(config, f"{path}: its configuration", classes=True)
+    data = config.get("data") or {}
+    arguments = {key: value for key, value in (data.get("init_args") or {}).items() if key not in PLACES}
+    protocol = dict(config["model"]["protocol"])
+    if (size := arguments.get("image_size")) and not protocol.get("fit"):
+        protocol |= {"fit": [max(size), min(size)], "antialias": True}  # as the datamodule resized them
+    names = facts["class_names"] or [str(number) for number in range(min(facts["num_classes"], MOST_CLASSES + 1))]
+    description = {
+        "name": f"{path.parent.parent.name}/{path.stem}" if path.parent.name == "checkpoints" else path.stem,
+        "model": {key: value for key, value in config["model"].items() if key in MODEL},
+        "classes": list(names),
+        "palette": [list(colour) for colour in facts["palette"] or default_palette(len(names))],
+        "protocol": protocol,
+        "data": {"class_path": data.get("class_path", ""), "init_args": arguments},
+        "training": {"iterations": content["global_step"], **_recipe(config)},
+    }
+    table = content.get("callbacks", {}).get("ClassTable")
+    if table and table["epoch"] == content["epoch"] + 1 and not raw:
+        source = f"validation after epoch {table['epoch']} of its own run"
+        description["metrics"] = {"miou": 100 * Scores(**table["scores"]).miou, "source": source, "stage": "val"}
+    return description
+
+
+def _recipe(config: Mapping[str, Any]) -> dict[str, Any]:
+    """How a run trained, as the zoo's index counts it."""
+    model, data, trainer = config["model"], (config.get("data") or {}).get("init_args") or {}, config["trainer"]
+    devices = trainer["devices"] if isinstance(trainer["devices"], int) else 1
+    batch = data.get("batch_size", 1) * max(devices, 1) * trainer["num_nodes"] * trainer["accumulate_grad_batches"]
+    crop = data.get("crop_size") or data.get("image_size")
+    crop = crop if isinstance(crop, list | tuple) and len(crop) == 2 else None
+    return {"batch": batch, "crop": crop, "optimizer": model["optimizer"], "lr": model["lr"]}

@@ -1,0 +1,57 @@
+"""The parts of a model as a configuration, a checkpoint and a header name them: a class and its arguments each."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from lightning_app.backbones.base import Backbone
+from lightning_app.backbones.patchify import Patchify  # noqa: F401
+from lightning_app.heads.base import ContextHead
+from lightning_app.heads.fcn import FCN
+from lightning_app.reading import specs
+from lightning_app.registry import HEADS
+from lightning_app.tasks.semantic.network import Segmentor
+from lightning_app.util.errors import InputError
+
+PARTS: Final[dict[str, type]] = {"backbone": Backbone, "head": ContextHead, "auxiliary": ContextHead}
+HEAD: Final = ("head", "auxiliary")
+SETTINGS: Final = {"auxiliary_weight": float, "channels_last": bool}
+MODEL: Final = (*PARTS, *SETTINGS)
+GIVEN: Final = ("in_channels", "num_classes")  # a head's arguments that the backbone and the classes give
+
+
+def new_segmentor(config: Mapping[str, Any], num_classes: int, name: str) -> Segmentor:
+    """A segmentor from its parts, freshly initialised; it fetches nothing and names no more than what is imported.
+
+    Raises:
+        InputError: an unknown part or argument.
+    """
+    HEADS.import_all()  # as Patchify above
+    what = f"{name}: its model"
+    if unknown := config.keys() - set(MODEL):
+        raise InputError(f"{what} cannot be built: it has no {specs.shown(sorted(map(str, unknown)))}")
+    made = {part: _part(config.get(part), part, what) for part in PARTS}
+    settings = specs.fit({key: config[key] for key in SETTINGS if key in config}, SETTINGS, what)
+    made["head"] = made["head"] or FCN  # as a task has it where none is named
+    backbone = made["backbone"]
+    if backbone is None:
+        raise InputError(f"{what} cannot be built: it has no backbone")
+
+    def build() -> Segmentor:
+        levels: Backbone = backbone()
+        heads: Any = {part: make and make(levels.channels, num_classes) for part, make in made.items() if part in HEAD}
+        return Segmentor(levels, **heads, **settings)
+
+    return specs.make(build, what)
+
+
+def _part(spec: Any, part: str, what: str) -> Callable[..., Any] | None:
+    """What builds one part."""
+    if spec is None:
+        return None
+    base = PARTS[part]
+    try:
+        cls = specs.class_of(spec, specs.known_classes(base), f"the {part}")
+        arguments = specs.arguments(spec, cls, f"the {part}", given=() if base is Backbone else GIVEN, largest=2**20)
+    except InputError as error:
+        raise InputError(f"{what} cannot be built: {error}") from None
+    return lambda *given: cls(*given, **arguments)
