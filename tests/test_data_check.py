@@ -328,6 +328,16 @@ def test_headers_are_remembered_until_a_file_changes(root: Path, monkeypatch: py
         folder(root).check_headers("train")
 
 
+def test_a_lower_limit_of_pixels_holds_for_headers_that_are_remembered(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(root / "cache"))
+    folder(root).check_headers("train")
+    monkeypatch.setenv("CONTEXTZOO_MAX_PIXELS", "100")
+    with pytest.raises(InputError, match=r"Too many pixels .* the limit is 100"):
+        folder(root).check_headers("train")
+
+
 def test_prediction_names_what_it_cannot_read_and_goes_on(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bad, deep = (root / "images" / "val" / f"img_000{number}.png" for number in (2, 5))
     truncate(bad)

@@ -11,7 +11,14 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
 
-from lightning_app.data.images import BadFile, Header, read_header, require_8_bit, require_same_size
+from lightning_app.data.images import (
+    BadFile,
+    Header,
+    read_header,
+    require_8_bit,
+    require_few_enough_pixels,
+    require_same_size,
+)
 
 
 def read_headers(paths: Iterable[Path], root: Path) -> dict[Path, Header | BadFile]:
@@ -56,6 +63,7 @@ def _sound(header: Header | BadFile) -> Header:
 def _read(path: Path, known: Any) -> tuple[Path, tuple[list[int], Header | BadFile]]:
     """A picture's header, from memory where its size and time are the same."""
     stamp: list[int] = []
+    header = None
     try:
         with suppress(OSError):
             state = path.stat()
@@ -63,8 +71,11 @@ def _read(path: Path, known: Any) -> tuple[Path, tuple[list[int], Header | BadFi
         with suppress(TypeError, ValueError):  # whatever the memory holds
             before, values = known
             if before == stamp:
-                return path, (stamp, Header(**values | {"size": tuple(values["size"])}))
-        return path, (stamp, read_header(path))
+                header = Header(**values | {"size": tuple(values["size"])})
+        if header is None:
+            return path, (stamp, read_header(path))
+        require_few_enough_pixels(header.size, path)  # the limit may be another today
+        return path, (stamp, header)
     except BadFile as error:
         return path, (stamp, error)
 

@@ -325,6 +325,12 @@ def _require_sensible_size(image: Image.Image, path: Path, size: int) -> None:
     width, height = image.size
     if image.tile and image.tile[0][0] == "raw" and height * width > 8 * size:  # not even a bit for each
         raise BadFile(path, ("Corrupt header",), AGAIN, f"{width}x{height} pixels in {size} bytes")
+    require_few_enough_pixels(image.size, path)
+
+
+def require_few_enough_pixels(size: tuple[int, int], path: Path) -> None:
+    """Raise a BadFile where (width, height) are more pixels than are read."""
+    width, height = size
     if height * width > (limit := max_pixels()):
         fix = f"Cut it into tiles, or set {LIMIT_VARIABLE} where the memory suffices (8 bytes a pixel)."
         raise BadFile(path, ("Too many pixels",), fix, f"{width}x{height}, and the limit is {limit}")
