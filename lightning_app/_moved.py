@@ -44,6 +44,7 @@ MOVED: Final = {  # module -> where it is now
         "training": "app.training",
     }.items()
 }
+RENAMED: Final = {"Protocol": "EvaluationProtocol"}  # classes of those modules
 
 
 def old_names(module: str) -> list[str]:
@@ -61,7 +62,7 @@ class _Finder(MetaPathFinder, Loader):
 
         class Moved(ModuleType):
             def __getattr__(self, name: str) -> Any:
-                return getattr(now, name)
+                return getattr(now, RENAMED.get(name, name))
 
         return Moved(spec.name, now.__doc__)
 

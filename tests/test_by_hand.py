@@ -17,7 +17,7 @@ from lightning_app.data.semantic.folder import Folder
 from lightning_app.heads.base import BlockHead
 from lightning_app.heads.ccnet import CCNet
 from lightning_app.heads.fcn import FCN
-from lightning_app.tasks.semantic.inference import Protocol
+from lightning_app.tasks.semantic.inference import EvaluationProtocol
 from lightning_app.tasks.semantic.task import SegmentationTask
 from lightning_app.util.errors import InputError
 from lightning_app.weights.checkpoint import read_checkpoint
@@ -35,7 +35,7 @@ def test_load_and_segment_take_its_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    how = Protocol("slide", crop=(24, 32))
+    how = EvaluationProtocol("slide", crop=(24, 32))
     task = SegmentationTask(
         TimmBackbone("test_resnet", output_stride=16, context={"layer3": {"block": "gcnet", "where": "last"}}),
         lambda in_channels, num_classes: CCNet(in_channels, num_classes, channels=8, recurrence=3, dropout=0.2),

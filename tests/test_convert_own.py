@@ -11,7 +11,7 @@ from weights import ENTRY, openmmlab_file
 
 import zoo
 from lightning_app.app.cli import main
-from lightning_app.tasks.semantic.inference import Protocol
+from lightning_app.tasks.semantic.inference import EvaluationProtocol
 from lightning_app.util.errors import InputError
 from lightning_app.weights.load import load
 from lightning_app.weights.openmmlab import mmseg_config
@@ -74,7 +74,7 @@ def test_like_a_published_model(tmp_path: Path, capsys: pytest.CaptureFixture[st
     model = load("iter_40000.safetensors")
     assert torch.equal(model(images()), expected)
     assert model.info is not None
-    assert model.info.protocol == Protocol(fit=(2048, 1024))
+    assert model.info.protocol == EvaluationProtocol(fit=(2048, 1024))
     assert model.info.data["class_path"] == "Cityscapes"
     assert main(["zoo", "convert", str(path), "--like", ENTRY]) == 2
     assert "iter_40000.safetensors is there already" in capsys.readouterr().err

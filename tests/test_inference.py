@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_app.tasks.semantic.inference import Protocol, predict, predict_classes, sliding_window
+from lightning_app.tasks.semantic.inference import EvaluationProtocol, predict, predict_classes, sliding_window
 from lightning_app.util.errors import InputError
 
 
@@ -34,7 +34,7 @@ def images() -> Tensor:
 def test_windows_of_a_pixelwise_model_equal_the_whole(
     images: Tensor, crop: tuple[int, int], stride: tuple[int, int] | None, offload: bool
 ) -> None:
-    slide = Protocol("slide", crop=crop, stride=stride, offload=offload)
+    slide = EvaluationProtocol("slide", crop=crop, stride=stride, offload=offload)
     torch.testing.assert_close(predict(pixelwise, images, (13, 17), slide), pixelwise(images))
 
 
@@ -68,7 +68,7 @@ def test_default_stride_is_two_thirds() -> None:
 
 def test_logits_are_resized_to_the_label(images: Tensor) -> None:
     for align_corners in (False, True):
-        logits = predict(coarse, images, (26, 31), Protocol(align_corners=align_corners))
+        logits = predict(coarse, images, (26, 31), EvaluationProtocol(align_corners=align_corners))
         expected = F.interpolate(coarse(images), (26, 31), mode="bilinear", align_corners=align_corners)
         torch.testing.assert_close(logits, expected)
 
@@ -87,18 +87,20 @@ def test_views_average_probabilities(images: Tensor) -> None:
         F.interpolate(lopsided(smaller.flip(-1)).flip(-1), size, mode="bilinear"),
     ]
     mean = torch.stack([view.softmax(1) for view in views]).mean(0)
-    logits = predict(lopsided, images, size, Protocol(scales=(1.0, 0.5), flip=True))
+    logits = predict(lopsided, images, size, EvaluationProtocol(scales=(1.0, 0.5), flip=True))
     torch.testing.assert_close(logits.softmax(1), mean)
     torch.testing.assert_close(logits.exp(), mean)
 
 
 def test_flip_of_a_pixelwise_model_changes_nothing(images: Tensor) -> None:
-    flipped = predict(pixelwise, images, (13, 17), Protocol("slide", crop=(6, 6), flip=True))
+    flipped = predict(pixelwise, images, (13, 17), EvaluationProtocol("slide", crop=(6, 6), flip=True))
     torch.testing.assert_close(flipped.exp(), pixelwise(images).softmax(1))
 
 
 def test_half_precision_is_summed_in_single() -> None:
-    logits = predict(lambda view: view.bfloat16(), torch.ones(1, 2, 8, 8), (16, 16), Protocol("slide", crop=(4, 4)))
+    logits = predict(
+        lambda view: view.bfloat16(), torch.ones(1, 2, 8, 8), (16, 16), EvaluationProtocol("slide", crop=(4, 4))
+    )
     assert logits.dtype == torch.float32
 
 
@@ -115,7 +117,7 @@ def test_half_precision_is_summed_in_single() -> None:
 )
 def test_bad_protocol(arguments: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        Protocol(**arguments)  # type: ignore[arg-type]
+        EvaluationProtocol(**arguments)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("align_corners", [False, True])
@@ -134,7 +136,7 @@ def test_bad_protocol(arguments: dict[str, object], message: str) -> None:
 def test_tiles_put_together_are_the_whole(
     images: Tensor, size: tuple[int, int], protocol: dict[str, Any], align_corners: bool
 ) -> None:
-    how = Protocol(**protocol, align_corners=align_corners)
+    how = EvaluationProtocol(**protocol, align_corners=align_corners)
     weight = torch.randn(5, 3, 3, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
     def model(views: Tensor) -> Tensor:  # sees its neighbours, so that windows differ where they overlap
@@ -151,14 +153,18 @@ def test_tiles_put_together_are_the_whole(
 @pytest.mark.parametrize(
     ("how", "tile", "windows"),
     [
-        (Protocol("slide", crop=(6, 8), stride=(2, 3)), (6, 17), 5 * 4),
-        (Protocol("slide", crop=(6, 8), stride=(4, 5), batch=3), (6, 17), 3 * 3),
-        (Protocol("slide", crop=(6, 8), stride=(6, 3)), (6, 9), 3 * (4 + 2)),  # two of them reach into both tiles
-        (Protocol("slide", crop=(4, 4), stride=(4, 4), flip=True), (8, 8), 2 * 3 * 4),
+        (EvaluationProtocol("slide", crop=(6, 8), stride=(2, 3)), (6, 17), 5 * 4),
+        (EvaluationProtocol("slide", crop=(6, 8), stride=(4, 5), batch=3), (6, 17), 3 * 3),
+        (
+            EvaluationProtocol("slide", crop=(6, 8), stride=(6, 3)),
+            (6, 9),
+            3 * (4 + 2),
+        ),  # two of them reach into both tiles
+        (EvaluationProtocol("slide", crop=(4, 4), stride=(4, 4), flip=True), (8, 8), 2 * 3 * 4),
     ],
 )
 def test_no_window_is_looked_at_twice_without_need(
-    images: Tensor, how: Protocol, tile: tuple[int, int], windows: int
+    images: Tensor, how: EvaluationProtocol, tile: tuple[int, int], windows: int
 ) -> None:
     seen: list[int] = []
 
@@ -198,7 +204,7 @@ def test_images_fill_a_box_and_keep_their_ratio(fit: tuple[int, int], shape: tup
         return views
 
     for height, width in ((400, 600), (600, 400)):
-        logits = predict(model, torch.rand(1, 3, height, width), (height, width), Protocol(fit=fit))
+        logits = predict(model, torch.rand(1, 3, height, width), (height, width), EvaluationProtocol(fit=fit))
         assert logits.shape == (1, 3, height, width)
     assert seen == [shape, shape[::-1]]
 
@@ -206,13 +212,13 @@ def test_images_fill_a_box_and_keep_their_ratio(fit: tuple[int, int], shape: tup
 @pytest.mark.parametrize("fit", [(512, 2048), (512, 0)])
 def test_a_box_has_a_longer_and_a_shorter_side(fit: tuple[int, int]) -> None:
     with pytest.raises(InputError, match="longer and the shorter side"):
-        Protocol(fit=fit)
+        EvaluationProtocol(fit=fit)
 
 
 @pytest.mark.parametrize(("shape", "size"), [((0, 3, 4, 4), (4, 4)), ((1, 3, 0, 4), (4, 4)), ((1, 3, 4, 4), (4, 0))])
 @pytest.mark.parametrize("mode", ["whole", "slide"])
 def test_nothing_to_predict(mode: str, shape: tuple[int, ...], size: tuple[int, int]) -> None:
-    protocol = Protocol(mode, crop=(2, 2))  # type: ignore[arg-type]
+    protocol = EvaluationProtocol(mode, crop=(2, 2))  # type: ignore[arg-type]
     with pytest.raises(InputError, match="nothing to see"):
         predict(pixelwise, torch.zeros(shape), size, protocol)
     with pytest.raises(InputError, match="nothing to see"):

@@ -10,6 +10,7 @@ import torch
 from commands import run
 
 from lightning_app._moved import MOVED
+from lightning_app.tasks.semantic.inference import EvaluationProtocol
 from lightning_app.weights.load import load
 
 ROOT = Path(__file__).parents[1]
@@ -55,3 +56,10 @@ def test_configurations_beside_published_weights_are_read(
     file = ROOT / "checkpoints" / "ccnet_resnet10t_camvid-180x240_330" / "config.yaml"
     assert run(f"fit -c {file} --print_config") == 0
     assert "CCNet" in capsys.readouterr().out
+
+
+def test_a_class_by_its_name_of_before() -> None:
+    sys.modules.pop("lightning_app.inference", None)
+    with pytest.warns(DeprecationWarning):
+        old = importlib.import_module("lightning_app.inference")
+    assert old.Protocol is EvaluationProtocol

@@ -18,7 +18,7 @@ from weights import ENTRY, describe_tiny, fit_camvid, openmmlab_file, write_tiny
 import zoo
 from lightning_app.app.cli import main
 from lightning_app.data.semantic.camvid import FACTS
-from lightning_app.tasks.semantic.inference import Protocol
+from lightning_app.tasks.semantic.inference import EvaluationProtocol
 from lightning_app.util.errors import InputError
 from lightning_app.weights.description import HEADER
 from lightning_app.weights.load import load
@@ -49,7 +49,7 @@ def test_a_published_file_knows_its_classes_and_protocol(tmp_path: Path) -> None
     assert not model.training
     assert model.info is not None
     assert (model.info.name, model.info.classes, model.info.palette) == ("tiny", CLASSES, PALETTE)
-    assert model.info.protocol == Protocol("slide", crop=(32, 32), scales=(1.0, 2.0))
+    assert model.info.protocol == EvaluationProtocol("slide", crop=(32, 32), scales=(1.0, 2.0))
     assert model.auxiliary is not None
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, tensors[name]), name
@@ -145,7 +145,7 @@ def test_an_openmmlab_file_is_known_by_its_published_name(tmp_path: Path) -> Non
     assert info is not None
     assert (info.name, info.miou, info.data["class_path"]) == (ENTRY, entry.miou, "Cityscapes")
     assert (info.classes[0], info.palette[0], len(info.classes)) == ("road", (128, 64, 128), 19)
-    assert info.protocol == Protocol(fit=(2048, 1024))
+    assert info.protocol == EvaluationProtocol(fit=(2048, 1024))
     same = load_checkpoint(path, upstream_config(entry))
     assert torch.equal(model(images()), same(images()))
     assert torch.equal(load(path.rename(tmp_path / f"{ENTRY}.pth"))(images()), same(images()))  # as in the cache
@@ -258,15 +258,15 @@ def test_measured_beside_published(
 def test_the_protocol_of_the_weights_is_the_default(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     camvid(tmp_path / "camvid")
-    protocol = asdict(Protocol("slide", crop=(16, 24), fit=(64, 48)))
+    protocol = asdict(EvaluationProtocol("slide", crop=(16, 24), fit=(64, 48)))
     write_tiny(tmp_path / "a.safetensors", classes=FACTS.classes, palette=FACTS.palette, protocol=protocol)
     typed = ["test", "--weights", "a.safetensors", "--data", "CamVid", "--data.root", "camvid"]
     typed += ["--data.test_split", "val", "--data.num_workers", "0", "--run", "again", "--model.protocol.flip", "true"]
     assert main(typed) == 0
     used = yaml.safe_load(Path("runs/again/test.yaml").read_text())["model"]["protocol"]
-    assert Protocol(**{key: tuple(each) if isinstance(each, list) else each for key, each in used.items()}) == replace(
-        Protocol("slide", crop=(16, 24), fit=(64, 48)), flip=True
-    )
+    assert EvaluationProtocol(
+        **{key: tuple(each) if isinstance(each, list) else each for key, each in used.items()}
+    ) == replace(EvaluationProtocol("slide", crop=(16, 24), fit=(64, 48)), flip=True)
 
 
 @pytest.mark.parametrize(

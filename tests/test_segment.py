@@ -20,7 +20,7 @@ import zoo
 from lightning_app.app.cli import main
 from lightning_app.tasks.semantic import segmenter
 from lightning_app.tasks.semantic.draw import class_shares, legend, overlay, percent
-from lightning_app.tasks.semantic.inference import Protocol, predict
+from lightning_app.tasks.semantic.inference import EvaluationProtocol, predict
 from lightning_app.tasks.semantic.network import Segmentor
 from lightning_app.weights.load import load
 
@@ -54,11 +54,11 @@ def run(typed: str) -> int:
     return main(["segment", "--weights", "tiny.safetensors", *typed.split()])
 
 
-def expected(pixels: NDArray[np.uint8], protocol: Protocol | None = None) -> NDArray[np.int64]:
+def expected(pixels: NDArray[np.uint8], protocol: EvaluationProtocol | None = None) -> NDArray[np.int64]:
     model = load("tiny.safetensors")
     images = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
     with torch.no_grad():
-        return predict(model, images, pixels.shape[:2], protocol or Protocol()).argmax(1)[0].numpy()
+        return predict(model, images, pixels.shape[:2], protocol or EvaluationProtocol()).argmax(1)[0].numpy()
 
 
 def test_three_files_of_a_photo(capsys: pytest.CaptureFixture[str]) -> None:
@@ -83,9 +83,9 @@ def test_windows_as_asked(folder: Path) -> None:
     for typed, stride in (("--window 48 64 --overlap 0.25", (36, 48)), ("--window 48 --batch 3 --tta", (32, 32))):
         assert run(f"a.png {typed} --out out") == 0
         crop = (48, 64) if "64" in typed else (48, 48)
-        how = Protocol("slide", crop=crop, stride=stride)
+        how = EvaluationProtocol("slide", crop=crop, stride=stride)
         if "tta" in typed:
-            how = Protocol("slide", crop=crop, stride=stride, scales=segmenter.SCALES, flip=True)
+            how = EvaluationProtocol("slide", crop=crop, stride=stride, scales=segmenter.SCALES, flip=True)
         same = np.array(Image.open("out/a.png")) == expected(pixels, how)
         assert same.mean() > 0.99  # resizes of whole numbers round
 
@@ -96,7 +96,7 @@ def test_a_large_image_is_seen_in_windows_and_tiles(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(segmenter, "WINDOW", (32, 32))
     monkeypatch.setattr(segmenter, "LOGITS", 4 * 3 * 42 * 42)  # tiles of 42 x 42 pixels
     assert run("a.png") == 0
-    how = Protocol("slide", crop=(32, 32))
+    how = EvaluationProtocol("slide", crop=(32, 32))
     np.testing.assert_array_equal(np.array(Image.open("segmented/a.png")), expected(pixels, how))
     assert json.loads(Path("segmented/a.json").read_text())["protocol"]["crop"] == [32, 32]
 
@@ -226,7 +226,7 @@ def test_out_of_memory_halves_the_window_once(
 ) -> None:
     pixels = photo("a.png", 80, 64)
     photo("b.png", 80, 64)
-    wanted = expected(pixels, Protocol("slide", crop=(32, 40)))
+    wanted = expected(pixels, EvaluationProtocol("slide", crop=(32, 40)))
     out_of_memory_above(monkeypatch, 32 * 40)
     assert run("a.png b.png") == 0
     assert capsys.readouterr().err == "Out of memory: going on in windows of 32x40\n"

@@ -14,7 +14,7 @@ from lightning_app.app.run_folder import RunFolder
 from lightning_app.data import SegmentationDataModule
 from lightning_app.reading import specs
 from lightning_app.runs.lock import Lock
-from lightning_app.tasks.semantic.inference import Protocol
+from lightning_app.tasks.semantic.inference import EvaluationProtocol
 from lightning_app.tasks.semantic.network import ModelInfo, Segmentor
 from lightning_app.tasks.semantic.task import SegmentationTask
 from lightning_app.util.errors import InputError
@@ -32,7 +32,7 @@ def task_of(network: Segmentor) -> Callable[..., SegmentationTask]:
         ignore_index: int,
         class_names: list[str],
         palette: list[tuple[int, int, int]],
-        protocol: Protocol = info.protocol,
+        protocol: EvaluationProtocol = info.protocol,
         channels_last: bool = False,
         compile: bool = False,
     ) -> SegmentationTask:

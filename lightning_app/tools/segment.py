@@ -18,7 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lightning_app.data.images import LIMIT_VARIABLE, MAX_PIXELS, SUFFIXES, BadFile, left_out, regular_file
 from lightning_app.tasks.semantic.draw import blend, percent
-from lightning_app.tasks.semantic.inference import Protocol, Size
+from lightning_app.tasks.semantic.inference import EvaluationProtocol, Size
 from lightning_app.tasks.semantic.segmenter import CLOSER, PRECISIONS, Advance, Options, Segmenter
 from lightning_app.tools.parser import Parser
 from lightning_app.util.errors import InputError, suggest
@@ -147,7 +147,13 @@ def _segment_video(work: _Work, source: Path, target: Path, advance: Advance) ->
 
 
 def _write_json(
-    work: _Work, source: Path, target: Path, size: Size, how: Protocol, shares: Mapping[str, float], **more: Any
+    work: _Work,
+    source: Path,
+    target: Path,
+    size: Size,
+    how: EvaluationProtocol,
+    shares: Mapping[str, float],
+    **more: Any,
 ) -> None:
     content = {
         "image": str(source),

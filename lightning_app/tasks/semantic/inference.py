@@ -16,11 +16,11 @@ from lightning_app.util.errors import InputError
 
 Model = Callable[[Tensor], Tensor]
 Size = tuple[int, int]  # height, width
-Region = tuple[slice, slice]  # rows, columns
+Slices = tuple[slice, slice]  # rows, columns
 
 
 @dataclass(frozen=True)
-class Protocol:
+class EvaluationProtocol:
     """How predictions are made.
 
     Args:
@@ -64,7 +64,7 @@ class Protocol:
             raise InputError(f"Scales {list(self.scales)} must be one or more positive factors, such as [1.0]")
 
 
-def predict(model: Model, images: Tensor, size: Size, protocol: Protocol) -> Tensor:
+def predict(model: Model, images: Tensor, size: Size, protocol: EvaluationProtocol) -> Tensor:
     """Logits at the label's size.
 
     One view (one scale, not mirrored): the model's logits, resized. Several: each view's logits are resized to the
@@ -76,12 +76,12 @@ def predict(model: Model, images: Tensor, size: Size, protocol: Protocol) -> Ten
     Consulted: mmsegmentation's slide_inference, postprocess_result and SegTTAModel.
     """
     everywhere = (slice(0, size[0]), slice(0, size[1]))
-    return _average((view.logits(everywhere) for view in _views(model, images, size, protocol)), protocol)
+    return _average((view.logits(everywhere) for view in _scaled_and_mirrored(model, images, size, protocol)), protocol)
 
 
 def predict_classes(
-    model: Model, images: Tensor, size: Size, protocol: Protocol, tile: Size
-) -> Iterator[tuple[Region, Tensor]]:
+    model: Model, images: Tensor, size: Size, protocol: EvaluationProtocol, tile: Size
+) -> Iterator[tuple[Slices, Tensor]]:
     """Class numbers of the same prediction, where the logits of a whole label would not fit into memory.
 
     Logits are held for a tile at a time. Windows that reach into several tiles are looked at again for each of them,
@@ -91,7 +91,7 @@ def predict_classes(
 
     Shape: images (B, C, H, W) -> of each tile, its place in the label and its (B, h, w).
     """
-    views = list(_views(model, images, size, protocol, largest=tile[0] * tile[1]))
+    views = list(_scaled_and_mirrored(model, images, size, protocol, largest=tile[0] * tile[1]))
     if len(views) == 1 and views[0].shape == size and not views[0].kept:
         for columns in _parts(size[1], tile[1]):
             for rows, classes in _strips(model, images, columns, protocol):
@@ -102,7 +102,7 @@ def predict_classes(
             yield (rows, columns), _average((view.logits((rows, columns)) for view in views), protocol).argmax(1)
 
 
-def fitted(size: Size, protocol: Protocol) -> Size:
+def fitted(size: Size, protocol: EvaluationProtocol) -> Size:
     """Size of an image once it fills the protocol's box."""
     if protocol.fit is None:
         return size
@@ -119,7 +119,7 @@ def sliding_window(
     offload: bool = False,
     *,
     batch: int = 1,
-    region: Region | None = None,
+    region: Slices | None = None,
 ) -> Tensor:
     """Logits at the image's size: the mean over the windows that hold a pixel.
 
@@ -135,7 +135,7 @@ def sliding_window(
     height, width = images.shape[-2:]
     rows, columns = region or (slice(0, height), slice(0, width))
     total, count = torch.zeros(()), torch.zeros(rows.stop - rows.start, columns.stop - columns.start)
-    for window, seen in _looks(model, images, crop, stride, align_corners, offload, batch, (rows, columns)):
+    for window, seen in _window_logits(model, images, crop, stride, align_corners, offload, batch, (rows, columns)):
         if not total.ndim:
             total = seen.new_zeros(*seen.shape[:2], *count.shape)
         (from_rows, to_rows), (from_columns, to_columns) = map(_shared, window, (rows, columns))
@@ -144,7 +144,7 @@ def sliding_window(
     return total.div_(count.to(total.device))
 
 
-def _looks(
+def _window_logits(
     model: Model,
     images: Tensor,
     crop: Size,
@@ -152,8 +152,8 @@ def _looks(
     align_corners: bool,
     offload: bool,
     batch: int,
-    region: Region,
-) -> Iterator[tuple[Region, Tensor]]:
+    region: Slices,
+) -> Iterator[tuple[Slices, Tensor]]:
     """Every window that reaches into the region, row by row, and its logits (B, K, h, w)."""
     (height, width), (rows, columns) = images.shape[-2:], region
     down, across = stride or (round(crop[0] * 2 / 3) or 1, round(crop[1] * 2 / 3) or 1)
@@ -167,11 +167,11 @@ def _looks(
     for first in range(0, len(windows), batch):
         together = windows[first : first + batch]
         views = torch.cat([images[(..., *window)] for window in together])
-        logits = _resize(_settle(model(views), offload), (views.shape[-2], views.shape[-1]), align_corners)
+        logits = _resize(_summable(model(views), offload), (views.shape[-2], views.shape[-1]), align_corners)
         yield from zip(together, logits.view(-1, len(images), *logits.shape[1:]), strict=True)
 
 
-def _strips(model: Model, images: Tensor, columns: slice, how: Protocol) -> Iterator[tuple[slice, Tensor]]:
+def _strips(model: Model, images: Tensor, columns: slice, how: EvaluationProtocol) -> Iterator[tuple[slice, Tensor]]:
     """Class numbers (B, h, w) by the mean over the windows, each time of the rows that no later window reaches."""
     assert how.crop is not None
     height = images.shape[-2]
@@ -181,7 +181,7 @@ def _strips(model: Model, images: Tensor, columns: slice, how: Protocol) -> Iter
     def classes(rows: int) -> Tensor:
         return total[..., :rows, :].div_(count[:rows].to(total.device)).argmax(1)
 
-    looks = _looks(model, images, how.crop, how.stride, how.align_corners, how.offload, how.batch, region)
+    looks = _window_logits(model, images, how.crop, how.stride, how.align_corners, how.offload, how.batch, region)
     for (rows, window_columns), seen in looks:
         if not total.ndim:
             total = seen.new_zeros(*seen.shape[:2], *count.shape)
@@ -206,21 +206,21 @@ class _View:
     shape: Size  # at which the model sees them
     mirrored: bool
     size: Size  # of the label
-    protocol: Protocol
+    protocol: EvaluationProtocol
     kept: bool  # logits of the whole view are computed once and kept
 
-    def logits(self, region: Region) -> Tensor:
+    def logits(self, region: Slices) -> Tensor:
         """Logits of a region of the label, at the label's resolution."""
         align_corners = self.protocol.align_corners
         shape = (self._whole.shape[-2], self._whole.shape[-1]) if self.kept else self.shape
         if shape == self.size:
-            return self._whole[(..., *region)] if self.kept else self._look(region)
+            return self._whole[(..., *region)] if self.kept else self._view_logits(region)
         at_rows, at_columns = (
             _positions(part, source, target, align_corners)
             for part, source, target in zip(region, shape, self.size, strict=True)
         )
         rows, columns = _around(at_rows, shape[0]), _around(at_columns, shape[1])
-        logits = self._whole[..., rows, columns] if self.kept else self._look((rows, columns))
+        logits = self._whole[..., rows, columns] if self.kept else self._view_logits((rows, columns))
         if (len(at_rows), len(at_columns)) == self.size:
             return _resize(logits, self.size, align_corners)
         return _sample(_sample(logits, -2, at_rows - rows.start), -1, at_columns - columns.start)
@@ -232,13 +232,13 @@ class _View:
 
     @cached_property
     def _whole(self) -> Tensor:
-        return self._look((slice(0, self.shape[0]), slice(0, self.shape[1])))
+        return self._view_logits((slice(0, self.shape[0]), slice(0, self.shape[1])))
 
-    def _look(self, region: Region) -> Tensor:
+    def _view_logits(self, region: Slices) -> Tensor:
         """Logits of a region of the view; of a whole view, at the model's resolution."""
         how = self.protocol
         if how.mode == "whole":
-            logits = _settle(self.model(self._images), how.offload)
+            logits = _summable(self.model(self._images), how.offload)
         else:
             assert how.crop is not None
             rows, columns = region
@@ -257,8 +257,8 @@ class _View:
         return logits.flip(-1) if self.mirrored else logits
 
 
-def _views(
-    model: Model, images: Tensor, size: Size, protocol: Protocol, *, largest: float = float("inf")
+def _scaled_and_mirrored(
+    model: Model, images: Tensor, size: Size, protocol: EvaluationProtocol, *, largest: float = float("inf")
 ) -> Iterator[_View]:
     """Every view of the protocol; those of windows are kept where together they have at most ``largest`` pixels.
 
@@ -276,7 +276,7 @@ def _views(
             yield _View(model, images, shape, mirrored, size, protocol, protocol.mode == "whole" or pixels <= largest)
 
 
-def _average(views: Iterator[Tensor], protocol: Protocol) -> Tensor:
+def _average(views: Iterator[Tensor], protocol: EvaluationProtocol) -> Tensor:
     """The logits of a single view, or the log of the mean probabilities of several."""
     count = len(protocol.scales) * (1 + protocol.flip)
     if count == 1:
@@ -304,7 +304,7 @@ def _parts(length: int, part: int) -> list[slice]:
     return [slice(start, min(start + part, length)) for start in range(0, length, part)]
 
 
-def _settle(logits: Tensor, offload: bool) -> Tensor:
+def _summable(logits: Tensor, offload: bool) -> Tensor:
     """Logits where, and in the precision in which, they are summed."""
     if logits.dtype in (torch.float16, torch.bfloat16):
         logits = logits.float()

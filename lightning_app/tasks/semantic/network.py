@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from lightning_app.backbones.base import Backbone
 from lightning_app.blocks._layers import resize
 from lightning_app.heads.base import Auxiliary, ContextHead, Outputs
-from lightning_app.tasks.semantic.inference import Protocol
+from lightning_app.tasks.semantic.inference import EvaluationProtocol
 from lightning_app.tasks.semantic.segmentation import Segmentation
 from lightning_app.tasks.semantic.segmenter import Options, Picture, Segmenter
 from lightning_app.util.errors import InputError
@@ -38,7 +38,7 @@ class ModelInfo:
     name: str
     classes: tuple[str, ...]
     palette: tuple[tuple[int, int, int], ...]
-    protocol: Protocol
+    protocol: EvaluationProtocol
     data: Mapping[str, Any] = field(default_factory=dict)
     miou: float | None = None
     miou_source: str = ""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lightning_app.tasks.semantic.draw import Colours, class_shares, overlay
-from lightning_app.tasks.semantic.inference import Protocol
+from lightning_app.tasks.semantic.inference import EvaluationProtocol
 from lightning_app.util.errors import InputError
 from lightning_app.util.files import replacing
 
@@ -34,7 +34,7 @@ class Segmentation:
     mask: NDArray[np.uint8]
     classes: Sequence[str]
     palette: Colours
-    protocol: Protocol = Protocol()
+    protocol: EvaluationProtocol = EvaluationProtocol()
 
     @cached_property
     def shares(self) -> Mapping[str, float]:

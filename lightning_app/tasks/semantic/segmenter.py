@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lightning_app.data.images import read_image, rgb_pixels
 from lightning_app.tasks.semantic.draw import Colours
-from lightning_app.tasks.semantic.inference import Protocol, Size, fitted, predict_classes
+from lightning_app.tasks.semantic.inference import EvaluationProtocol, Size, fitted, predict_classes
 from lightning_app.tasks.semantic.segmentation import Segmentation
 from lightning_app.util.errors import InputError, check_choice
 
@@ -95,7 +95,7 @@ class Segmenter:
     def __init__(
         self,
         network: nn.Module,
-        protocol: Protocol,
+        protocol: EvaluationProtocol,
         classes: Sequence[str],
         palette: Colours,
         options: Options = Options(),
@@ -140,7 +140,7 @@ class Segmenter:
             torch.cuda.empty_cache()
         return None
 
-    def protocol(self, size: Size) -> Protocol:
+    def protocol(self, size: Size) -> EvaluationProtocol:
         """How an image of this size is looked at."""
         options, how = self.options, self.measured
         if options.crop:
@@ -190,7 +190,7 @@ class Segmenter:
             logits: Tensor = self.network(images)
         return logits
 
-    def _tile(self, how: Protocol) -> Size:
+    def _tile(self, how: EvaluationProtocol) -> Size:
         """As many columns of the height of a window as have logits that fit, in whole steps of the windows.
 
         Where views are resized, a square of a quarter of that, since a resize needs room.

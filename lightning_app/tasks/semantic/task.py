@@ -19,7 +19,7 @@ from lightning_app.backbones.freeze import freeze_parts
 from lightning_app.heads.base import ContextHead
 from lightning_app.heads.fcn import FCN
 from lightning_app.reading import checkpoints, specs
-from lightning_app.tasks.semantic.inference import Protocol, predict
+from lightning_app.tasks.semantic.inference import EvaluationProtocol, predict
 from lightning_app.tasks.semantic.losses import (
     CrossEntropy,
     Presence,
@@ -105,7 +105,7 @@ class SegmentationTask(LightningModule):
         warmup_steps: int | None = None,
         poly_power: float = 0.9,
         min_lr: float = 0.0,
-        protocol: Protocol = Protocol(),
+        protocol: EvaluationProtocol = EvaluationProtocol(),
         channels_last: bool = False,
         compile: bool = False,
     ) -> None:
@@ -327,7 +327,9 @@ class SegmentationTask(LightningModule):
         specs.check_plain(settings, f"{path}: its model")
         settings = specs.fit(settings, specs.parameters(cls), f"{path}: its model")
         if isinstance(settings.get("protocol"), dict):
-            settings["protocol"] = specs.make(lambda: Protocol(**settings["protocol"]), f"{path}: its protocol")
+            settings["protocol"] = specs.make(
+                lambda: EvaluationProtocol(**settings["protocol"]), f"{path}: its protocol"
+            )
         sizes = [tensor.numel() for tensor in content["state_dict"].values()]
         with specs.at_most(sizes, f"{path}: its model"):
             made = new_segmentor({part: given.get(part) for part in PARTS}, facts["num_classes"], str(path))
@@ -389,4 +391,4 @@ def _build(head: Callable[[list[int], int], ContextHead], backbone: Backbone, nu
 
 
 def _is_object(value: object) -> bool:
-    return isinstance(value, nn.Module | Protocol) or callable(value)
+    return isinstance(value, nn.Module | EvaluationProtocol) or callable(value)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_app.heads.base import ContextHead
-from lightning_app.tasks.semantic.inference import Protocol
+from lightning_app.tasks.semantic.inference import EvaluationProtocol
 from lightning_app.tasks.semantic.network import Segmentor
 from lightning_app.util.errors import InputError
 from lightning_app.weights.openmmlab.backbones import backbone_arguments, new_backbone, rename_backbone
@@ -107,13 +107,13 @@ def rename(config: Mapping[str, Any], state_dict: Mapping[str, Tensor]) -> dict[
     return {prefix + name: tensor for prefix, part in renamed.items() for name, tensor in part.items()}
 
 
-def protocol_of(config: Mapping[str, Any]) -> Protocol:
+def protocol_of(config: Mapping[str, Any]) -> EvaluationProtocol:
     """How the published figures were measured."""
     test, align_corners = config["test_cfg"], joined(config["decode_head"])["align_corners"]
     if test["mode"] == "whole":
-        return Protocol(align_corners=align_corners)
+        return EvaluationProtocol(align_corners=align_corners)
     (height, width), (down, across) = test["crop_size"], test["stride"]
-    return Protocol("slide", crop=(height, width), stride=(down, across), align_corners=align_corners)
+    return EvaluationProtocol("slide", crop=(height, width), stride=(down, across), align_corners=align_corners)
 
 
 def build_head(config: Config, state_dict: Mapping[str, Tensor]) -> ContextHead:
