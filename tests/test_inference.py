@@ -159,7 +159,7 @@ def test_tiles_put_together_are_the_whole(
             EvaluationProtocol("slide", crop=(6, 8), stride=(6, 3)),
             (6, 9),
             3 * (4 + 2),
-        ),  # two of them reach into both tiles
+        ),  # two reach into both tiles
         (EvaluationProtocol("slide", crop=(4, 4), stride=(4, 4), flip=True), (8, 8), 2 * 3 * 4),
     ],
 )

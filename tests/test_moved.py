@@ -60,6 +60,6 @@ def test_configurations_beside_published_weights_are_read(
 
 def test_a_class_by_its_name_of_before() -> None:
     sys.modules.pop("lightning_app.inference", None)
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns(DeprecationWarning, match="tasks.semantic.inference"):
         old = importlib.import_module("lightning_app.inference")
     assert old.Protocol is EvaluationProtocol

@@ -8,7 +8,7 @@ from typing import Any, Final, NoReturn, Self, TypeVar, get_type_hints
 
 from lightning_app.data.facts import Colour
 from lightning_app.reading import specs
-from lightning_app.tasks.semantic.inference import Protocol
+from lightning_app.tasks.semantic.inference import EvaluationProtocol
 from lightning_app.tasks.semantic.network import ModelInfo
 from lightning_app.util.errors import InputError
 from zoo.header import DESCRIPTION
@@ -72,7 +72,7 @@ class Description:
     model: Mapping[str, Any]
     classes: tuple[str, ...]
     palette: tuple[Colour, ...]
-    protocol: Protocol
+    protocol: EvaluationProtocol
     data: Data = field(default_factory=Data)
     training: Training | None = None
     metrics: Metrics | None = None
@@ -146,7 +146,7 @@ class Description:
             model=content["model"],
             classes=tuple(classes),
             palette=tuple((red, green, blue) for red, green, blue in palette),
-            protocol=_record(Protocol, content["protocol"], f"{path}: its protocol"),
+            protocol=_record(EvaluationProtocol, content["protocol"], f"{path}: its protocol"),
             data=_data(content["data"], path),
             training=_record(Training, _known(Training, training), f"{path}: its training") if training else None,
             metrics=_record(Metrics, _known(Metrics, metrics), f"{path}: its metrics") if metrics else None,
