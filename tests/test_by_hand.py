@@ -49,7 +49,7 @@ def test_load_and_segment_take_its_checkpoint(
     assert model.info is not None
     assert (model.info.classes, model.info.protocol) == (CLASSES, how)
     assert isinstance(model.head, CCNet)
-    for name, tensor in task.segmentor.state_dict().items():
+    for name, tensor in task.network.state_dict().items():
         assert torch.equal(model.state_dict()[name], tensor), name
     Image.new("RGB", (64, 48), (90, 120, 60)).save("photo.png")
     assert run(f"segment photo.png --weights {path}") == 0
@@ -101,5 +101,5 @@ def test_paths_are_described_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_a_wrong_argument_is_still_the_constructors_error() -> None:
     with pytest.raises(TypeError, match="width"):
         FCN([8], 3, width=3)
-    arguments = tiny_task().segmentor.backbone.description()["init_args"]
+    arguments = tiny_task().network.backbone.description()["init_args"]
     assert (arguments["name"], arguments["output_stride"], arguments["pretrained"]) == ("resnet10t", 16, False)

@@ -17,8 +17,10 @@ from PIL import Image
 from tiny import PALETTE, NoiseData, by_command_line, tiny_task, tiny_trainer
 
 from lightning_app.callbacks import ClassTable, GeneratorStates, PredictionWriter, Progress, Throughput
-from lightning_app.callbacks.table import print_scores, scores_as_dict
+from lightning_app.callbacks.table import print_report
 from lightning_app.tasks.semantic.metrics import Scores
+from lightning_app.tasks.semantic.summary import report_of
+from lightning_app.tasks.semantic.task import SegmentationTask
 from lightning_app.util.errors import InputError
 
 
@@ -27,7 +29,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def fit(folder: Path, *callbacks: Callback, **options: Any) -> tuple[Trainer, LightningModule]:
+def fit(folder: Path, *callbacks: Callback, **options: Any) -> tuple[Trainer, SegmentationTask]:
     trainer, task = tiny_trainer(folder, callbacks=list(callbacks), **{"max_epochs": 2} | options), tiny_task()
     trainer.fit(task, NoiseData())
     return trainer, task
@@ -48,7 +50,7 @@ def test_progress_is_lines_of_text_where_stdout_is_no_terminal(
         "epoch 2/2  validation",
     ]
     assert f"train/loss {trainer.callback_metrics['train/loss']:.4g}" in lines[2]
-    assert f"val/mIoU {task.scores.miou:.4g}" in lines[3]  # type: ignore[union-attr, operator]
+    assert f"val/mIoU {task.reports['val'].figures['mIoU']:.4g}" in lines[3]
 
 
 def test_progress_in_mid_epoch_after_some_seconds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -74,7 +76,7 @@ SCORES = Scores(torch.tensor([[60, 20, 0], [0, 20, 0], [0, 0, 0]]), images=2000,
 
 
 def test_table_as_aligned_text(capsys: pytest.CaptureFixture[str]) -> None:
-    print_scores(SCORES, ["road", "car", "[b]:sun:"], devices=2, title="Best")
+    print_report(report_of(SCORES, ["road", "car", "[b]:sun:"], devices=2), title="Best")
     assert [line.strip() for line in capsys.readouterr().out.splitlines()] == [
         "Best",
         "class      IoU    Acc  pixels",
@@ -88,12 +90,12 @@ def test_table_as_aligned_text(capsys: pytest.CaptureFixture[str]) -> None:
 def test_table_has_frames_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr("sys.stdout", terminal)
-    print_scores(SCORES, ["road", "car", "sky"])
+    print_report(report_of(SCORES, ["road", "car", "sky"]))
     assert "─" in terminal.getvalue()
 
 
 def test_scores_as_json_hold_null_for_nan() -> None:
-    content = json.loads(json.dumps(scores_as_dict(SCORES, ["road", "car", "sky"]), allow_nan=False))
+    content = json.loads(json.dumps(report_of(SCORES, ["road", "car", "sky"]).as_dict(), allow_nan=False))
     assert content["classes"][2] == {"name": "sky", "IoU": None, "Acc": None, "pixels": 0.0}
     assert content["confusion"] == SCORES.confusion.tolist()
     assert content["mIoU"] == 0.625
@@ -117,7 +119,7 @@ def test_table_after_fit_validate_and_test(tmp_path: Path, capsys: pytest.Captur
         content = json.loads((tmp_path / f"{stage}.json").read_text())
         assert content["checkpoint"] == path
         assert content["images"] == 5
-        assert content["confusion"] == state["scores"]["confusion"].tolist()
+        assert content["confusion"] == state["report"]["confusion"]
     assert not list(tmp_path.glob(".*"))
 
 

@@ -100,11 +100,11 @@ def test_batches_follow_the_contract_of_every_datamodule() -> None:
     data.setup("fit")
     loaded = next(iter(data.train_dataloader()))
     batch = data.on_after_batch_transfer(loaded, 0)
-    assert batch["image"].shape == (4, 3, 96, 96)
-    assert batch["image"].dtype == torch.float32
-    assert 0.5 < batch["image"].max() <= 1
-    assert batch["mask"].dtype == torch.int64
-    assert all(name.startswith("context_probe/") for name in batch["name"])
+    assert batch.image.shape == (4, 3, 96, 96)
+    assert batch.image.dtype == torch.float32
+    assert 0.5 < batch.image.max() <= 1
+    assert batch.mask.dtype == torch.int64
+    assert all(name.startswith("context_probe/") for name in batch.names)
     assert "mask" not in data.dataset("predict")[0]
 
 

@@ -138,7 +138,7 @@ def test_what_can_be_handled_is_handled_and_said(root: Path, problem: str, make:
     make(root / "images" / "val" / "img_0003.png")
     (finding,) = check(folder(root))
     assert (finding.problem, finding.fatal, finding.files) == (problem, False, ("img_0003.png",))
-    images = [batch["image"] for batch in folder(root).val_dataloader()]
+    images = [batch.image for batch in folder(root).val_dataloader()]
     assert {tuple(image.shape) for image in images} == {(1, 3, HEIGHT, WIDTH)}
     if problem == "Greyscale":
         assert (images[3][0, 0] == images[3][0, 2]).all()
@@ -343,7 +343,7 @@ def test_prediction_names_what_it_cannot_read_and_goes_on(root: Path, capsys: py
     truncate(bad)
     sixteen_bit_rgb(deep)
     module = Folder(root, num_workers=0, predict_folder=root / "images" / "val", val_batch_size=4)
-    names = [name for batch in module.predict_dataloader() for name in batch["name"]]
+    names = [name for batch in module.predict_dataloader() for name in batch.names]
     assert names == [f"img_000{number}.png" for number in (0, 1, 3, 4, 6, 7)]
     lines = capsys.readouterr().err.splitlines()
     assert [line.partition(": ")[0] for line in lines] == [str(bad), str(deep)]
@@ -355,7 +355,7 @@ def test_a_prediction_has_the_size_of_the_upright_tiff(tmp_path: Path, options: 
     for orientation in range(1, 9):
         noise(size=(40, 30)).save(tmp_path / f"{orientation}.tif", tiffinfo={0x0112: orientation}, **options)
     module = Folder(tmp_path, classes=["a"], num_workers=0, predict_folder=tmp_path, image_size=(8, 8))
-    sizes = [batch["size"][0] for batch in module.predict_dataloader()]
+    sizes = [batch.sizes[0] for batch in module.predict_dataloader()]
     assert sizes == [(30, 40)] * 4 + [(40, 30)] * 4
 
 

@@ -95,15 +95,15 @@ def test_batches_are_what_a_step_expects(fakes: Path, case: str) -> None:
     batches = [module.on_after_batch_transfer(batch, 0) for batch in module.train_dataloader()]
     assert len(batches) == CASES[case][3]["train"] // 2
     for batch in batches:
-        assert batch["image"].shape == (2, 3, *CROP)
-        assert batch["image"].dtype == torch.float32
-        assert 0 <= batch["image"].min() < batch["image"].max() <= 1
-        assert batch["mask"].shape == (2, *CROP)
-        assert batch["mask"].dtype == torch.int64
-        assert set(batch["mask"].unique().tolist()) <= {*range(module.num_classes), module.ignore_index}
+        assert batch.image.shape == (2, 3, *CROP)
+        assert batch.image.dtype == torch.float32
+        assert 0 <= batch.image.min() < batch.image.max() <= 1
+        assert batch.mask.shape == (2, *CROP)
+        assert batch.mask.dtype == torch.int64
+        assert set(batch.mask.unique().tolist()) <= {*range(module.num_classes), module.ignore_index}
     (first, *_) = module.val_dataloader()
-    assert first["mask"].shape == (1, HEIGHT, WIDTH)
-    assert (module.root / first["name"][0]).is_file()
+    assert first.mask.shape == (1, HEIGHT, WIDTH)
+    assert (module.root / first.names[0]).is_file()
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -131,11 +131,11 @@ def test_prediction_has_no_masks(fakes: Path) -> None:
     trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
     batches = trainer.predict(Collector(), datamodule=module)
     assert batches is not None
-    assert [batch["name"] for batch in batches] == [[f"0001TP_{i:06d}.png"] for i in range(3)]
+    assert [batch.names for batch in batches] == [[f"0001TP_{i:06d}.png"] for i in range(3)]
     for batch in batches:
         assert "mask" not in batch
-        assert batch["image"].shape == (1, 3, 12, 16)
-        assert batch["size"] == [(HEIGHT, WIDTH)]
+        assert batch.image.shape == (1, 3, 12, 16)
+        assert batch.sizes == [(HEIGHT, WIDTH)]
 
 
 def test_evaluation_resizes_images_but_not_labels(fakes: Path) -> None:
@@ -146,9 +146,9 @@ def test_evaluation_resizes_images_but_not_labels(fakes: Path) -> None:
 
 
 def test_evaluation_batches_only_where_sizes_agree(fakes: Path, tmp_path: Path) -> None:
-    assert [len(b["name"]) for b in build(fakes, "camvid", val_batch_size=2).val_dataloader()] == [2, 1]
+    assert [len(b) for b in build(fakes, "camvid", val_batch_size=2).val_dataloader()] == [2, 1]
     module = Folder(root=mixed_sizes(tmp_path), classes=["a", "b"], val_batch_size=2, num_workers=0)
-    assert [len(b["name"]) for b in module.val_dataloader()] == [1, 1]
+    assert [len(b) for b in module.val_dataloader()] == [1, 1]
 
 
 def mixed_sizes(root: Path) -> Path:

@@ -44,10 +44,8 @@ class Recorder(LightningModule):
         self.seen: list[tuple[int, str, int]] = []
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> torch.Tensor:
-        pixels = batch["image"][:, :, 0, 0]
-        self.seen += [
-            (self.global_step, name, int(p.sum() * 255)) for name, p in zip(batch["name"], pixels, strict=True)
-        ]
+        pixels = batch.image[:, :, 0, 0]
+        self.seen += [(self.global_step, name, int(p.sum() * 255)) for name, p in zip(batch.names, pixels, strict=True)]
         return self.layer(pixels).sum()
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None: ...

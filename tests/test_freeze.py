@@ -18,7 +18,7 @@ from lightning_app.util.errors import InputError
 
 
 def state(task: SegmentationTask) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in task.segmentor.state_dict().items()}
+    return {name: value.clone() for name, value in task.network.state_dict().items()}
 
 
 @pytest.mark.parametrize(
@@ -44,14 +44,14 @@ def test_the_optimiser_has_none_of_what_is_frozen() -> None:
     configured: Any = task.configure_optimizers()
     (group,) = configured["optimizer"].param_groups
     assert group["name"] == "head"
-    assert len(group["params"]) == len(list(task.segmentor.head.parameters()))
+    assert len(group["params"]) == len(list(task.network.head.parameters()))
 
 
 def test_what_is_frozen_drops_nothing() -> None:
     backbone = TimmBackbone("vit_tiny_patch16_224", drop_path_rate=0.5)
     task = SegmentationTask(backbone, lambda widths, classes: FCN(widths, classes, channels=8), freeze="backbone")
     task.train()
-    assert task.segmentor.head.training
+    assert task.network.head.training
     images = torch.rand(2, 3, 64, 64)
     first, second = (backbone(images)[-1] for _ in range(2))
     assert torch.equal(first, second)

@@ -104,7 +104,7 @@ def test_a_cascade_is_one_head() -> None:
         if key.startswith("sd/")
     }
     head = build_head([stage.config for stage in stages], state).double().eval()
-    logits, ((first, weight),) = head.outputs(fine.features)
+    logits, ((first, weight, _),) = head.outputs(fine.features)
     assert_equal(first, coarse.head(fine.features), "coarse logits")
     assert isinstance(fine.head, OCRNet)
     assert_equal(logits, fine.head(fine.features, coarse=first), "logits")

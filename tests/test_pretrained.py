@@ -77,8 +77,8 @@ def test_a_checkpoint_gives_its_averaged_weights(run: Path) -> None:
     assert model.info.name == "tiny/best"
     assert model.info.miou is not None
     weight = model.head.classifier.weight
-    assert torch.equal(weight, content["state_dict"]["segmentor.head.classifier.weight"])
-    assert not torch.equal(weight, content["current_model_state"]["segmentor.head.classifier.weight"])
+    assert torch.equal(weight, content["state_dict"]["network.head.classifier.weight"])
+    assert not torch.equal(weight, content["current_model_state"]["network.head.classifier.weight"])
 
 
 @pytest.mark.parametrize(
@@ -233,8 +233,8 @@ def test_fit_starts_from_weights_and_a_resumed_run_does_not(
     assert "New: head.classifier.{weight,bias} (3 -> 11 classes). Not used: 17 of auxiliary." in out
     tensors = torch.load(last, weights_only=True)["state_dict"]
     name = "backbone.model.conv1.0.weight"
-    name = name if f"segmentor.{name}" in tensors else "backbone.model.conv1.weight"
-    assert torch.equal(tensors[f"segmentor.{name}"], load_file("a.safetensors")[name])
+    name = name if f"network.{name}" in tensors else "backbone.model.conv1.weight"
+    assert torch.equal(tensors[f"network.{name}"], load_file("a.safetensors")[name])
     (tmp_path / "a.safetensors").unlink()
     assert main(["fit", "--ckpt_path", str(last), "--trainer.max_epochs", "2"]) == 0
     assert "Loaded" not in capsys.readouterr().out

@@ -174,7 +174,7 @@ def test_raw_weights_in_half_precision(run: Path) -> None:
     assert publish(run, "--raw --half --miou 12.3 --miou-source by-hand") == 0
     file = Path("out") / ID / f"{ID}.safetensors"
     content = torch.load(run, weights_only=True)
-    raw = content["current_model_state"]["segmentor.head.classifier.weight"]
+    raw = content["current_model_state"]["network.head.classifier.weight"]
     with safe_open(file, framework="pt") as opened:
         assert torch.equal(opened.get_tensor("head.classifier.weight"), raw.half())
     assert torch.equal(load(file).head.classifier.weight, raw.half().float())
@@ -229,7 +229,7 @@ def test_a_folder_that_is_there_is_left_alone(run: Path, capsys: pytest.CaptureF
 
 def test_values_beyond_half_precision_are_named(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     content = torch.load(run, weights_only=True)
-    content["state_dict"]["segmentor.head.classifier.bias"][0] = 1e5
+    content["state_dict"]["network.head.classifier.bias"][0] = 1e5
     torch.save(content, tmp_path / "large.ckpt")
     assert publish(tmp_path / "large.ckpt", "--half") == 2
     assert "head.classifier.bias has values beyond half precision's 65504" in capsys.readouterr().err

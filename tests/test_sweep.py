@@ -157,8 +157,8 @@ def test_a_result_holds_what_the_run_wrote(calls: list[tuple[int, str, str]]) ->
     assert (found["steps"], found["image_size"]) == (6, [40, 40])
     state = torch.load(folder / found["checkpoint"], weights_only=True)["state_dict"]
     learnt = {name: each.numel() for name, each in state.items() if not name.endswith(("_mean", "_var", "_tracked"))}
-    assert found["parameters"] == sum(learnt[name] for name in learnt if name.startswith("segmentor."))
-    assert found["head_parameters"] == sum(learnt[name] for name in learnt if name.startswith("segmentor.head."))
+    assert found["parameters"] == sum(learnt[name] for name in learnt if name.startswith("network."))
+    assert found["head_parameters"] == sum(learnt[name] for name in learnt if name.startswith("network.head."))
     speeds = logged(folder, "train/images_per_s") + logged(folder, "train/images_per_s", version=1)
     assert found["images_per_s"] == statistics.median(speeds)
     assert found["peak_memory_mb"] >= max(logged(folder, "train/peak_memory_mb", version=1))
@@ -463,7 +463,7 @@ def test_the_best_seed_of_each_head_is_published(
     assert capsys.readouterr().out == f"{id}: published already\n"
 
     content = torch.load(checkpoint, weights_only=True)
-    content["state_dict"]["segmentor.head.classifier.bias"] += 1
+    content["state_dict"]["network.head.classifier.bias"] += 1
     torch.save(content, sweep / "fcn-1/checkpoints/best.ckpt")
     assert publish_sweep(command) == 2
     error = capsys.readouterr().err.splitlines()[-1]

@@ -198,8 +198,8 @@ class Unlabelled(NoiseData):
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         batch = super().on_after_batch_transfer(batch, dataloader_idx)
-        if "mask" not in batch:
-            batch["mask"] = torch.full((len(batch["image"]), *batch["size"][0]), 255)
+        if batch.mask is None:
+            batch.mask = torch.full((len(batch.image), *batch.sizes[0]), 255)
         return batch
 
 
@@ -299,14 +299,14 @@ def test_class_weights_come_from_the_training_masks() -> None:
 
 def test_compiling_keeps_the_names_of_the_weights() -> None:
     plain, compiled = tiny_task(), tiny_task(compile=True)
-    assert compiled.segmentor.head._compiled_call_impl is not None
+    assert compiled.network.head._compiled_call_impl is not None
     assert plain.state_dict().keys() == compiled.state_dict().keys()
 
 
 def test_a_checkpoint_is_a_task_by_itself() -> None:
     assert run(f"{FIT} --run a --model.head CCNet --model.head.channels 8") == 0
     task = SegmentationTask.load_from_checkpoint(Path("runs/a", LAST), map_location="cpu")
-    assert type(task.segmentor.head).__name__ == "CCNet"
+    assert type(task.network.head).__name__ == "CCNet"
     assert task.class_names == ["background", "rows", "columns"]
     assert_same_weights({"state_dict": task.state_dict()}, checkpoint("a"))
 

@@ -18,7 +18,7 @@ from PIL import Image
 from tiny import CLASSES, NoiseData, by_command_line, tiny_task, tiny_trainer
 
 from lightning_app.callbacks import WandbReport, WandbRunLogger
-from lightning_app.callbacks.wandb import _picture
+from lightning_app.callbacks.wandb import _small
 from lightning_app.util.errors import InputError
 
 CONFIG = Path(__file__).parents[1] / "configs" / "logger" / "wandb.yaml"
@@ -148,12 +148,12 @@ def test_a_resumed_fit_goes_on_in_its_run(runs: list[Offline]) -> None:
 
 
 def test_pictures_are_at_most_512_pixels_wide() -> None:
-    photograph, classes = torch.zeros(3, 300, 1024), torch.arange(300 * 1024).view(300, 1024) % 3
-    photograph[0] = 1
-    small = _picture(photograph)
+    photograph = np.full((300, 1024, 3), (255, 0, 0), dtype=np.uint8)
+    classes = (np.arange(300 * 1024).reshape(300, 1024) % 3).astype(np.uint8)
+    small = _small(photograph)
     assert small.shape == (150, 512, 3)
     assert (small == [255, 0, 0]).all()
-    np.testing.assert_array_equal(_picture(classes), classes[::2, ::2])
+    np.testing.assert_array_equal(_small(classes), classes[::2, ::2])
 
 
 def test_another_logger_hears_nothing(tmp_path: Path) -> None:

@@ -171,7 +171,7 @@ class CommandLine(LightningCLI):
         self.datamodule.setup(self.subcommand)  # bad data is found before anything is written
         if self.subcommand == "fit":
             self.datamodule.train_dataloader()
-        network = self.model.segmentor
+        network = self.model.network
         count = sum(parameter.numel() for parameter in network.parameters()) / 1e6
         names = f"{type(network.head).__name__} on {getattr(network.backbone, 'name', type(network.backbone).__name__)}"
         rank_zero_only(print)(f"{names}, {count:.1f} M parameters, in {self.trainer.default_root_dir}")

@@ -86,10 +86,10 @@ def evaluate(verb: str, weights: str, args: Sequence[str], *, trusted: bool) -> 
             base=base,
             or_own_test_split=verb == "test" and value_of(args, "--data.test_split") is None,
         )
-    scores = cli.model.scores
-    if scores is not None and cli.trainer.is_global_zero:
+    report = cli.model.reports.get("test" if verb == "test" else "val")
+    if report is not None and cli.trainer.is_global_zero:
         known = "no figure is known" if info.miou is None else f"{info.miou:.2f} {info.miou_source}"
-        print(f"mIoU {100 * scores.miou:.2f} measured here; {known}")
+        print(f"mIoU {100 * report.figures['mIoU']:.2f} measured here; {known}")
     return cli.status
 
 

@@ -52,7 +52,9 @@ def usage(verb: str, what: str) -> str:
     fits = verb == "fit"
     chosen = "--model.head NAME (contextzoo heads; --model.head.help NAME), and " if fits else ""
     lines += ["", f"Model: {chosen}--model.X"]
-    for name, text in _arguments(PACKAGE / "tasks" / "semantic" / "task.py", "SegmentationTask"):
+    tasks = PACKAGE / "tasks"
+    of_task = _arguments(tasks / "semantic" / "task.py", "SegmentationTask") + _arguments(tasks / "base.py", "Task")
+    for name, text in of_task:
         lines += _row(name, text) if fits or name in EVALUATED else []
     lines += ["", "Data: --data NAME (--data.help NAME lists its own options), and --data.X"]
     if verb == "predict":

@@ -1,20 +1,21 @@
 """Predictions as pictures on disk."""
 
+# mypy: disable-error-code="override"
+# Lightning's callbacks take any module; ours meet tasks alone.
+
+from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
-import numpy as np
-import torch
 from lightning.pytorch import Callback, Trainer
-from PIL import Image
 
-from lightning_app.data.facts import default_palette
-from lightning_app.tasks.semantic.segmentation import Segmentation
+from lightning_app.data.base import Batch
+from lightning_app.tasks.base import AnyTask
 from lightning_app.util.errors import InputError
 
 
 class PredictionWriter(Callback):
-    """Write each image's class numbers as a PNG with the palette, and beside it the overlay that ``segment`` draws.
+    """Write what the task draws of each image: of a segmentation its class numbers as a PNG, and an overlay.
 
     ``street/001.jpg`` gives ``street/001.png`` and ``street/001_overlay.jpg``.
 
@@ -29,29 +30,22 @@ class PredictionWriter(Callback):
         self.folder = folder
         self._sources: dict[Path, str] = {}
 
-    def on_predict_start(self, trainer: Trainer, pl_module: Any) -> None:
+    def on_predict_start(self, trainer: Trainer, pl_module: AnyTask) -> None:
         self._sources = {}
 
     def on_predict_batch_end(
         self,
         trainer: Trainer,
-        pl_module: Any,
-        outputs: torch.Tensor,
-        batch: dict[str, Any],
+        pl_module: AnyTask,
+        outputs: Sequence[Any],
+        batch: Batch,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        names, palette = pl_module.class_names, pl_module.palette or default_palette(len(pl_module.class_names))
-        for name, classes, image in zip(batch["name"], outputs, batch["image"], strict=True):
-            ids = classes.to("cpu", torch.uint8).numpy()
-            pixels = (image.permute(1, 2, 0) * 255).round().to("cpu", torch.uint8).numpy()
-            picture = Image.fromarray(pixels).resize((ids.shape[1], ids.shape[0]), Image.Resampling.BILINEAR)
-            seen = Segmentation(np.array(picture), ids, names, palette)
-            target = self._target(trainer, name)
-            seen.save(target)
-            seen.save_overlay(target.with_name(f"{target.stem}_overlay.jpg"))
+        for drawing in pl_module.draw(batch, outputs):
+            drawing.save(self._target(trainer, drawing.name))
 
-    def on_predict_end(self, trainer: Trainer, pl_module: Any) -> None:
+    def on_predict_end(self, trainer: Trainer, pl_module: AnyTask) -> None:
         if trainer.is_global_zero:
             print(f"Predictions: {self._folder(trainer)}", flush=True)
 

@@ -1,5 +1,9 @@
 """Weights & Biases: what a run shows there beyond the metrics that every logger gets."""
 
+# mypy: disable-error-code="override"
+# Lightning's callbacks take any module; ours meet tasks alone.
+
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +13,10 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_app.tasks.semantic.metrics import Scores
+from lightning_app.data.base import Batch
+from lightning_app.tasks.base import AnyTask, Report
 from lightning_app.util.errors import InputError
 from lightning_app.util.files import replacing
 
@@ -59,7 +63,7 @@ class WandbReport(Callback):
     def __init__(self) -> None:
         self._samples: list[tuple[str, NDArray[np.uint8], dict[str, Any]]] = []
 
-    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+    def setup(self, trainer: Trainer, pl_module: AnyTask, stage: str) -> None:
         logger = _logger(trainer)
         if logger is None or stage != "fit":
             return
@@ -73,9 +77,9 @@ class WandbReport(Callback):
     def on_validation_batch_end(
         self,
         trainer: Trainer,
-        pl_module: Any,
-        outputs: Any,
-        batch: dict[str, Any],
+        pl_module: AnyTask,
+        outputs: Sequence[Any],
+        batch: Batch,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
@@ -84,31 +88,30 @@ class WandbReport(Callback):
         batches = int(trainer.num_val_batches[dataloader_idx])
         if batch_idx not in torch.linspace(0, batches - 1, min(SAMPLES, batches)).round().tolist():
             return
-        batch = {key: value[: -(-SAMPLES // batches)] for key, value in batch.items()}
-        predictions = pl_module.predict_logits(batch).argmax(1)
-        labels = dict(enumerate(pl_module.class_names)) | {pl_module.hparams["ignore_index"]: "ignored"}
-        for name, *maps in zip(batch["name"], batch["image"], predictions, batch["mask"], strict=True):
-            image, prediction, truth = map(_picture, maps)
+        most = -(-SAMPLES // batches)
+        for drawing in pl_module.draw(batch[:most], outputs[:most]):
             masks = {
-                "prediction": {"mask_data": prediction, "class_labels": labels},
-                "ground_truth": {"mask_data": truth, "class_labels": labels},
+                name: {"mask_data": _small(mask), "class_labels": dict(drawing.labels)}
+                for name, mask in drawing.masks.items()
             }
-            self._samples.append((name, image, masks))
+            picture = drawing.photograph if masks else np.asarray(drawing.overlay())
+            self._samples.append((drawing.name, _small(picture), masks))
 
-    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: AnyTask) -> None:
         logger = _logger(trainer)
         if logger is None or trainer.sanity_checking:
             return
         names, images, masks = zip(*self._samples[:SAMPLES], strict=True)
         self._samples = []
-        logger.log_image("val/samples", list(images), step=trainer.global_step, caption=list(names), masks=list(masks))
-        _log_confusion(logger, "val", pl_module, trainer.global_step)
+        shown = {"masks": list(masks)} if any(masks) else {}
+        logger.log_image("val/samples", list(images), step=trainer.global_step, caption=list(names), **shown)
+        _log_confusion(logger, "val", pl_module.reports["val"], trainer.global_step)
 
-    def on_test_end(self, trainer: Trainer, pl_module: Any) -> None:
+    def on_test_end(self, trainer: Trainer, pl_module: AnyTask) -> None:
         if logger := _logger(trainer):
-            _log_confusion(logger, "test", pl_module, trainer.global_step)
+            _log_confusion(logger, "test", pl_module.reports["test"], trainer.global_step)
 
-    def on_fit_end(self, trainer: Trainer, pl_module: Any) -> None:
+    def on_fit_end(self, trainer: Trainer, pl_module: AnyTask) -> None:
         logger, best = _logger(trainer), _best(trainer)
         if logger is None or best is None or best.best_model_score is None:
             return
@@ -120,8 +123,10 @@ class WandbReport(Callback):
             "score": best.best_model_score.item(),
             "epoch": content["epoch"],
             "step": content["global_step"],
-            "classes": pl_module.class_names,
         }
+        report = pl_module.reports["val"]
+        if report.rows:
+            metadata[report.table] = report.names
         artifact = wandb.Artifact(f"model-{logger.experiment.id}", type="model", metadata=metadata)
         artifact.add_file(best.best_model_path, name="best.ckpt")
         logger.experiment.log_artifact(artifact, aliases=["best"])
@@ -138,25 +143,27 @@ def _best(trainer: Trainer) -> ModelCheckpoint | None:
     return next((c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.monitor), None)
 
 
-def _picture(x: Tensor) -> NDArray[np.uint8]:
-    """A photograph (3, H, W) in 0..1 or class numbers (H, W) as small bytes, channels last."""
-    photograph = x.dim() == 3
+def _small(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A photograph (H, W, 3), or a map of numbers (H, W), whose longer side is no more than SIDE."""
+    photograph = picture.ndim == 3
+    x = torch.from_numpy(picture)
+    x = x.permute(2, 0, 1) if photograph else x[None]
     scale = min(1.0, SIDE / max(x.shape[-2:]))
     size = [round(side * scale) or 1 for side in x.shape[-2:]]
-    x = (x * 255).round() if photograph else x[None]
     x = F.interpolate(x[None].float(), size, mode="area" if photograph else "nearest")[0].byte()
-    picture: NDArray[np.uint8] = (x.permute(1, 2, 0) if photograph else x[0]).cpu().numpy()
-    return picture
+    small: NDArray[np.uint8] = (x.permute(1, 2, 0) if photograph else x[0]).numpy()
+    return small
 
 
-def _log_confusion(logger: WandbLogger, stage: str, pl_module: Any, step: int) -> None:
+def _log_confusion(logger: WandbLogger, stage: str, report: Report, step: int) -> None:
+    if report.confusion is None:
+        return
     import wandb
 
-    scores: Scores = pl_module.scores
-    names = pl_module.class_names
+    names = report.names
     rows = [
         [names[truth], names[prediction], count]
-        for truth, counts in enumerate(scores.confusion.tolist())
+        for truth, counts in enumerate(report.confusion)
         for prediction, count in enumerate(counts)
     ]
     columns = ["Actual", "Predicted", "nPredictions"]

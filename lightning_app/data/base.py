@@ -1,14 +1,16 @@
-"""The contract of every datamodule: facts at construction, batches as dictionaries, each image where it belongs."""
+"""The contract of every datamodule: facts at construction, typed batches, each image where it belongs."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NotRequired, TypedDict, TypeVar
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, NotRequired, Self, TypedDict, TypeVar
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from lightning_app.data.facts import Colour, DatasetFacts
@@ -35,13 +37,74 @@ class Sample(TypedDict):
     size: tuple[int, int]  # (H, W) of the label, or of the image on disk where there is none
 
 
-class Batch(TypedDict):
-    """What a step gets."""
+@dataclass
+class Batch:
+    """What a step of any task gets; a task's own adds its labels. ``batch[:n]`` holds the first n images.
 
-    image: Tensor  # (B, 3, H, W) float32, RGB in 0..1
-    mask: NotRequired[Tensor]  # (B, H, W) int64
-    name: list[str]
-    size: list[tuple[int, int]]
+    Every field has one entry for each image. Not frozen, since Lightning fills a copy when it moves it to a device.
+
+    Shape: image (B, 3, H, W) float32, RGB in 0..1.
+
+    Args:
+        names: the images' files.
+        sizes: height and width of each label, or of the image on disk where there is none.
+    """
+
+    image: Tensor
+    names: list[str]
+    sizes: list[tuple[int, int]]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, part: slice) -> Self:
+        return self._each(lambda value: value[part])
+
+    def singles(self) -> list[Self]:
+        """Each image as a batch of its own."""
+        return [self[place : place + 1] for place in range(len(self))]
+
+    def pin_memory(self) -> Self:
+        """Tensors in pinned memory, as torch's loaders ask for it."""
+        return self._each(lambda value: value.pin_memory() if isinstance(value, Tensor) else value)
+
+    def _each(self, change: Callable[[Any], Any]) -> Self:
+        changed: dict[str, Any] = {}
+        for each in fields(self):
+            value = getattr(self, each.name)
+            changed[each.name] = None if value is None else change(value)
+        return replace(self, **changed)
+
+
+@dataclass
+class SemanticBatch(Batch):
+    """Images with one class per pixel.
+
+    Shape: mask (B, H, W) int64, absent in prediction. Where labels differ in size they are padded below and on the
+    right; ``sizes`` tells what counts.
+    """
+
+    mask: Tensor | None = None
+
+    @property
+    def target(self) -> Tensor:
+        """The mask of a batch that must have one."""
+        assert self.mask is not None, "a batch for prediction has no mask"
+        return self.mask
+
+    def of_one_size(self) -> list[Self]:
+        """The batch where its labels have one size, else each of its images alone."""
+        if len(set(self.sizes)) == 1:
+            return [self]
+        return self.singles()
+
+    def __getitem__(self, part: slice) -> Self:
+        """The images of a part; the mask of one alone has its own size."""
+        batch = super().__getitem__(part)
+        if len(batch) == 1 and batch.mask is not None:
+            height, width = batch.sizes[0]
+            batch.mask = batch.mask[:, :height, :width]
+        return batch
 
 
 class SegmentationDataset(Dataset[Sample | InputError], ABC):
@@ -56,7 +119,7 @@ class SegmentationDataset(Dataset[Sample | InputError], ABC):
         back wrapped in that process's traceback."""
 
 
-def collate(samples: Sequence[Sample | InputError]) -> dict[str, Any] | InputError:
+def collate(samples: Sequence[Sample | InputError]) -> SemanticBatch | InputError:
     """Stack; the first error stands for the whole batch (see ``Loader``)."""
     good: list[Sample] = []
     for sample in samples:
@@ -70,19 +133,28 @@ def collate(samples: Sequence[Sample | InputError]) -> dict[str, Any] | InputErr
             return InputError(
                 f"{first['name']} is {b}x{a} but {other['name']} is {d}x{c}: no batch. Give --data.crop_size."
             )
-    batch = {"image": torch.stack([s["image"] for s in good]), "name": [s["name"] for s in good]}
-    if "mask" in first:
-        batch["mask"] = torch.stack([s["mask"] for s in good])
-    return batch | {"size": [s["size"] for s in good]}
+    masks = [sample["mask"] for sample in good if "mask" in sample]
+    return SemanticBatch(
+        torch.stack([sample["image"] for sample in good]),
+        [sample["name"] for sample in good],
+        [sample["size"] for sample in good],
+        _stacked(masks) if masks else None,
+    )
 
 
-def collate_usable(samples: Sequence[Sample | InputError]) -> dict[str, Any] | InputError:
+def collate_usable(samples: Sequence[Sample | InputError]) -> tuple[SemanticBatch | None, list[str]] | InputError:
     """Stack those that can be used, and say of the others why not."""
     good = [sample for sample in samples if not isinstance(sample, InputError)]
-    batch = collate(good) if good else {}
+    batch = collate(good) if good else None
     if isinstance(batch, InputError):
         return batch
-    return batch | {"faults": [str(sample) for sample in samples if isinstance(sample, InputError)]}
+    return batch, [str(sample) for sample in samples if isinstance(sample, InputError)]
+
+
+def _stacked(masks: Sequence[Tensor]) -> Tensor:
+    """Maps side by side, the smaller ones padded below and on the right."""
+    height, width = (max(mask.shape[side] for mask in masks) for side in (0, 1))
+    return torch.stack([F.pad(mask, (0, width - mask.shape[1], 0, height - mask.shape[0])) for mask in masks])
 
 
 class SegmentationDataModule(Described, LightningDataModule, ABC):
@@ -200,10 +272,8 @@ class SegmentationDataModule(Described, LightningDataModule, ABC):
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """uint8 travels to the device; what a step gets is float32 in 0..1 and int64."""
-        batch = dict(batch, image=batch["image"].float() / 255)
-        if "mask" in batch:
-            batch["mask"] = batch["mask"].long()
-        return batch
+        mask = None if batch.mask is None else batch.mask.long()
+        return replace(batch, image=batch.image.float() / 255, mask=mask)
 
     def label_counts(self, stage: Stage = "train") -> NDArray[np.int64]:
         """Pixels of each train id in the labels of a stage, those ignored at ``ignore_index``. Shape: (256,)."""

@@ -87,11 +87,11 @@ class PredictLoader(Loader):
     faults: list[str]
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        for batch in super().__iter__():
-            for fault in batch.pop("faults"):
+        for batch, faults in super().__iter__():
+            for fault in faults:
                 self.faults.append(fault)
                 print(fault, file=sys.stderr, flush=True)
-            if batch:
+            if batch is not None:
                 yield batch
 
 

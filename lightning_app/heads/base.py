@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,13 +12,15 @@ from lightning_app.util.described import Described
 
 
 class Auxiliary(NamedTuple):
-    """A side output and the weight of its loss.
+    """A side output, the weight of its loss, and which loss that is.
 
-    ``logits`` is a map (B, num_classes, h, w), or (B, num_classes) where it says which classes are in the image.
+    ``logits`` is a map (B, num_classes, h, w) where ``loss`` is "pixels", and (B, num_classes) where it is "presence":
+    which classes are in the image.
     """
 
     logits: Tensor
     weight: float
+    loss: Literal["pixels", "presence"] = "pixels"
 
 
 class Outputs(NamedTuple):

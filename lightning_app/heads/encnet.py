@@ -73,4 +73,4 @@ class EncNet(ContextHead):
         logits = self.classify(self.block.apply_gate(x, encoding), features)
         if self.presence is None:
             return Outputs(logits)
-        return Outputs(logits, (Auxiliary(self.presence(encoding), self.presence_weight),))
+        return Outputs(logits, (Auxiliary(self.presence(encoding), self.presence_weight, "presence"),))

@@ -70,7 +70,7 @@ def main(args: Sequence[str]) -> int:
 
 def cleaned(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The network's tensors without wrappers' prefixes, the copies of an averaging hook and preprocessing constants."""
-    for prefix in ("module.", "model.", "segmentor."):
+    for prefix in ("module.", "model.", "network.", "segmentor."):
         if any(name.startswith((f"{prefix}backbone.", f"{prefix}model.")) for name in state):
             state = {name.removeprefix(prefix): each for name, each in state.items() if name.startswith(prefix)}
     others = ("ema_", "data_preprocessor.", "steps")

@@ -144,7 +144,8 @@ def train(run: Run) -> Result:
     batches = [(images, mask) for images, mask, _ in _cells(data.dataset("train"))]
     weights = torch.ones(1 + LAYOUT.textures)
     weights[0] = BACKGROUND_WEIGHT
-    cross_entropy, presence = CrossEntropy(class_weights=weights), Presence()
+    cross_entropy = CrossEntropy(class_weights=weights)
+    losses = {"pixels": cross_entropy, "presence": Presence()}
     optimizer = AdamW(net.parameters(), LEARNING_RATE)
     schedule = OneCycleLR(optimizer, LEARNING_RATE, total_steps=run.steps)
 
@@ -152,8 +153,8 @@ def train(run: Run) -> Result:
         images, mask = batches[step % len(batches)]
         logits, auxiliary = net.head.outputs(net.features(images))
         loss = cross_entropy(resize(logits, mask.shape[-2:]), mask)
-        for side, weight in auxiliary:
-            loss = loss + weight * (presence if side.dim() == 2 else cross_entropy)(side, mask)
+        for side, weight, kind in auxiliary:
+            loss = loss + weight * losses[kind](side, mask)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

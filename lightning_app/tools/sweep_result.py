@@ -14,8 +14,7 @@ from typing import Any
 import torch
 
 from lightning_app.app.own_modules import import_named
-from lightning_app.callbacks.table import scores_as_dict
-from lightning_app.tasks.semantic.metrics import Scores
+from lightning_app.tasks.semantic.summary import best_validation
 from lightning_app.tools.bench import device_name, gflop
 from lightning_app.util.errors import InputError
 from lightning_app.weights.load import load
@@ -36,8 +35,9 @@ def measure(run: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{path} is not there: the training ended before its first validation. Train longer.")
     content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    best = content["callbacks"]["ClassTable"]
-    scores = scores_as_dict(Scores(**best["scores"]), content["hyper_parameters"]["class_names"])
+    best = best_validation(content)
+    assert best is not None
+    scores = best.report.as_dict()
     del scores["confusion"]
     model = load(path)
     height, width = _image_size(content["config"]["data"])
@@ -46,7 +46,7 @@ def measure(run: Path) -> dict[str, Any]:
     speeds = _logged(run, "train/images_per_s")
     return {
         **scores,
-        "epoch": best["epoch"],
+        "epoch": best.epoch,
         "steps": 1 + int(max(_logged(run, "step"))),
         "checkpoint": BEST.as_posix(),
         "head_parameters": sum(parameter.numel() for parameter in model.head.parameters()),

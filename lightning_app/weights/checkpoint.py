@@ -8,11 +8,12 @@ from torch import Tensor
 
 from lightning_app.data.facts import default_palette
 from lightning_app.reading import checkpoints, specs
-from lightning_app.tasks.semantic.metrics import Scores
+from lightning_app.tasks.semantic.summary import best_validation
 from lightning_app.util.errors import InputError, input_error
 from lightning_app.weights.description import MOST_CLASSES, Description
 from lightning_app.weights.parts import MODEL
 
+NETWORK: Final = ("network", "segmentor")  # what a task calls it, and what tasks called it before
 PLACES: Final = ("root", "predict_folder")  # arguments of a datamodule that hold for one machine
 
 
@@ -43,8 +44,7 @@ def read_checkpoint(path: Path, *, raw: bool = False) -> tuple[Description, dict
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise input_error(error) or InputError(f"{path} does not say how to rebuild its model: {error!r}") from error
     tensors = content["current_model_state" if raw else "state_dict"]
-    prefix = "segmentor."
-    found = {name.removeprefix(prefix): each for name, each in tensors.items() if name.startswith(prefix)}
+    found = {name.partition(".")[2]: each for name, each in tensors.items() if name.partition(".")[0] in NETWORK}
     return Description.from_dict(described, path), found
 
 
@@ -67,10 +67,10 @@ def _of_run(content: Mapping[str, Any], path: Path, *, raw: bool) -> dict[str, A
         "data": {"class_path": data.get("class_path", ""), "init_args": arguments},
         "training": {"iterations": content["global_step"], **_recipe(config)},
     }
-    table = content.get("callbacks", {}).get("ClassTable")
-    if table and table["epoch"] == content["epoch"] + 1 and not raw:
-        source = f"validation after epoch {table['epoch']} of its own run"
-        description["metrics"] = {"miou": 100 * Scores(**table["scores"]).miou, "source": source, "stage": "val"}
+    best = best_validation(content)
+    if best and best.epoch == content["epoch"] + 1 and not raw:
+        source = f"validation after epoch {best.epoch} of its own run"
+        description["metrics"] = {"miou": 100 * best.report.figures["mIoU"], "source": source, "stage": "val"}
     return description
 
 

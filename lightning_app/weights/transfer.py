@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_app.backbones.timm import TimmBackbone
 from lightning_app.tasks.semantic.network import Segmentor
@@ -13,7 +13,7 @@ from lightning_app.util.errors import InputError
 
 
 def transfer(
-    source: Segmentor, target: Segmentor, num_classes: int, *, part: str | None = None, force: bool = False
+    source: Segmentor, target: nn.Module, num_classes: int, *, part: str | None = None, force: bool = False
 ) -> str:
     """Give ``target``, of ``num_classes`` classes, every tensor of ``source`` that fits by name and shape.
 
@@ -42,7 +42,8 @@ def transfer(
     other = [
         name for name in new if name in given and not _is_of_classes(given[name], wanted[name], source, num_classes)
     ]
-    other = [name for name in other if name.startswith("head.") and type(source.head) is type(target.head)]
+    same_head = type(source.head) is type(getattr(target, "head", None))
+    other = [name for name in other if name.startswith("head.") and same_head]
     if (2 * len(new) > len(counted) or other) and not force:
         raise InputError(
             f"Only {share} of the {part or 'model'} are in {source.info.name}, which is {describe(source)}: leave "

@@ -166,8 +166,11 @@ class Sum(nn.Module):
         self.weights = dict(weights)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        parts = [self.weights[name] * loss(logits, target) for name, loss in self.losses.items()]
-        return torch.stack(parts).sum()
+        return torch.stack(list(self.terms(logits, target).values())).sum()
+
+    def terms(self, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """Each loss by its name, weighted."""
+        return {name: self.weights[name] * loss(logits, target) for name, loss in self.losses.items()}
 
 
 def build_loss(

@@ -154,7 +154,10 @@ class Segmentor(nn.Module):
         features = self.features(images)
         logits, side = self.head.outputs(features)
         side = tuple(
-            Auxiliary(self._at_image_size(logits, images, self.head.align_corners), weight) for logits, weight in side
+            each._replace(logits=self._at_image_size(each.logits, images, self.head.align_corners))
+            if each.loss == "pixels"
+            else each
+            for each in side
         )
         if self.auxiliary is not None:
             extra = self._at_image_size(self.auxiliary(features), images, self.auxiliary.align_corners)
@@ -185,8 +188,6 @@ class Segmentor(nn.Module):
         return -(-height // multiple) * multiple, -(-width // multiple) * multiple
 
     def _at_image_size(self, logits: Tensor, images: Tensor, align_corners: bool) -> Tensor:
-        if logits.dim() == 2:  # which classes are in the image: no map
-            return logits
         height, width = images.shape[-2:]
         return resize(logits, self._padded_size(images), align_corners)[..., :height, :width]
 

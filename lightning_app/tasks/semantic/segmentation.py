@@ -5,17 +5,19 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
+from typing import Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
+from lightning_app.tasks.report import Drawing, save_jpeg
 from lightning_app.tasks.semantic.draw import Colours, class_shares, overlay
 from lightning_app.tasks.semantic.inference import EvaluationProtocol
 from lightning_app.util.errors import InputError
 from lightning_app.util.files import replacing
-
-JPEG_SIDE = 65_500  # pixels that the format can hold
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +68,44 @@ class Segmentation:
 
     def save_overlay(self, path: str | Path) -> None:
         """Write ``overlay`` as a JPEG."""
-        picture = self.overlay()
-        picture.thumbnail((JPEG_SIDE, JPEG_SIDE))
-        with replacing(Path(path)) as temporary:
-            picture.save(temporary, "JPEG", quality=90)
+        save_jpeg(self.overlay(), Path(path))
+
+
+@dataclass(frozen=True)
+class SegmentationDrawing(Drawing):
+    """A predicted segmentation, with the true one in ``masks`` where it is known."""
+
+    segmentation: Segmentation | None = None
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        image: Tensor,
+        classes: Tensor,
+        mask: Tensor | None,
+        labels: Mapping[int, str],
+        names: Sequence[str],
+        palette: Colours,
+    ) -> Self:
+        """Of one image (3, H, W) in 0..1, which is drawn at the size of its class numbers (h, w)."""
+        ids = _bytes(classes)
+        photograph = Image.fromarray(_bytes((image * 255).round().permute(1, 2, 0)))
+        pixels = np.array(photograph.resize((ids.shape[1], ids.shape[0]), Image.Resampling.BILINEAR))
+        masks = {"prediction": ids} | ({} if mask is None else {"ground_truth": _bytes(mask[0])})
+        return cls(name, pixels, masks, labels, Segmentation(pixels, ids, names, palette))
+
+    def overlay(self) -> Image.Image:
+        assert self.segmentation is not None
+        return self.segmentation.overlay()
+
+    def save(self, target: Path) -> None:
+        """Write the class numbers as a PNG with the palette, and beside it the overlay."""
+        assert self.segmentation is not None
+        self.segmentation.save(target)
+        super().save(target)
+
+
+def _bytes(x: Tensor) -> NDArray[np.uint8]:
+    array: NDArray[np.uint8] = x.to("cpu", torch.uint8).numpy()
+    return array

@@ -1,0 +1,343 @@
+"""What every task shares: steps, optimiser groups, schedules, resuming, and how a checkpoint says what it holds."""
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Literal, Self, TypeVar, cast
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim import SGD, AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
+from torchmetrics import Metric
+
+from lightning_app.backbones.freeze import freeze_parts
+from lightning_app.data.base import Batch
+from lightning_app.reading import checkpoints
+from lightning_app.tasks.report import Drawing, Report
+from lightning_app.util.described import Described
+from lightning_app.util.errors import InputError
+from lightning_app.weights.load import load
+from lightning_app.weights.transfer import transfer
+
+__all__ = ["AnyTask", "Drawing", "Report", "Stage", "Task"]
+
+B = TypeVar("B", bound=Batch)
+N = TypeVar("N", bound=nn.Module)
+Stage = Literal["val", "test"]
+KEPT = ("optimizer", "decay_norms", "schedule", "freeze")  # what a resumed run cannot change
+
+
+class Task(LightningModule, ABC, Generic[N, B]):
+    """A network that learns from batches, is judged by a report, and draws what it predicts.
+
+    A class below says ``monitor`` and ``mode``, gives its network to this constructor, and implements ``losses``,
+    ``predict``, ``update``, ``report`` and ``draw``. Its own arguments come first; it takes ``**options`` and hands
+    them on to here, where a misspelt one raises.
+
+    Attributes:
+        monitor: the figure that the best checkpoint is chosen by, such as val/mIoU.
+        mode: whether more of it is better (max), or less (min).
+        from_data: arguments of the task that its datamodule gives, by the same names.
+        network: what is trained; it has a ``backbone``.
+        reports: the last report of each stage.
+
+    Args:
+        freeze: what of the backbone stays as it is, batch statistics and all: backbone, or some of its parts, such as
+            [conv_stem, bn1, blocks.0]; null is nothing.
+        weights: where fit starts from, unless it resumes: an id of the zoo or a file; all layers that fit are loaded.
+        weights_part: which layers of them: all, or the backbone's alone, so that the head begins anew.
+        weights_force: start from them even where under half of the tensors fit.
+        optimizer: sgd (momentum 0.9) or adamw.
+        lr: learning rate of the head, at its peak.
+        backbone_lr: the backbone's learning rate as a multiple of lr.
+        weight_decay: on all weights, or on all but norms and biases with decay_norms false.
+        decay_norms: whether norms and biases decay too.
+        schedule: poly, onecycle or constant, by step.
+        warmup_steps: linear warm-up; null is none for poly and 30 % of the run for onecycle.
+        poly_power: exponent of the poly schedule.
+        min_lr: where poly ends, as a multiple of lr.
+        channels_last: keep weights and features in the channels-last memory format.
+        compile: compile backbone and head.
+    """
+
+    monitor: ClassVar[str]
+    mode: ClassVar[Literal["max", "min"]] = "max"
+    from_data: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(
+        self,
+        network: N,
+        *,
+        freeze: list[str] | str | None = None,
+        weights: str | None = None,
+        weights_part: Literal["all", "backbone"] = "all",
+        weights_force: bool = False,
+        optimizer: Literal["sgd", "adamw"] = "sgd",
+        lr: float = 0.01,
+        backbone_lr: float = 1.0,
+        weight_decay: float = 5e-4,
+        decay_norms: bool = True,
+        schedule: Literal["poly", "onecycle", "constant"] = "poly",
+        warmup_steps: int | None = None,
+        poly_power: float = 0.9,
+        min_lr: float = 0.0,
+        channels_last: bool = False,
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(ignore=["network"])
+        # The command line leaves configurations here, which rebuild the task; objects made in Python cannot be saved.
+        self.save_hyperparameters(ignore=["network", *(k for k, v in self.hparams.items() if not is_plain(v))])
+        self.network = network
+        self.frozen = freeze_parts(self.backbone, [freeze] if isinstance(freeze, str) else freeze or [])
+        if channels_last:
+            network.to(memory_format=torch.channels_last)
+        if compile:  # in place, so the names in checkpoints stay the same
+            for part in network.children():
+                part.compile()
+        self.reports: dict[str, Report] = {}
+        self.restored = False  # from a checkpoint
+        self.resuming = False  # until the first step from there
+
+    @abstractmethod
+    def losses(self, batch: B) -> dict[str, Tensor]:
+        """The terms that are minimised, weighted; each is logged by its name where there are more than one."""
+
+    @abstractmethod
+    def predict(self, batch: B) -> Sequence[Any]:
+        """What a person wants to know of each image."""
+
+    @abstractmethod
+    def update(self, stage: Stage, batch: B, predictions: Sequence[Any]) -> None:
+        """Count an evaluated batch, with torchmetrics, which begin anew after each report."""
+
+    @abstractmethod
+    def report(self, stage: Stage) -> Report:
+        """What was counted, over all devices. Called once, at the end of each evaluation."""
+
+    @abstractmethod
+    def draw(self, batch: B, predictions: Sequence[Any]) -> list[Drawing]:
+        """A picture for each image, with the truth where the batch has it."""
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The part of the network that learns at its own rate, and that may be frozen."""
+        return cast(nn.Module, self.network.backbone)
+
+    @property
+    def figure(self) -> str:
+        """The monitor's name in a report."""
+        return self.monitor.rpartition("/")[2]
+
+    def is_better(self, report: Report, other: Report) -> bool:
+        """Whether a report is better than another one by the task's monitor."""
+        this, that = report.figures[self.figure], other.figures[self.figure]
+        return this > that if self.mode == "max" else this < that
+
+    def forward(self, images: Tensor) -> Any:
+        return self.network(images)
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode, but for what is frozen: its batch statistics, dropout and stochastic depth are at rest."""
+        super().train(mode)
+        for part in self.frozen:
+            part.eval()
+        return self
+
+    def on_fit_start(self) -> None:
+        """Load the weights to start from, unless a checkpoint has been loaded."""
+        h = self.hparams
+        if h["weights"] and not self.restored:
+            source = load(h["weights"], device=self.device)
+            part = None if h["weights_part"] == "all" else h["weights_part"]
+            line = transfer(source, self.network, h.get("num_classes", 0), part=part, force=h["weights_force"])
+            rank_zero_only(print)(line)
+
+    def on_train_start(self) -> None:
+        """Log once an epoch at least."""
+        trainer = self.trainer
+        steps = -(-trainer.num_training_batches // trainer.accumulate_grad_batches)
+        trainer.log_every_n_steps = int(min(trainer.log_every_n_steps, steps))  # type: ignore[attr-defined]
+
+    def training_step(self, batch: B) -> Tensor:
+        terms = self.losses(batch)
+        loss = torch.stack(list(terms.values())).sum()
+        if not torch.isfinite(loss):
+            raise InputError(
+                f"The loss is {loss.item()} at step {self.global_step}, batch {', '.join(batch.names)}: "
+                "look at these files, lower model.lr, or train with trainer.precision 32-true"
+            )
+        self.log("train/loss", loss, prog_bar=True)
+        if len(terms) > 1:
+            self.log_dict({f"train/{name}": term for name, term in terms.items()})
+        return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: B, batch_idx: int) -> None:
+        self.resuming = False
+
+    def validation_step(self, batch: B) -> Sequence[Any]:  # type: ignore[override]  # callbacks get what is predicted
+        return self._evaluate("val", batch)
+
+    def test_step(self, batch: B) -> Sequence[Any]:  # type: ignore[override]
+        return self._evaluate("test", batch)
+
+    def predict_step(self, batch: B) -> Sequence[Any]:
+        return self.predict(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        self._close("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._close("test")
+
+    def _evaluate(self, stage: Stage, batch: B) -> Sequence[Any]:
+        predictions = self.predict(batch)
+        self.update(stage, batch, predictions)
+        return predictions
+
+    def _close(self, stage: Stage) -> None:
+        self.reports[stage] = report = self.report(stage)
+        for module in self.modules():
+            if isinstance(module, Metric):
+                module.reset()
+        self.log_dict({f"{stage}/{name}": value for name, value in report.figures.items()}, prog_bar=stage == "val")
+        self.log_dict({f"{stage}/{name}": value for name, value in report.logged().items()})
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        optimizer = self._optimizer()
+        scheduler = self._scheduler(optimizer, int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _optimizer(self) -> Optimizer:
+        h = self.hparams
+        backbone = {id(parameter) for parameter in self.backbone.parameters()}
+        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+        for parameter in self.network.parameters():
+            if parameter.requires_grad:
+                decays = h["decay_norms"] or parameter.dim() > 1
+                groups.setdefault((id(parameter) in backbone, decays), []).append(parameter)
+        options = [
+            {
+                "params": parameters,
+                "lr": h["lr"] * (h["backbone_lr"] if in_backbone else 1),
+                "weight_decay": h["weight_decay"] if decays else 0.0,
+                "name": ("backbone" if in_backbone else "head") + ("" if decays else "_no_decay"),
+            }
+            for (in_backbone, decays), parameters in groups.items()
+        ]
+        return AdamW(options) if h["optimizer"] == "adamw" else SGD(options, momentum=0.9)
+
+    def _scheduler(self, optimizer: Optimizer, steps: int) -> LRScheduler:
+        h = self.hparams
+        if h["schedule"] == "onecycle":
+            warmup = 0.3 if h["warmup_steps"] is None else h["warmup_steps"] / steps
+            peaks = [group["lr"] for group in optimizer.param_groups]
+            return OneCycleLR(optimizer, peaks, total_steps=steps, pct_start=min(warmup, 1.0))
+        warmup = h["warmup_steps"] or 0
+
+        def factor(step: int) -> float:
+            if step < warmup:
+                return float((step + 1) / (warmup + 1))
+            if h["schedule"] == "constant":
+                return 1.0
+            left = max(0.0, 1 - (step - warmup) / max(1, steps - warmup))
+            return float(h["min_lr"] + (1 - h["min_lr"]) * left ** h["poly_power"])
+
+        return LambdaLR(optimizer, factor)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Say how to make this task again, in the words of the command line, whose runs say it themselves."""
+        if "config" in checkpoint:
+            return
+        try:
+            checkpoint["config"] = self._configuration()
+        except InputError as error:  # training goes on; whoever wants to load it hears why not
+            checkpoint["undescribed"] = str(error)
+
+    def describe(self) -> dict[str, Any]:
+        """The arguments of this task that are objects, as a configuration writes them.
+
+        Raises:
+            InputError: one of them cannot be described.
+        """
+        return {}
+
+    def _configuration(self) -> dict[str, Any]:
+        trainer = self.trainer
+        data: Any = getattr(trainer, "datamodule", None)
+        return {
+            "seed_everything": int(os.environ.get("PL_GLOBAL_SEED", 0)),
+            "model": {k: v for k, v in self.hparams.items() if k not in self.from_data} | self.describe(),
+            "data": data.description() if isinstance(data, Described) else None,
+            "trainer": {
+                "max_epochs": trainer.max_epochs,
+                "devices": trainer.num_devices,
+                "num_nodes": trainer.num_nodes,
+                "accumulate_grad_batches": trainer.accumulate_grad_batches,
+            },
+        }
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: str | Path, **options: Any) -> Self:  # type: ignore[override]
+        """Refused where a task does not say how: Lightning's own method calls a function that the file names."""
+        raise InputError(
+            f"{cls.__name__} cannot be made from a file alone: make one, and give it the file's state_dict, or use "
+            "contextzoo test --ckpt_path"
+        )
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Let learning rates, weight decay and length given now win over the checkpoint's optimiser and schedule.
+
+        Raises:
+            InputError: what is given now makes other groups of parameters, or another optimiser; or callbacks remember
+                what is no file of a run.
+        """
+        self.restored = True
+        checkpoints.check_states(checkpoint.get("callbacks"), self.trainer.ckpt_path or "The checkpoint")
+        if self.trainer.state.fn != "fit" or not checkpoint.get("optimizer_states"):
+            return
+        self.resuming = True
+        before = checkpoint["hyper_parameters"]
+        for fixed in KEPT:
+            if before.get(fixed) != self.hparams[fixed]:
+                raise InputError(
+                    f"model.{fixed} {before.get(fixed)} -> {self.hparams[fixed]}: a resumed run keeps it; "
+                    "start a new one from the weights with --model.weights"
+                )
+        now = {group["name"]: group for group in self._optimizer().param_groups}
+        (saved,) = checkpoint["optimizer_states"]
+        (schedule,) = checkpoint["lr_schedulers"]
+        for length in ("total_steps", "_schedule_phases"):  # of onecycle; without them it keeps those of now
+            schedule.pop(length, None)
+        for index, group in enumerate(saved["param_groups"]):
+            peak_before = before["lr"] * (before["backbone_lr"] if group["name"].startswith("backbone") else 1)
+            change = now[group["name"]]["lr"] / peak_before if peak_before else 1.0
+            group["weight_decay"] = now[group["name"]]["weight_decay"]
+            for rate in ("lr", "initial_lr", "max_lr", "min_lr"):
+                if rate in group:
+                    group[rate] *= change
+            for rates in ("base_lrs", "_last_lr"):
+                schedule[rates][index] *= change
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Checkpoints of before tasks shared a name for their network call it segmentor."""
+        for name in [name for name in state_dict if name.startswith(f"{prefix}segmentor.")]:
+            state_dict[f"{prefix}network.{name.removeprefix(f'{prefix}segmentor.')}"] = state_dict.pop(name)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+AnyTask = Task[Any, Any]
+
+
+def is_plain(value: object) -> bool:
+    """Whether a configuration can hold it: numbers, words, lists and dictionaries."""
+    if isinstance(value, Mapping):
+        return all(map(is_plain, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str)
