@@ -14,6 +14,7 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from lightning_app.reading.specs import shown
+from lightning_app.reading.unpickle import check_pickle
 from lightning_app.util.errors import InputError
 from lightning_app.util.files import check_file, replacing
 
@@ -72,6 +73,7 @@ def read(path: Path) -> dict[str, Any]:
     if not _is_intact(path):
         raise Damaged(f"{path} is not a checkpoint of this program, or damaged: its checksum differs")
     try:
+        check_pickle(path)
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # whatever a foreign file makes torch raise
         raise InputError(f"{path} is not a checkpoint of this program ({type(error).__name__})") from error

@@ -172,6 +172,37 @@ class _Unpickler(_Plain):  # type: ignore[misc]
     }
 
 
+class _Checker(_Unpickler):
+    """Reads as torch.load would, and stops at what takes it for ever."""
+
+    def _update(self, pairs: Iterable[Any]) -> None:
+        pairs = list(pairs)
+        if not all(isinstance(key, str | bytes | int | float) for key, _ in pairs):
+            raise ValueError("a key that is neither text nor number")
+        super()._update(pairs)
+
+    def load_dict(self) -> None:
+        raise ValueError("a dictionary as torch.save does not write it")
+
+    load_frozenset = load_dict
+
+    dispatch = {**_Unpickler.dispatch, pickle.DICT[0]: load_dict, pickle.FROZENSET[0]: load_dict}  # noqa: RUF012
+
+
+def check_pickle(path: Path) -> None:
+    """Raise a ValueError where torch.load would take for ever, or more memory than the file has bytes.
+
+    No tensor is read: those of the file are made without memory.
+    """
+    with zipfile.ZipFile(path) as archive:
+        if any(record.compress_type != zipfile.ZIP_STORED for record in archive.infolist()):
+            raise ValueError("compressed, which torch.save does not do")
+        content = next(record for record in archive.infolist() if record.filename.partition("/")[2] == "data.pkl")
+        _Checker(
+            io.BytesIO(archive.read(content)), lambda dtype, _, count: torch.empty(count, dtype=dtype, device="meta")
+        ).load()
+
+
 def _plain(pairs: Iterable[Any]) -> dict[Any, Any]:
     """The pairs whose keys are text or numbers."""
     return {key: value for key, value in pairs if isinstance(key, str | bytes | int | float)}

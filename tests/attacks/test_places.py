@@ -2,6 +2,8 @@
 
 import copy
 import os
+import signal
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from lightning_app.data import ContextProbe
 from lightning_app.reading.checkpoints import CheckpointFiles, check_states
 from lightning_app.tasks.semantic.task import SegmentationTask
 from lightning_app.util.errors import InputError
+from lightning_app.weights.load import load
 
 MINE = {"last.ckpt": "mine", "best.ckpt": "mine", "hparams.yaml": "mine", "sub/file": "mine"}
 
@@ -109,6 +112,32 @@ def test_states_that_hold_one_another_end() -> None:
     endless: dict[str, Any] = {}
     endless["again"] = [endless]
     check_states([shared, endless], "b.ckpt")
+
+
+def written(path: str, content: bytes, *, compressed: bool = False) -> None:
+    """A checkpoint with a pickle of its own."""
+    torch.save({}, "empty.ckpt")
+    kind = zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED
+    with zipfile.ZipFile("empty.ckpt") as archive, zipfile.ZipFile(path, "w", kind) as new:
+        for name in archive.namelist():
+            new.writestr(name, content if name.endswith("data.pkl") else archive.read(name))
+
+
+def test_keys_that_take_for_ever_are_not_hashed() -> None:
+    pairs = b"".join(b"h" + bytes([number]) + b"\x86q" + bytes([number + 1]) for number in range(1, 61))
+    written("b.ckpt", b"\x80\x02}q\x00K\x01\x85q\x01" + pairs + b"K\x01s.")  # {((..., ...), (..., ...)): 1}
+    signal.alarm(20)  # hashing waits for no handler: it ends the process
+    for use in (load, SegmentationTask.load_from_checkpoint):
+        with pytest.raises(InputError, match=r"b\.ckpt is not a checkpoint of this program"):
+            use("b.ckpt")
+    assert run("fit --ckpt_path b.ckpt") == run("test --ckpt_path b.ckpt") == 2
+    signal.alarm(0)
+
+
+def test_a_compressed_checkpoint_is_not_unpacked() -> None:
+    written("b.ckpt", b"\x80\x02}." + bytes(2**24), compressed=True)
+    with pytest.raises(InputError, match=r"b\.ckpt is not a checkpoint of this program"):
+        load("b.ckpt")
 
 
 def everywhere(folder: str) -> Callable[[dict[str, Any]], None]:
