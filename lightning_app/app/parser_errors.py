@@ -43,7 +43,7 @@ ELSEWHERE = {  # what other programs call our options
 }
 
 
-# What jsonargparse 4.53 says; tests/test_parser_errors.py holds each against the version that is installed.
+# What jsonargparse 4.53 says; tests/app/test_parser_errors.py holds each against the version that is installed.
 KEY: Final = re.compile(r'(?:[Pp]arser key "|^--)([\w.]+?)(?:\.help)?(?:"|: )')
 DENIED: Final = re.compile(r"Importing '([\w.]+)' is not allowed")
 UNKNOWN: Final = re.compile(r"[Uu]nrecognized arguments: --?([\w.-]+)")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from attacks.tally import Tally
-from test_zoo_index import OWN
+from entries import OWN
 from weights import fit_camvid
 
 from lightning_app.app.cli import main

@@ -1,67 +1,26 @@
 """The contract that every registered head and block keeps, whoever wrote it."""
 
 import io
-from collections.abc import Sequence
-from inspect import getfile, signature
+from inspect import getfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
-from torch import Tensor, nn
+from small import CLASSES, SIZES, WIDTHS, build, build_head, image, levels
+from torch import nn
 
 from lightning_app.heads.base import ContextHead, Outputs
 from lightning_app.registry import BLOCKS, HEADS, Entry
 from lightning_app.util.errors import InputError
 
-WIDTHS = (8, 12, 16, 24)
-SIZES = ((27, 35), (14, 18), (7, 9), (7, 9))  # odd, the last two levels at one stride
-CLASSES = 3
-SMALL = {  # where a head or block has the argument
-    "channels": 32,
-    "block_channels": 32,
-    "key_channels": 16,
-    "coarse_channels": 16,
-    "fpn_channels": 16,
-    "bases": 8,
-    "codes": 4,
-    "compressed": 16,
-    "mask_size": (13, 13),
-}
 FROZEN = {  # weights that never learn, and why
     "emanet": "mid.",  # the fit is outside the graph, in the paper's code too
 }
 
 HEAD = pytest.mark.parametrize("entry", HEADS.values(), ids=list(HEADS))
 BLOCK = pytest.mark.parametrize("entry", BLOCKS.values(), ids=list(BLOCKS))
-
-
-def build(cls: type[nn.Module], *positional: Any, seed: int = 0, **arguments: Any) -> Any:
-    """A small module, in eval mode, in which nothing is zero that training would move."""
-    torch.manual_seed(seed)
-    known = signature(cls).parameters
-    module = cls(*positional, **{key: value for key, value in SMALL.items() if key in known} | arguments).eval()
-    for parameter in module.parameters():
-        if not parameter.any():
-            nn.init.normal_(parameter, std=0.5)
-    return module
-
-
-def build_head(cls: type[nn.Module], widths: Sequence[int] = WIDTHS, **arguments: Any) -> ContextHead:
-    head = build(cls, widths, CLASSES, **arguments)
-    assert isinstance(head, ContextHead)
-    return head
-
-
-def levels(batch: int = 2, widths: Sequence[int] = WIDTHS, sizes: Sequence[tuple[int, int]] = SIZES) -> list[Tensor]:
-    torch.manual_seed(1)
-    return [torch.randn(batch, width, *size) for width, size in zip(widths, sizes, strict=True)]
-
-
-def image(batch: int = 2, size: tuple[int, int] = (11, 13)) -> Tensor:
-    torch.manual_seed(1)
-    return torch.randn(batch, SMALL["channels"], *size)
 
 
 def assert_every_parameter_learns(module: nn.Module, frozen: str | None) -> None:
@@ -181,13 +140,13 @@ def test_head_works_on_two_levels(entry: Entry) -> None:
 @HEAD
 def test_head_has_one_name_everywhere(entry: Entry) -> None:
     assert Path(getfile(entry.cls)).stem == entry.slug
-    path = Path(__file__).parents[1] / "configs" / "head" / f"{entry.slug}.yaml"
+    path = Path(__file__).parents[2] / "configs" / "head" / f"{entry.slug}.yaml"
     assert yaml.safe_load(path.read_text())["model"]["head"]["class_path"] == entry.cls.__name__
     assert entry.summary.endswith(".")
 
 
 def test_no_config_without_a_head() -> None:
-    assert {path.stem for path in (Path(__file__).parents[1] / "configs" / "head").glob("*.yaml")} == set(HEADS)
+    assert {path.stem for path in (Path(__file__).parents[2] / "configs" / "head").glob("*.yaml")} == set(HEADS)
 
 
 @BLOCK

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_heads import build, build_head, image, levels
+from small import build, build_head, image, levels
 from torch import Tensor, nn
 from torch.export import Dim, export
 from torch.nn import functional as F
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from lightning_app.blocks._layers import adaptive_avg_pool, conv_upsampled
 from lightning_app.heads.base import ContextHead
 
-REFERENCES = sorted((Path(__file__).parents[1] / "benchmarks" / "reference").glob("*.py"))
+REFERENCES = sorted((Path(__file__).parents[2] / "benchmarks" / "reference").glob("*.py"))
 UNGUARDED = {"beyond_grids"}  # its formulas divide by the mass of each vertex, and on a map this small some have none
 ARGUMENTS: dict[str, list[dict[str, Any]]] = {
     "apcnet": [{"scale": 6, "fusion": False, "out_channels": 24}],

@@ -24,7 +24,7 @@ from lightning_app.tasks.semantic.inference import EvaluationProtocol, predict
 from lightning_app.tasks.semantic.network import Segmentor
 from lightning_app.weights.load import load
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def offline() -> dict[str, str]:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-REFERENCES = Path(__file__).parents[1] / "benchmarks" / "reference"
+REFERENCES = Path(__file__).parents[2] / "benchmarks" / "reference"
 
 CASES: list[tuple[str, str, dict[str, Any]]] = [
     ("a2net", "DoubleAttention", {}),

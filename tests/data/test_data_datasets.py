@@ -201,7 +201,7 @@ def test_voc_palette_is_the_published_one() -> None:
     assert voc_palette(256)[255] == (224, 224, 192)
 
 
-REAL = Path(__file__).parents[2] / "shared" / "camvid"
+REAL = Path(__file__).parents[3] / "shared" / "camvid"
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="needs the real images")

@@ -25,7 +25,7 @@ FACTS = {
 }
 
 
-PACKAGE = Path(__file__).parents[1] / "lightning_app"
+PACKAGE = Path(__file__).parents[2] / "lightning_app"
 
 
 @pytest.mark.parametrize("slug", FACTS)

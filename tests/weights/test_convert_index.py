@@ -39,7 +39,7 @@ FOREIGN_TO_NAMES = (
 @cache
 def published() -> dict[str, dict[str, list[int]]]:
     """A part's config, without what its tensors do not depend on -> name and shape of each tensor."""
-    content = gzip.decompress((Path(__file__).parent / "goldens" / "openmmlab_names.json.gz").read_bytes())
+    content = gzip.decompress((Path(__file__).parents[1] / "goldens" / "openmmlab_names.json.gz").read_bytes())
     parts: dict[str, dict[str, list[int]]] = json.loads(content)
     return parts
 

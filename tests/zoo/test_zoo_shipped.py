@@ -17,7 +17,7 @@ from zoo import ZooEntry, cache, index
 from zoo.entry import SHIPPED
 
 ENTRIES = [entry for entry in zoo.list_entries() if entry.url.startswith(SHIPPED)]
-CAMVID = Path(__file__).parents[2] / "shared" / "camvid"
+CAMVID = Path(__file__).parents[3] / "shared" / "camvid"
 BESIDE = pytest.mark.skipif(not CAMVID.is_dir(), reason="CamVid is not beside the repository")
 
 

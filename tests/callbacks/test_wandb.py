@@ -21,7 +21,7 @@ from lightning_app.callbacks import WandbReport, WandbRunLogger
 from lightning_app.callbacks.wandb import _small
 from lightning_app.util.errors import InputError
 
-CONFIG = Path(__file__).parents[1] / "configs" / "logger" / "wandb.yaml"
+CONFIG = Path(__file__).parents[2] / "configs" / "logger" / "wandb.yaml"
 CHECKPOINTS = [
     {"filename": "best", "monitor": "val/mIoU", "mode": "max", "enable_version_counter": False},
     {"filename": "last", "every_n_train_steps": 1, "enable_version_counter": False},
@@ -197,7 +197,7 @@ def test_on_two_devices_the_first_one_speaks(tmp_path: Path) -> None:
     script, run = tmp_path / "fit.py", tmp_path / "run"
     script.write_text(TWO_DEVICES)
     offline = {"WANDB_MODE": "offline", "WANDB_CACHE_DIR": str(tmp_path), "WANDB_DATA_DIR": str(tmp_path)}
-    paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
+    paths = os.pathsep.join([str(Path(__file__).parents[1]), str(Path(__file__).parents[2])])
     environment = os.environ | offline | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     process = subprocess.run([sys.executable, script, run], env=environment, capture_output=True, text=True)
     assert process.returncode == 0, process.stderr

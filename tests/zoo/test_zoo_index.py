@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from entries import OWN
 
 import zoo
 from lightning_app.weights.openmmlab.published import upstream_config
@@ -16,8 +17,8 @@ from zoo import index, writing
 from zoo.entry import Backbone, FieldError
 from zoo.errors import ZooError
 
-PUBLISHED = Path(__file__).parents[2] / "shared" / "openmmlab" / "published_checkpoints.json"
-ROWS = Path(__file__).parent / "goldens" / "openmmlab_rows.json"  # a few of the same rows, one of each kind
+PUBLISHED = Path(__file__).parents[3] / "shared" / "openmmlab" / "published_checkpoints.json"
+ROWS = Path(__file__).parents[1] / "goldens" / "openmmlab_rows.json"  # a few of the same rows, one of each kind
 KEYS = ("backbone", "neck", "decode_head", "auxiliary_head", "segmentor", "test_cfg", "preprocess")
 OTHER_FILE = {  # rows that name the config of a neighbour; the address names another backbone
     "deeplabv3plus_r101-d8_pascal-context-480x480_40k": {"depth": 101},
@@ -292,29 +293,6 @@ def test_one_file_in_two_entries_is_found(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(index, "INDEX", tmp_path)
     with pytest.raises(ZooError, match=r"toy\.toml:36: toy_.*_2k and toy_.*_1k have the same file"):
         index.check()
-
-
-OWN: dict[str, Any] = {
-    "backbone": {"name": "resnet18", "output_stride": 8, "changes": {"a key": {"x.y": 'a "quoted" \\ é'}}},
-    "dataset": "camvid",
-    "split": "test",
-    "crop": [360, 480],
-    "align_corners": False,
-    "miou": 60.25,
-    "miou_source": "contextzoo test ..., 2025-01-01, commit 0123abc",
-    "iterations": 1000,
-    "batch": 16,
-    "optimizer": "AdamW",
-    "lr": 0.004,
-    "memory_gb": None,
-    "url": "checkpoints/ccnet_resnet18_camvid-360x480_1k.safetensors",
-    "mirrors": ["hf://someone/somewhere/file.safetensors"],
-    "size": 123,
-    "sha256": "0" * 64,
-    "format": "safetensors",
-    "code_licence": "Apache-2.0",
-    "weights_licence": "CC-BY-4.0",
-}
 
 
 def test_own_weights_are_added_below_the_published_ones(tmp_path: Path) -> None:

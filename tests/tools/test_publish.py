@@ -21,7 +21,7 @@ from lightning_app.weights.description import HEADER
 from lightning_app.weights.load import load
 from zoo import index
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 ID = "fcn_test_resnet_camvid-24x32_1ep"
 RUN = ("README.md", "config.yaml", "metrics_0.csv")  # what tells how the weights came about
 
@@ -89,6 +89,7 @@ def test_file_card_and_entry(run: Path, own_index: Path, capsys: pytest.CaptureF
     assert entry.url == (folder / f"{ID}.safetensors").resolve().as_uri()
     assert (entry.dataset, entry.split, entry.crop, entry.iterations, entry.batch) == ("camvid", "val", (24, 32), 2, 2)
     assert entry.decode_head is None  # the file tells, and no second place
+    assert main(["zoo", "download", ID]) == 0  # what the file tells is known once it is here
     assert main(["zoo", "show", ID]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert any(

@@ -17,7 +17,7 @@ from lightning_app.tasks.semantic.inference import predict
 from lightning_app.weights.openmmlab.convert import load_checkpoint, protocol_of
 from lightning_app.weights.openmmlab.published import upstream_config
 
-FOLDER = Path(__file__).parent / "goldens" / "whole"
+FOLDER = Path(__file__).parents[1] / "goldens" / "whole"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.npz"))
 QUICK = ("ann", "fcn_hr18", "upernet")  # two levels and shared layers; HRNet's fusion; stride 32
 
