@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch import LightningDataModule
 from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
@@ -22,11 +22,12 @@ from lightning_app.data import FileDataModule
 from lightning_app.reading import specs
 from lightning_app.runs.endings import why_it_ended
 from lightning_app.runs.folders import RUNS
-from lightning_app.tasks.semantic.task import FROM_DATA
+from lightning_app.tasks.base import AnyTask
 from lightning_app.util.errors import InputError, input_error
 from lightning_app.weights.load import find
 
 BASE = configs.FOLDER / "base.yaml"
+BEST = "best"  # the file of the checkpoint that the task's figure chooses
 VERBS = ("fit", "validate", "test", "predict")
 
 
@@ -58,6 +59,7 @@ class CommandLine(LightningCLI):
     Args:
         args: the subcommand and what was typed behind it.
         task: the class of the task, or what makes one; its arguments are ``--model.X``.
+        kind: the class of what it makes.
         data: the base class of the datamodules that it takes.
         run: where it writes.
         checkpoint: what it goes on from.
@@ -72,13 +74,15 @@ class CommandLine(LightningCLI):
         self,
         args: Sequence[str],
         *,
-        task: type[LightningModule] | Callable[..., LightningModule],
+        task: Callable[..., AnyTask],
+        kind: type[AnyTask],
         data: type[LightningDataModule],
         run: RunFolder,
         checkpoint: Checkpoint | None = None,
         base: Path = BASE,
         or_own_test_split: bool = False,
     ) -> None:
+        self.kind = kind
         self.run_folder, self.checkpoint, self.or_own_test_split = run, checkpoint, or_own_test_split
         try:
             super().__init__(
@@ -112,7 +116,7 @@ class CommandLine(LightningCLI):
             if option in parser._option_string_actions:
                 # in_channels and num_classes, which the task gives
                 parser._option_string_actions[option].sub_add_kwargs["skip"] = {2}  # type: ignore[attr-defined]
-        for fact in FROM_DATA:
+        for fact in self.kind.from_data:
             parser.link_arguments(f"data.{fact}", f"model.{fact}", apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -145,6 +149,11 @@ class CommandLine(LightningCLI):
         if checkpoint is not None:
             parts = ("model", "data", "trainer")
             rank_zero_only(print)(checkpoint.line(verb, {part: config[part].as_dict() for part in parts}))
+        for callback in config.trainer.callbacks or []:
+            arguments = callback.get("init_args")
+            saves = callback.class_path.endswith("ModelCheckpoint")
+            if saves and arguments.filename == BEST and arguments.monitor is None:  # what is best, the task says
+                arguments.monitor, arguments.mode = self.kind.monitor, self.kind.mode
         self.run_folder.choose(verb, config)
 
     def instantiate_classes(self) -> None:

@@ -81,6 +81,7 @@ def evaluate(verb: str, weights: str, args: Sequence[str], *, trusted: bool) -> 
         cli = CommandLine(
             [verb, *args],
             task=task_of(network),
+            kind=SegmentationTask,
             data=SegmentationDataModule,
             run=RunFolder(Lock(), typed=None if trusted else args),
             base=base,
