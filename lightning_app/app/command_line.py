@@ -1,7 +1,7 @@
 """LightningCLI with our links, defaults, run folders and error lines."""
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -58,8 +58,7 @@ class CommandLine(LightningCLI):
 
     Args:
         args: the subcommand and what was typed behind it.
-        task: the class of the task, or what makes one; its arguments are ``--model.X``.
-        kind: the class of what it makes.
+        task: the class of the task; its arguments are ``--model.X``.
         data: the base class of the datamodules that it takes.
         run: where it writes.
         checkpoint: what it goes on from.
@@ -74,15 +73,14 @@ class CommandLine(LightningCLI):
         self,
         args: Sequence[str],
         *,
-        task: Callable[..., AnyTask],
-        kind: type[AnyTask],
+        task: type[AnyTask],
         data: type[LightningDataModule],
         run: RunFolder,
         checkpoint: Checkpoint | None = None,
         base: Path = BASE,
         or_own_test_split: bool = False,
     ) -> None:
-        self.kind = kind
+        self.task = task
         self.run_folder, self.checkpoint, self.or_own_test_split = run, checkpoint, or_own_test_split
         try:
             super().__init__(
@@ -116,7 +114,7 @@ class CommandLine(LightningCLI):
             if option in parser._option_string_actions:
                 # in_channels and num_classes, which the task gives
                 parser._option_string_actions[option].sub_add_kwargs["skip"] = {2}  # type: ignore[attr-defined]
-        for fact in self.kind.from_data:
+        for fact in self.task.from_data:
             parser.link_arguments(f"data.{fact}", f"model.{fact}", apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -153,7 +151,7 @@ class CommandLine(LightningCLI):
             arguments = callback.get("init_args")
             saves = callback.class_path.endswith("ModelCheckpoint")
             if saves and arguments.filename == BEST and arguments.monitor is None:  # what is best, the task says
-                arguments.monitor, arguments.mode = self.kind.monitor, self.kind.mode
+                arguments.monitor, arguments.mode = self.task.monitor, self.task.mode
         self.run_folder.choose(verb, config)
 
     def instantiate_classes(self) -> None:

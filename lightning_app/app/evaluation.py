@@ -1,9 +1,10 @@
 """--weights: validate, test and predict with weights that say themselves what they are."""
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import yaml
 from lightning.pytorch.utilities import rank_zero_only
@@ -23,19 +24,33 @@ from lightning_app.weights.load import load
 OF_TASK = tuple(f"--model.{name}" for name in ("protocol", "channels_last", "compile"))  # not of the network
 
 
-def task_of(network: Segmentor) -> Callable[..., SegmentationTask]:
-    """What makes a task that evaluates a network with pretrained weights; its arguments are ``--model.X``."""
-    info = network.known
+class EvaluationTask(SegmentationTask):
+    """A task that evaluates a network with weights that say what they are.
 
-    def task(
+    The command line makes it of the arguments alone, so the network comes with the class that ``of`` gives.
+
+    Raises:
+        InputError: data of other classes.
+    """
+
+    pretrained: ClassVar[Segmentor]
+
+    @classmethod
+    def of(cls, network: Segmentor) -> type[Self]:
+        """The task of one network."""
+        return type(cls.__name__, (cls,), {"pretrained": network})
+
+    def __init__(
+        self,
         num_classes: int,
         ignore_index: int,
         class_names: list[str],
         palette: list[tuple[int, int, int]],
-        protocol: EvaluationProtocol = info.protocol,
+        protocol: EvaluationProtocol = EvaluationProtocol(),
         channels_last: bool = False,
         compile: bool = False,
-    ) -> SegmentationTask:
+    ) -> None:
+        network, info = self.pretrained, self.pretrained.known
         if num_classes != len(info.classes):
             raise InputError(
                 f"{info.name} knows {len(info.classes)} classes, the data has {num_classes}: "
@@ -44,7 +59,7 @@ def task_of(network: Segmentor) -> Callable[..., SegmentationTask]:
         if tuple(class_names) != info.classes:
             rank_zero_only(print)(f"Compared by number: {info.name} calls its classes {', '.join(info.classes)}")
         extra = network.auxiliary
-        return SegmentationTask(
+        super().__init__(
             network.backbone,
             lambda in_channels, num_classes: network.head,
             None if extra is None else lambda in_channels, num_classes: extra,
@@ -56,8 +71,6 @@ def task_of(network: Segmentor) -> Callable[..., SegmentationTask]:
             channels_last=channels_last,
             compile=compile,
         )
-
-    return task
 
 
 def evaluate(verb: str, weights: str, args: Sequence[str], *, trusted: bool) -> int:
@@ -80,8 +93,7 @@ def evaluate(verb: str, weights: str, args: Sequence[str], *, trusted: bool) -> 
         base.write_text(yaml.safe_dump(_defaults(verb, info)))
         cli = CommandLine(
             [verb, *args],
-            task=task_of(network),
-            kind=SegmentationTask,
+            task=EvaluationTask.of(network),
             data=SegmentationDataModule,
             run=RunFolder(Lock(), typed=None if trusted else args),
             base=base,
@@ -95,9 +107,9 @@ def evaluate(verb: str, weights: str, args: Sequence[str], *, trusted: bool) -> 
 
 
 def _defaults(verb: str, info: ModelInfo) -> dict[str, Any]:
-    """What the command starts from: the data of the weights, where it is known, and no model."""
+    """What the command starts from: the weights' own protocol, and their data where that is known."""
     defaults: dict[str, Any] = yaml.safe_load(BASE.read_text())
-    del defaults["model"]
+    defaults["model"] = {"protocol": asdict(info.protocol)}
     path = info.data.get("class_path")
     there = specs.known_classes(SegmentationDataModule)
     if path in {*there, *(each.__name__ for each in there.values())}:

@@ -90,7 +90,6 @@ def _run(
             return CommandLine(
                 [verb, *(["-c", str(file)] if below else []), *args],
                 task=SegmentationTask,
-                kind=SegmentationTask,
                 data=SegmentationDataModule,
                 run=run,
                 checkpoint=checkpoint,
