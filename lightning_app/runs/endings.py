@@ -7,17 +7,15 @@ from typing import Final
 from torch import distributed
 
 from lightning_app.runs.folders import go_on
+from lightning_app.util.errors import causes
 
 FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def why_it_ended(error: BaseException, folder: Path | None) -> str | None:
     """What the machine did to a training in ``folder``, as its error tells; None for any other error."""
-    causes = [error]
-    while following := causes[-1].__cause__ or causes[-1].__context__:
-        causes.append(following)
     how = f" Go on with {go_on(folder)}" if folder and (folder / "checkpoints" / "last.ckpt").exists() else ""
-    for cause in causes:
+    for cause in causes(error):
         if folder and isinstance(cause, FileNotFoundError) and not (folder / "config.yaml").exists():
             return f"{folder} was deleted or moved while it was being written: nothing more was saved"
         if isinstance(cause, OSError) and cause.errno in FULL:

@@ -41,8 +41,15 @@ def suggest(word: str, known: Iterable[str], *, most: int = 1, cutoff: float = 0
     return f" Did you mean {close}?" if close else ""
 
 
+def causes(error: BaseException | None) -> list[BaseException]:
+    """``error`` and what it was raised from, each once: an error raised anew may stand among its own causes."""
+    found: list[BaseException] = []
+    while error is not None and error not in found:
+        found.append(error)
+        error = error.__cause__ or error.__context__
+    return found
+
+
 def input_error(error: BaseException | None) -> InputError | None:
     """The InputError that ``error`` is or was raised from."""
-    while error is not None and not isinstance(error, InputError):
-        error = error.__cause__ or error.__context__
-    return error
+    return next((each for each in causes(error) if isinstance(each, InputError)), None)
