@@ -13,11 +13,6 @@ def test_an_error_among_its_own_causes_is_met_once() -> None:
 
 
 def test_the_input_error_behind_an_error_is_found() -> None:
-    wanted = InputError("a line")
-    try:
-        try:
-            raise wanted
-        except InputError as error:
-            raise TypeError("wrapped") from error
-    except TypeError as error:
-        assert input_error(error) is wanted
+    wanted, wrapper = InputError("a line"), TypeError("wrapped")
+    wrapper.__cause__ = wanted
+    assert input_error(wrapper) is wanted
