@@ -48,7 +48,7 @@ def configuration(content: Any, path: Path, *, resume: bool, trust: bool) -> tup
         _check(data, specs.known_classes(SegmentationDataModule), f"{path}: its data")
     if not resume:
         if isinstance(spec := model.get("backbone"), Mapping):
-            arguments = spec.get("init_args") or {}
+            arguments = specs.given(spec)
             none = {name: False for name in specs.STARTING if name in arguments}  # all weights are in the checkpoint
             config["model"]["backbone"] = {**spec, "init_args": {**arguments, **none}}
         return config, []
@@ -86,7 +86,7 @@ def _own(spec: Any, known: Mapping[str, type]) -> dict[str, Any]:
     """A callback or logger that writes into the run's folder alone; the error's text is its name."""
     try:
         cls = specs.class_of(spec, known, "it")
-        given = dict(spec.get("init_args") or {})
+        given = dict(specs.given(spec))
         own = specs.parameters(cls)
         labels = {name: value for name, value in given.items() if name in LABELS and name not in own}
         values = {name: value for name, value in given.items() if name in own or not (value is None or name in labels)}

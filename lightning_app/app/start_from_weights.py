@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 
 from lightning_app.app.arguments import config_files, value_of
+from lightning_app.reading import specs
 from lightning_app.weights.load import load
 
 
@@ -29,7 +30,7 @@ def model_of_weights(args: Sequence[str]) -> dict[str, Any]:
     parts: dict[str, Any] = {}
     if not given("backbone"):
         backbone = info.parts["backbone"]
-        arguments = {key: value for key, value in backbone.get("init_args", {}).items() if key != "pretrained"}
+        arguments = {key: value for key, value in specs.given(backbone).items() if key != "pretrained"}
         parts["backbone"] = {**backbone, "init_args": arguments}  # no other weights are fetched
     if part != "backbone" and not given("head"):
         parts["head"] = info.parts.get("head")

@@ -93,6 +93,12 @@ def arguments(
     return fit(values, {name: kind for name, kind in parameters(cls).items() if name not in given}, what)
 
 
+def given(spec: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """The arguments in a spec, as they stand there; none where there are none."""
+    values: Mapping[str, Any] = (spec or {}).get("init_args") or {}
+    return values
+
+
 def fit(values: Mapping[str, Any], kinds: Mapping[str, Any], what: str) -> dict[str, Any]:
     """``values`` as their types want them.
 

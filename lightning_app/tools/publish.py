@@ -161,7 +161,7 @@ def _values(options: argparse.Namespace, description: Description, model: Segmen
     if not crop:
         raise InputError("It was trained on whole images: say with --crop H W how large they are")
     window = protocol.crop if protocol.mode == "slide" else None
-    changes = (description.model["backbone"].get("init_args") or {}).get("changes")
+    changes = specs.given(description.model["backbone"]).get("changes")
 
     return {
         "backbone": {
@@ -191,7 +191,7 @@ def _values(options: argparse.Namespace, description: Description, model: Segmen
 
 def _backbone_name(description: Description) -> str:
     part = description.model["backbone"]
-    return str((part.get("init_args") or {}).get("name") or part["class_path"].rpartition(".")[2].lower())
+    return str(specs.given(part).get("name") or part["class_path"].rpartition(".")[2].lower())
 
 
 def _split(description: Description) -> str:
@@ -281,7 +281,7 @@ def _push(options: argparse.Namespace, stage: Path) -> str:
 
 def _start(model: dict[str, Any]) -> str:
     """What a training began from, and what of that it left alone, by its configuration's ``model``."""
-    backbone = model["backbone"].get("init_args") or {}
+    backbone = specs.given(model["backbone"])
     if model.get("weights"):
         part = "all layers" if model.get("weights_part", "all") == "all" else model["weights_part"]
         start = f"{Path(model['weights']).name}, {part}"

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from lightning_app.app.own_modules import import_named
+from lightning_app.reading import specs
 from lightning_app.tasks.semantic.summary import best_validation
 from lightning_app.tools.bench import device_name, gflop
 from lightning_app.util.errors import InputError
@@ -61,7 +62,7 @@ def measure(run: Path) -> dict[str, Any]:
 
 def _image_size(data: dict[str, Any]) -> tuple[int, int]:
     """Height and width of a training image."""
-    arguments = data.get("init_args") or {}
+    arguments = specs.given(data)
     if size := arguments.get("crop_size") or arguments.get("image_size"):
         return size[0], size[1]
     module, _, name = data["class_path"].rpartition(".")

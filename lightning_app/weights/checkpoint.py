@@ -53,7 +53,7 @@ def _of_run(content: Mapping[str, Any], path: Path, *, raw: bool) -> dict[str, A
     config, facts = content["config"], content["hyper_parameters"]
     specs.check_plain(config, f"{path}: its configuration", classes=True)
     data = config.get("data") or {}
-    arguments = {key: value for key, value in (data.get("init_args") or {}).items() if key not in PLACES}
+    arguments = {key: value for key, value in specs.given(data).items() if key not in PLACES}
     protocol = dict(config["model"]["protocol"])
     if (size := arguments.get("image_size")) and not protocol.get("fit"):
         protocol |= {"fit": [max(size), min(size)], "antialias": True}  # as the datamodule resized them
@@ -76,7 +76,7 @@ def _of_run(content: Mapping[str, Any], path: Path, *, raw: bool) -> dict[str, A
 
 def _recipe(config: Mapping[str, Any]) -> dict[str, Any]:
     """How a run trained, as the zoo's index counts it."""
-    model, data, trainer = config["model"], (config.get("data") or {}).get("init_args") or {}, config["trainer"]
+    model, data, trainer = config["model"], specs.given(config.get("data")), config["trainer"]
     devices = trainer["devices"] if isinstance(trainer["devices"], int) else 1
     batch = data.get("batch_size", 1) * max(devices, 1) * trainer["num_nodes"] * trainer["accumulate_grad_batches"]
     crop = data.get("crop_size") or data.get("image_size")

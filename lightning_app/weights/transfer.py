@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from lightning_app.backbones.timm import TimmBackbone
+from lightning_app.reading import specs
 from lightning_app.tasks.semantic.network import Segmentor
 from lightning_app.util.errors import InputError
 
@@ -73,7 +74,7 @@ def _options(parts: Mapping[str, Any]) -> str:
         spec = parts.get(part) or {}
         if "class_path" in spec and (part == "head" or not spec["class_path"].endswith(f".{TimmBackbone.__name__}")):
             typed.append(f"--model.{part} {spec['class_path'].rpartition('.')[2]}")
-        for key, value in (spec.get("init_args") or {}).items():
+        for key, value in specs.given(spec).items():
             if value not in (None, {}, False) and key != "pretrained":
                 typed.append(f"--model.{part}.{key} {json.dumps(value, separators=(',', ':'))}".replace('"', ""))
     return " ".join(typed)
