@@ -37,10 +37,9 @@ def main(args: Sequence[str]) -> int:
                     raise InputError(f"{id} is taken by other weights: remove its entry and its folder first")
                 print(f"{id}: published already")
                 continue
-            if read_config(checkpoint)["trainer"]["precision"] not in (None, "32-true"):
-                run = str(checkpoint.parent.parent.absolute())
-                if contextzoo(["test", "--run", run, "--ckpt_path", str(checkpoint), "--data.test_split", "val"]):
-                    return 1
+            in_full = read_config(checkpoint)["trainer"]["precision"] in (None, "32-true")
+            if not in_full and contextzoo(["test", "--ckpt_path", str(checkpoint), "--data.test_split", "val"]):
+                return 1
             publish.main([str(checkpoint), "--id", id, *words])
     except InputError as error:
         print(error, file=sys.stderr)

@@ -25,4 +25,4 @@ class LatentGraph(latentgnn.LatentGraph):
             feature = (nodes.transpose(1, 2) @ distribute).view_as(visible)
             features.append(feature if kernel.graph_conv is None else kernel.graph_conv(feature))
         out = self.up(torch.cat(features, dim=1))
-        return out if self.gamma is None else x + self.gamma * out
+        return x + self.gamma * out if self.residual else out

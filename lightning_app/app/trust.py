@@ -98,7 +98,7 @@ def imports(files: Sequence[Path], args: Sequence[str], *, trust: bool) -> Itera
             config_read_mode_fsspec_enabled=False,
             instantiate_subclass_spec_in_any=False,
             import_path_denylist=[] if trust else ["*"],
-            import_path_allowlist=[] if trust else sorted(allowed),
+            import_path_allowlist=[] if trust else sorted(path for path in allowed if "<" not in path),  # a local class
         )
         if not trust:
             for file in files:

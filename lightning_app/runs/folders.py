@@ -4,9 +4,9 @@ import re
 from pathlib import Path
 
 from lightning_app.reading import checkpoints
+from lightning_app.runs import RUNS
 from lightning_app.util.errors import InputError
 
-RUNS = Path("runs")
 CHECKPOINTS = "checkpoints"  # of a run's folder
 WORDS = ("best", "last", "previous")
 
@@ -47,8 +47,9 @@ def run_of(checkpoint: Path) -> Path | None:
 
 def go_on(folder: Path, checkpoint: str = "last", verb: str = "fit") -> str:
     """The command that goes on with a run."""
-    name = folder.relative_to(RUNS) if folder.is_relative_to(RUNS) else folder.absolute()
-    return f"contextzoo {verb} --run {name} --ckpt_path {checkpoint}"
+    if folder.is_relative_to(RUNS):
+        return f"contextzoo {verb} --run {folder.relative_to(RUNS)} --ckpt_path {checkpoint}"
+    return f"contextzoo {verb} --ckpt_path {folder.absolute() / CHECKPOINTS / checkpoint}.ckpt"
 
 
 def good_ones(damaged: Path, verb: str) -> str:

@@ -31,13 +31,13 @@ from typing import IO, Any, NoReturn
 import yaml
 
 from lightning_app.app import configs, own_modules
+from lightning_app.runs import RUNS
 from lightning_app.tools import sweep_report
 from lightning_app.tools.parser import Parser
 from lightning_app.util.checkout import commit
 from lightning_app.util.errors import InputError
 from lightning_app.util.files import replacing
 
-RUNS = Path("runs")  # where fit --run puts a run
 PATIENCE = 10  # seconds for trainings to end when they are told to
 GIVEN_HERE = ("--run", "--ckpt_path", "--model.head", "--seed_everything")
 LAUNCHER = re.compile(r"SLURM_|TORCHELASTIC_|MASTER_|((LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE))$")
@@ -203,6 +203,8 @@ class _Sweep:
         given: Mapping[str, list[str]],
     ) -> None:
         self.options, self.words, self.classes, self.given = options, words, classes, given
+        out: Path = options.out
+        self.runs = RUNS if out.is_relative_to(RUNS) else out  # the folder that --run names are of
         self.threads = max(1, _cores() // (options.jobs * int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
         self.commit = commit(mark_changes=True)
         self.started = time.monotonic()
@@ -341,7 +343,7 @@ class _Sweep:
 
     def _command(self, training: Training) -> list[str]:
         """What one would type for this training."""
-        run = training.folder.relative_to(RUNS) if training.folder.is_relative_to(RUNS) else training.folder.absolute()
+        run = training.folder.relative_to(self.runs)
         head = ["--model.head", self.classes[training.head], *self.given.get(training.head, [])]
         seed = ["--seed_everything", str(training.seed)]
         own = [word for module in own_modules.names() for word in (own_modules.OPTION, module)]
@@ -357,7 +359,7 @@ class _Sweep:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=_environment(self.threads),
+                env=_environment(self.threads) | {"CONTEXTZOO_RUNS": str(self.runs)},
             )
             self.processes.add(process)
         _, status, usage = os.wait4(process.pid, 0)

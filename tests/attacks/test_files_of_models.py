@@ -376,5 +376,5 @@ def test_the_walk_finds_what_is_wrong(trap: Trap) -> None:
 def test_a_published_header_and_a_checkpoint_still_load(checkpoint: Path) -> None:
     write_tiny(Path("a.safetensors"))
     assert load("a.safetensors").info
-    assert read_checkpoint(checkpoint)[0]["classes"]
+    assert read_checkpoint(checkpoint)[0].classes
     assert Description.from_header({HEADER: header()}, Path("x")).name == "tiny"

@@ -64,8 +64,8 @@ def test_defaults_and_classes_without_names(tmp_path: Path) -> None:
     assert info.classes == ("0", "1", "2")
     assert len(info.palette) == 3
     description, _ = read_checkpoint(path)
-    assert description["data"]["class_path"] == "tiny.NoiseData"
-    assert (description["training"]["iterations"], description["training"]["optimizer"]) == (3, "sgd")
+    assert description.data.class_path == "tiny.NoiseData"
+    assert (description.training.iterations, description.training.optimizer) == (3, "sgd")
 
 
 class Odd(BlockHead):

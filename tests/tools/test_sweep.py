@@ -111,7 +111,7 @@ def calls() -> list[tuple[int, str, str]]:
     """
     done = []
     for heads in ("fcn ccnet", "fcn ccnet", "ccnet"):
-        command = f"sweep tiny.yaml --heads {heads} --seeds 1 --model.head.recurrence 1 -c killed.yaml"
+        command = f"sweep tiny.yaml --heads {heads} --seeds 1 --model.head.recurrence 1 -c killed.yaml --trust"
         typed = [sys.executable, "-m", "lightning_app", *command.split()]
         ended = subprocess.run(typed, capture_output=True, text=True)
         done.append((ended.returncode, ended.stdout, (OUT / "ccnet-0/result.json").read_text()))
@@ -152,7 +152,7 @@ def test_a_result_holds_what_the_run_wrote(calls: list[tuple[int, str, str]]) ->
     assert statistics.mean(each["IoU"] for each in found["classes"]) == pytest.approx(found["mIoU"])
     assert found["command"] == (
         "contextzoo fit -c tiny.yaml --model.head CCNet --seed_everything 0 --model.head.recurrence 1 -c killed.yaml "
-        "--run sweep/tiny/ccnet-0"
+        "--trust --run sweep/tiny/ccnet-0"
     )
     assert (found["steps"], found["image_size"]) == (6, [40, 40])
     state = torch.load(folder / found["checkpoint"], weights_only=True)["state_dict"]

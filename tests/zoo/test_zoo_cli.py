@@ -218,7 +218,8 @@ def test_the_life_of_a_download(server: Server, own: Zoo) -> None:
 def test_verify_looks_at_what_was_converted(server: Server, own: Zoo) -> None:
     id = own.add("pickle", f"{server.url}/good")
     toml = own.root / "zoo" / "index" / "toy.toml"
-    toml.write_text(toml.read_text().replace('format = "safetensors"', 'format = "openmmlab"'))
+    theirs = 'format = "openmmlab"\ndecode_head = { type = "FCNHead" }'
+    toml.write_text(toml.read_text().replace('format = "safetensors"', theirs))
     assert own.run("download", id)[0] == 0
     copy = own.home / f"{id}.safetensors"
     kinds = (
