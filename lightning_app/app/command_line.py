@@ -20,8 +20,8 @@ from lightning_app.app.run_folder import RunFolder
 from lightning_app.callbacks import SaveConfig
 from lightning_app.data import FileDataModule
 from lightning_app.reading import specs
+from lightning_app.runs import RUNS
 from lightning_app.runs.endings import why_it_ended
-from lightning_app.runs.folders import RUNS
 from lightning_app.tasks.base import AnyTask
 from lightning_app.util.errors import InputError, input_error
 from lightning_app.weights.load import find

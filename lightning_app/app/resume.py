@@ -9,7 +9,8 @@ from typing import Any
 from lightning_app.app import saved
 from lightning_app.callbacks.save_config import PLACES
 from lightning_app.reading import checkpoints
-from lightning_app.runs.folders import RUNS, WORDS, good_ones, newest, run_of, weights_of
+from lightning_app.runs import RUNS
+from lightning_app.runs.folders import WORDS, good_ones, newest, run_of, weights_of
 from lightning_app.tasks.semantic.task import FROM_DATA
 from lightning_app.util.errors import InputError
 

@@ -12,7 +12,8 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_app.app import trust
 from lightning_app.reading import checkpoints
-from lightning_app.runs.folders import RUNS, check_name
+from lightning_app.runs import RUNS
+from lightning_app.runs.folders import check_name
 from lightning_app.runs.lock import Lock
 from lightning_app.util.errors import InputError
 

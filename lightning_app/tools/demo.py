@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from lightning_app.app import configs
 from lightning_app.app.training import train
 from lightning_app.data.semantic.context_probe import ContextProbe
-from lightning_app.runs.folders import RUNS
+from lightning_app.runs import RUNS
 from lightning_app.util.errors import InputError
 from lightning_app.util.files import replacing
 from lightning_app.util.tables import print_table

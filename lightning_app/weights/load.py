@@ -12,6 +12,7 @@ from torch import Tensor
 import zoo
 from lightning_app.data.facts import palette_from_hex
 from lightning_app.reading import specs
+from lightning_app.runs import RUNS
 from lightning_app.runs import folders as runs
 from lightning_app.tasks.semantic.network import Segmentor
 from lightning_app.util.errors import InputError, closest
@@ -61,7 +62,7 @@ def _find(weights: str | Path) -> tuple[Path, ZooEntry | None]:
         if found := runs.weights_of(word):
             return found, None
         if close := closest(word, runs.names()):
-            raise InputError(f'No weights "{word}" in the zoo or in {runs.RUNS}/. Did you mean the run "{close[0]}"?')
+            raise InputError(f'No weights "{word}" in the zoo or in {RUNS}/. Did you mean the run "{close[0]}"?')
     try:
         entry = zoo.get(word)
         return download.fetch(entry, say=lambda line: print(line, file=sys.stderr)), entry
