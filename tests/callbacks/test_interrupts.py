@@ -72,6 +72,7 @@ def test_other_signals_end_with_their_own_status(number: signal.Signals, capsys:
 
 def test_a_signal_before_the_first_step_saves_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     before = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     try:
         assert run(f"{FIT} {signalled('on_fit_start', 0)} --run a") == 130
     finally:

@@ -217,6 +217,7 @@ def test_a_run_is_called_like_its_folder_and_nothing_is_warned_of(tmp_path: Path
     with pytest.MonkeyPatch.context() as environment:
         for name, value in ({"WANDB_MODE": "offline"} | folders).items():
             environment.setenv(name, value)
+        environment.delenv("WANDB_SERVICE", raising=False)  # of runs in this process, which writes when it likes
         done = typed(f"fit {PROBE} --trainer.max_epochs 1 -c logger/wandb --run wb", tmp_path)
     assert done.returncode == 0, done.stderr
     assert "WARN" not in done.stderr

@@ -199,7 +199,7 @@ def test_a_bad_word_is_one_line(typed: str, message: str, capsys: pytest.Capture
 def test_names_in_any_form_and_rows_as_they_come(capfd: pytest.CaptureFixture[str]) -> None:
     assert bench.main(["heads", "FCN,CCNet", "ccnet:recurrence=1", *TINY, "--in-channels", "4", "4", "8", "8"]) == 0
     out, err = capfd.readouterr()
-    said = [line.partition(":")[0] for line in err.splitlines()]
+    said = [line.partition(":")[0] for line in err.splitlines() if line.startswith(("[", "Measuring"))]
     assert said[:3] == ["Measuring 3 heads at 4x6, 2 times each", "[1/3] fcn at 4x6", "[2/3] ccnet at 4x6"]
     assert said[3].startswith("[3/3] ccnet")
     assert [line.split()[0] for line in out.splitlines() if " 4x6 " in line] == ["fcn", "ccnet", "ccnet:recurrence=1"]
