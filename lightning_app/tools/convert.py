@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from torch import Tensor
 
@@ -12,6 +12,7 @@ import zoo
 from lightning_app.data.facts import Colour, palette_from_hex, voc_palette
 from lightning_app.reading import tensor_files
 from lightning_app.reading.unpickle import state_dict, unpickle
+from lightning_app.tools.parser import Parser
 from lightning_app.util.errors import InputError
 from lightning_app.util.files import check_file, replacing
 from lightning_app.weights.description import Data, Description
@@ -146,13 +147,8 @@ def _names(given: str) -> list[str]:
         raise InputError(f"--classes {path} is no text") from None
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message} ({self.prog} --help)")
-
-
 def _parse(args: Sequence[str]) -> argparse.Namespace:
-    parser = _Parser(
+    parser = Parser(
         prog="contextzoo zoo convert",
         description="Convert a checkpoint that mmsegmentation trained; nothing in it or its configuration is executed.",
         epilog="example: contextzoo zoo convert iter_40000.pth --like ccnet_r50-d8_cityscapes-512x1024_40k",
