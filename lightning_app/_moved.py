@@ -5,7 +5,7 @@ Checkpoints, headers of weights and configurations hold such names, and so do pr
 
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -44,12 +44,29 @@ MOVED: Final = {  # module -> where it is now
         "training": "app.training",
     }.items()
 }
+_SEMANTIC: Final = ("Sample", "SegmentationDataModule", "SegmentationDataset", "SemanticBatch", "collate")
+PARTED: Final = {  # names that left a module which is still there -> the one that has them now
+    f"{_PACKAGE}.data.base": dict.fromkeys(_SEMANTIC, f"{_PACKAGE}.data.semantic.base"),
+}
 RENAMED: Final = {"Protocol": "EvaluationProtocol"}  # classes of those modules
 
 
 def old_names(module: str) -> list[str]:
     """The names that a module had before."""
     return [old for old, new in MOVED.items() if new == module]
+
+
+def moved_names(module: str) -> Callable[[str], Any]:
+    """What a module that lost some of its names has as its ``__getattr__``: they still import from there."""
+
+    def find(name: str) -> Any:
+        if name not in PARTED[module]:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        now = PARTED[module][name]
+        warnings.warn(f"{module}.{name} is now in {now}", DeprecationWarning, stacklevel=2)
+        return getattr(import_module(now), name)
+
+    return find
 
 
 class _Finder(MetaPathFinder, Loader):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from commands import run
 
-from lightning_app._moved import MOVED
+from lightning_app._moved import MOVED, PARTED
 from lightning_app.tasks.semantic.inference import EvaluationProtocol
 from lightning_app.weights.load import load
 
@@ -26,6 +26,15 @@ def test_old_names_of_modules_still_import(name: str) -> None:
         importlib.import_module(name)
     for public in [each for each in vars(now) if not each.startswith("_")]:
         assert getattr(importlib.import_module(name), public) is getattr(now, public)
+
+
+@pytest.mark.parametrize(("module", "name"), [(module, name) for module in PARTED for name in PARTED[module]])
+def test_names_that_left_their_module_still_import(module: str, name: str) -> None:
+    with pytest.warns(DeprecationWarning, match=PARTED[module][name]):
+        found = getattr(importlib.import_module(module), name)
+    assert found is getattr(importlib.import_module(PARTED[module][name]), name)
+    with pytest.raises(AttributeError, match="nothing_of_that_name"):
+        importlib.import_module(module).nothing_of_that_name  # noqa: B018
 
 
 def test_a_checkpoint_of_then_gives_its_numbers() -> None:

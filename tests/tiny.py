@@ -11,7 +11,8 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning_app.backbones.timm import TimmBackbone
 from lightning_app.callbacks import SaveConfig
 from lightning_app.data import DatasetFacts, SegmentationDataModule
-from lightning_app.data.base import Sample, SegmentationDataset, Stage
+from lightning_app.data.base import Stage
+from lightning_app.data.semantic.base import Sample, SegmentationDataset
 from lightning_app.heads.fcn import FCN
 from lightning_app.tasks.semantic.task import SegmentationTask
 

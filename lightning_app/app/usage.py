@@ -59,7 +59,7 @@ def usage(verb: str, what: str) -> str:
     lines += ["", "Data: --data NAME (--data.help NAME lists its own options), and --data.X"]
     if verb == "predict":
         lines += _row("predict_folder", "the images to predict; those of the test split where not given")
-    for name, text in _arguments(PACKAGE / "data" / "base.py", "SegmentationDataModule"):
+    for name, text in _arguments(PACKAGE / "data" / "base.py", "DataModule"):
         lines += _row(name, text) if fits or name in LOADED else []
     lines += ["", "Trainer: --trainer.X"]
     for name, text in TRAINER.items():

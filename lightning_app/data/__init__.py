@@ -1,8 +1,8 @@
 """Datamodules: one file per dataset, with the dataset's facts beside it."""
 
-from lightning_app.data.base import SegmentationDataModule
 from lightning_app.data.facts import DatasetFacts
 from lightning_app.data.semantic.ade20k import ADE20K
+from lightning_app.data.semantic.base import SegmentationDataModule
 from lightning_app.data.semantic.camvid import CamVid
 from lightning_app.data.semantic.cityscapes import Cityscapes
 from lightning_app.data.semantic.coco_stuff import COCOStuff

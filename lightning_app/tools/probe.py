@@ -27,7 +27,8 @@ from torch.optim.lr_scheduler import OneCycleLR
 from lightning_app.app import own_modules
 from lightning_app.backbones.patchify import Patchify
 from lightning_app.blocks._layers import resize
-from lightning_app.data.base import SegmentationDataset
+from lightning_app.data.base import ImageDataset
+from lightning_app.data.semantic.base import Sample
 from lightning_app.data.semantic.context_probe import CELL, ContextProbe, Layout, Mode, ProbeDataset
 from lightning_app.heads.base import ContextHead
 from lightning_app.registry import HEADS
@@ -171,7 +172,7 @@ def train(run: Run) -> Result:
     return Result(answers, parameters, round(time.process_time() - started, 1))
 
 
-def _cells(dataset: SegmentationDataset) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def _cells(dataset: ImageDataset[Sample]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Batches of images in 0..1 with mask and distance, one entry per cell."""
     assert isinstance(dataset, ProbeDataset)
     for start in range(0, len(dataset), BATCH):

@@ -15,7 +15,8 @@ from tiny import NoiseData, tiny_task, tiny_trainer
 from torch import nn
 
 from lightning_app.data import ContextProbe
-from lightning_app.data.base import SegmentationDataset, Stage
+from lightning_app.data.base import Stage
+from lightning_app.data.semantic.base import SegmentationDataset
 from lightning_app.tasks.semantic.losses import OHEM, balanced_weights
 from lightning_app.tasks.semantic.task import SegmentationTask
 

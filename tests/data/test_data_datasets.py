@@ -13,8 +13,8 @@ from PIL import Image
 import lightning_app.data as datasets
 from lightning_app.app import configs
 from lightning_app.data import CamVid, FileDataModule, Folder
-from lightning_app.data.base import Sample
 from lightning_app.data.facts import default_palette, voc_palette
+from lightning_app.data.semantic.base import Sample
 from lightning_app.data.semantic.check import check
 from lightning_app.util.errors import InputError
 

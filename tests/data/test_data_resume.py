@@ -8,9 +8,10 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from lightning_app.data.base import Sample, SegmentationDataModule, SegmentationDataset, Stage
+from lightning_app.data.base import Stage
 from lightning_app.data.facts import DatasetFacts
 from lightning_app.data.sampler import EvalSampler, TrainSampler, seeded
+from lightning_app.data.semantic.base import Sample, SegmentationDataModule, SegmentationDataset
 from lightning_app.util.errors import InputError
 
 IMAGES, BATCH, EPOCHS = 9, 2, 2

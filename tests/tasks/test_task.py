@@ -9,7 +9,7 @@ import yaml
 from commands import PROBE, run
 from tiny import CLASSES, NoiseData, tiny_task, tiny_trainer
 
-from lightning_app.data.base import SemanticBatch, collate
+from lightning_app.data.semantic.base import SemanticBatch, collate
 from lightning_app.heads.base import Auxiliary, Outputs
 from lightning_app.tasks.report import Best, Report
 from lightning_app.tasks.semantic.metrics import Scores

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lightning_app.data.base import Sample, SegmentationDataModule, SegmentationDataset, Stage
+from lightning_app.data.base import Stage
 from lightning_app.data.facts import DatasetFacts, of_zoo, voc_palette
+from lightning_app.data.semantic.base import Sample, SegmentationDataModule, SegmentationDataset
 from lightning_app.util.errors import InputError
 
 Mode = Literal["anywhere", "cross", "near"]

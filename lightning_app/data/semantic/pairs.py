@@ -18,13 +18,14 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from lightning_app.data.base import STAGES, Sample, SegmentationDataModule, SegmentationDataset, Stage
+from lightning_app.data.base import STAGES, Stage
 from lightning_app.data.facts import DatasetFacts
 from lightning_app.data.headers import cache_folder, check_headers, read_headers, recall, remember
 from lightning_app.data.images import BadFile, Header, read_image, require_same_size
 from lightning_app.data.listing import Listing, files, read_list, require
 from lightning_app.data.masks import MaskReader
 from lightning_app.data.sampler import seeded
+from lightning_app.data.semantic.base import Sample, SegmentationDataModule, SegmentationDataset
 from lightning_app.data.transforms import PhotometricJitter, RandomScaleCrop
 from lightning_app.util.errors import InputError, suggest
 

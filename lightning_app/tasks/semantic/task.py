@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from lightning_app.backbones.base import Backbone
-from lightning_app.data.base import SemanticBatch
 from lightning_app.data.facts import default_palette
+from lightning_app.data.semantic.base import SemanticBatch
 from lightning_app.heads.base import ContextHead
 from lightning_app.heads.fcn import FCN
 from lightning_app.reading import checkpoints, specs
