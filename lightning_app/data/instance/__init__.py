@@ -1,0 +1,1 @@
+"""Pictures with the objects in them."""

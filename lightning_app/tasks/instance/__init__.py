@@ -1,0 +1,1 @@
+"""Instance segmentation: each object's box, class and mask."""

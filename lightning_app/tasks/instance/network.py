@@ -1,0 +1,192 @@
+"""The whole network: photographs in, the objects on them out."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor, nn
+
+from lightning_app.backbones.base import Backbone
+from lightning_app.data.instance.instances import Instances
+from lightning_app.tasks.instance import photographs
+from lightning_app.tasks.instance.mask_head import Upsample
+from lightning_app.tasks.instance.paste import paste
+from lightning_app.tasks.instance.pyramid import CARAFEPyramid, Pyramid
+from lightning_app.tasks.instance.roi_heads import InstanceHeads
+from lightning_app.tasks.instance.rpn import ProposalNetwork, Sizes
+from lightning_app.util.errors import InputError
+
+Images = Tensor | Sequence[Tensor]
+MOST = 1.5  # of a pixel: 1, and what a sharp resize may overshoot
+
+
+class InstanceSegmentor(nn.Module):
+    """Mask R-CNN, or Faster R-CNN without masks: resize, normalise, backbone, pyramid, proposals, heads.
+
+    ``segmentor(images)`` finds objects; ``segmentor.losses(images, targets)`` is what training minimises. A photograph
+    is resized to ``size`` before objects are looked for, and what is found is told in the photograph's own pixels. In
+    training images are taken at the size that they come in, so that the data can vary it.
+
+    Shape: RGB images (3, H, W) each or (B, 3, H, W), in 0..1 -> ``Instances`` of each.
+
+    Args:
+        masks: find each object's mask, and not its box alone.
+        channels: width of the pyramid, the proposal network and the mask head.
+        hidden: width of the box head.
+        pyramid: how a level gets the news of a coarser one: fpn (nearest pixel) or carafe.
+        mask_upsample: how the mask head doubles its size: deconv or carafe.
+        size: the longest short and long side that a photograph is looked at in; null looks at it as it is.
+        score_threshold: objects below are not told.
+        max_detections: at most so many objects in a picture.
+        mean: of images in 0..1, to normalise with; null is the backbone's.
+        std: likewise.
+        freeze_norms: the backbone's batch norms keep their statistics in training, as small batches need it.
+        channels_last: keep weights and features in the channels-last memory format.
+
+    Raises:
+        InputError: levels of the backbone that do not halve from one to the next.
+
+    Papers: https://arxiv.org/abs/1703.06870, https://arxiv.org/abs/1612.03144. Reference: mmdetection 3.3.
+    """
+
+    mean: Tensor
+    std: Tensor
+    info: Any = None  # of pretrained weights
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        num_classes: int,
+        *,
+        masks: bool = True,
+        channels: int = 256,
+        hidden: int = 1024,
+        pyramid: Literal["fpn", "carafe"] = "fpn",
+        mask_upsample: Upsample = "deconv",
+        size: tuple[int, int] | None = (800, 1333),
+        score_threshold: float = 0.05,
+        max_detections: int = 100,
+        mean: list[float] | None = None,
+        std: list[float] | None = None,
+        freeze_norms: bool = False,
+        channels_last: bool = False,
+    ) -> None:
+        super().__init__()
+        strides = backbone.reductions
+        if any(coarse != 2 * fine for fine, coarse in pairwise(strides)):
+            raise InputError(
+                f"The backbone's levels have strides {strides}: a pyramid needs each twice the one before; choose them "
+                "with backbone.out_indices, or take a network of several resolutions, such as resnet50"
+            )
+        self.backbone = backbone
+        self.fpn = (CARAFEPyramid if pyramid == "carafe" else Pyramid)(backbone.channels, channels)
+        self.rpn = ProposalNetwork(channels, [*strides, 2 * strides[-1]])
+        self.roi_heads = InstanceHeads(
+            channels,
+            strides,
+            num_classes,
+            hidden=hidden,
+            masks=masks,
+            upsample=mask_upsample,
+            score_threshold=score_threshold,
+            max_detections=max_detections,
+        )
+        self.size, self.masks = size, masks
+        self.multiple = max(backbone.size_multiple, self.fpn.coarsest * strides[-1])
+        self.freeze_norms, self.channels_last = freeze_norms, channels_last
+        self.constants = {"mean": tuple(mean or backbone.mean), "std": tuple(std or backbone.std)}
+        for name, values in self.constants.items():
+            self.register_buffer(name, torch.tensor(values).view(-1, 1, 1), persistent=False)
+        if channels_last:
+            self.to(memory_format=torch.channels_last)
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode, but for frozen norms."""
+        super().train(mode)
+        if self.freeze_norms:
+            for module in self.backbone.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        return self
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Self:
+        """After a change of dtype or device the constants are written anew: a cast float32 keeps its rounding."""
+        super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
+        for name, values in self.constants.items():
+            like = getattr(self, name)
+            setattr(self, name, torch.tensor(values, dtype=like.dtype, device=like.device).view(-1, 1, 1))
+        return self
+
+    def forward(self, images: Images) -> list[Instances]:
+        """The objects on each image, best first, in its own pixels.
+
+        Raises:
+            InputError: no images, images of another shape, of whole numbers, or of floats in 0..255.
+        """
+        _check(images)
+        seen = [photographs.resize(image, self._seen_size(image)) for image in images]
+        levels, sizes = self.levels(seen)
+        found = self.roi_heads.detect(levels, self.rpn.propose(levels, sizes), sizes)
+        if not self.masks:
+            return [self._in_photograph(*each) for each in zip(found, images, sizes, strict=True)]
+        masks = torch.split(self.roi_heads.mask_logits(levels, found).float().sigmoid(), [len(each) for each in found])
+        return [self._in_photograph(*each) for each in zip(found, images, sizes, masks, strict=True)]
+
+    def losses(self, images: Images, targets: Sequence[Instances]) -> dict[str, Tensor]:
+        """What training minimises: rpn_objectness, rpn_box, class, box, and mask.
+
+        Crowds, and boxes without an extent, are no targets; an image without objects is one all the same.
+
+        Raises:
+            InputError: images that cannot be used, or targets without the masks that are to be learned.
+        """
+        _check(images)
+        targets = [_learnable(target, self.masks) for target in targets]
+        levels, sizes = self.levels(list(images))
+        proposals, terms = self.rpn.losses(levels, sizes, [target.boxes for target in targets])
+        return terms | self.roi_heads.losses(levels, proposals, targets)
+
+    def levels(self, images: Sequence[Tensor]) -> tuple[list[Tensor], Sizes]:
+        """The pyramid of images at the size that they are looked at in, and their sizes without padding."""
+        sizes = [(image.shape[-2], image.shape[-1]) for image in images]
+        batch = photographs.pad([(image - self.mean) / self.std for image in images], self.multiple)
+        if self.channels_last:
+            batch = batch.contiguous(memory_format=torch.channels_last)
+        return self.fpn(self.backbone(batch)), sizes
+
+    def _seen_size(self, image: Tensor) -> tuple[int, int]:
+        height, width = image.shape[-2:]
+        return photographs.seen_size(height, width, *self.size) if self.size else (height, width)
+
+    def _in_photograph(
+        self, found: Instances, image: Tensor, size: tuple[int, int], masks: Tensor | None = None
+    ) -> Instances:
+        """What was found at one size, in the pixels of the photograph."""
+        height, width = image.shape[-2:]
+        scale = found.boxes.new_tensor([size[1] / width, size[0] / height]).repeat(2)
+        boxes = found.boxes / scale
+        pasted = None if masks is None else paste(masks, boxes, (height, width))
+        return Instances(boxes, found.labels, found.scores, pasted)
+
+
+def _learnable(target: Instances, masks: bool) -> Instances:
+    """The objects that are targets."""
+    if masks and target.masks is None:
+        raise InputError("The targets have no masks: set masks to false to learn boxes alone")
+    target = Instances(target.boxes.float(), target.labels, masks=target.masks, iscrowd=target.iscrowd)
+    keep = (target.boxes[:, 2:] > target.boxes[:, :2]).all(dim=1)
+    return target[keep if target.iscrowd is None else keep & ~target.iscrowd.bool()]
+
+
+def _check(images: Images) -> None:
+    """Refuse what would be looked at wrongly without a word; while a graph is recorded no values are looked at."""
+    if not len(images):
+        raise InputError("There are no images")
+    for image in images:
+        if image.dim() != 3 or image.shape[0] != 3 or 0 in image.shape:
+            raise InputError(f"An image is of shape {list(image.shape)}: give (3, H, W), none of them 0")
+        if not image.is_floating_point():
+            raise InputError(f"Images of {image.dtype}: give floats in 0..1 (divide by 255), or call predict(image)")
+        if not torch.compiler.is_compiling() and not image.is_meta and (most := image.amax().item()) > MOST:
+            raise InputError(f"Images up to {most:.4g}: give floats in 0..1 (divide by 255), or call predict(image)")

@@ -1,0 +1,70 @@
+"""Feature pyramids: levels of one width, each with the news of the coarser ones."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork
+from torchvision.ops.misc import Conv2dNormActivation
+
+from lightning_app.blocks.carafe import CARAFEUpsample
+
+
+class Pyramid(FeaturePyramidNetwork):
+    """torchvision's FPN, and one more level from each second pixel of the coarsest.
+
+    m_i = inner_i(c_i) + nearest(m_{i+1}),  p_i = layer_i(m_i).
+
+    Shape: levels (B, in_channels[i], h_i, w_i), finest first -> those and ``extra`` more, (B, channels, ...).
+
+    Args:
+        extra: levels beyond the backbone's.
+
+    Paper: https://arxiv.org/abs/1612.03144.
+    """
+
+    coarsest = 1  # stride of the coarsest lateral level over that of the backbone's
+
+    def __init__(self, in_channels: Sequence[int], channels: int = 256, *, extra: int = 1) -> None:
+        super().__init__(list(in_channels), channels)
+        self.channels, self.extra = channels, extra
+
+    def forward(self, levels: Sequence[Tensor]) -> list[Tensor]:
+        maps = list(super().forward({str(i): level for i, level in enumerate(levels)}).values())
+        for _ in range(self.extra):
+            maps.append(F.max_pool2d(maps[-1], 1, stride=2))
+        return maps
+
+
+class CARAFEPyramid(Pyramid):
+    """An FPN whose top-down steps are CARAFE's, and whose coarsest level is a convolution of the backbone's last.
+
+    m_i = inner_i(c_i) + carafe(m_{i+1}), cut at the bottom and right where it is larger; the top m is a 3x3
+    convolution of stride 2.
+
+    Shape: as ``Pyramid`` with one extra level.
+
+    Args:
+        carafe: arguments of ``CARAFEUpsample``.
+
+    Paper: https://arxiv.org/abs/1905.02188. Reference: mmdetection 3.3 FPN_CARAFE.
+    """
+
+    coarsest = 2
+
+    def __init__(self, in_channels: Sequence[int], channels: int = 256, **carafe: Any) -> None:
+        super().__init__([*in_channels, in_channels[-1]], channels)
+        top = Conv2dNormActivation(in_channels[-1], channels, 3, stride=2, norm_layer=None, activation_layer=None)
+        self.inner_blocks[-1] = top
+        self.upsample = nn.ModuleList(CARAFEUpsample(channels, **carafe) for _ in in_channels)
+        for layer in (*self.inner_blocks, *self.layer_blocks):
+            nn.init.xavier_uniform_(layer[0].weight)
+
+    def forward(self, levels: Sequence[Tensor]) -> list[Tensor]:
+        maps = [inner(x) for inner, x in zip(self.inner_blocks, [*levels, levels[-1]], strict=True)]
+        for (fine, coarse), upsample in zip([*pairwise(range(len(maps)))][::-1], self.upsample[::-1], strict=True):
+            height, width = maps[fine].shape[-2:]
+            maps[fine] = maps[fine] + upsample(maps[coarse])[..., :height, :width]
+        return [layer(x) for layer, x in zip(self.layer_blocks, maps, strict=True)]

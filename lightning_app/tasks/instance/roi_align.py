@@ -1,0 +1,52 @@
+"""Features of a box, from the level that suits its size."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import roi_align
+
+FINEST = 14  # strides of the finest level that the side of a box has from which on the next level is read
+
+
+class LevelAlign(nn.Module):
+    """RoIAlign from the level floor(log2(sqrt(w h) / (14 s_0))), with as many samples as the box has pixels there.
+
+    Against torchvision's MultiScaleRoIAlign boxes are aligned to pixel centres, the samples follow the box's size, and
+    the scales are the levels' own, not guessed from the picture's size.
+
+    Shape: levels (B, C, h_i, w_i), boxes of each picture (n_b, 4) -> (sum of n_b, C, size, size).
+
+    Args:
+        strides: image pixels per pixel of each level that is read; further levels are not.
+        size: side of what is given for a box.
+
+    Reference: mmdetection 3.3 SingleRoIExtractor.
+    """
+
+    def __init__(self, strides: Sequence[int], size: int) -> None:
+        super().__init__()
+        self.strides, self.size = tuple(strides), size
+
+    def forward(self, levels: Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:
+        regions = with_picture(boxes)
+        level_of = self.levels(regions[:, 1:])
+        first = levels[0]
+        features = first.new_zeros(len(regions), first.shape[1], self.size, self.size)
+        for number, (level, stride) in enumerate(zip(levels, self.strides, strict=False)):
+            (here,) = torch.where(level_of == number)
+            found = roi_align(level, regions[here].to(level.dtype), self.size, 1 / stride, aligned=True)
+            features = features.index_copy(0, here, found.to(features.dtype))
+        return features
+
+    def levels(self, boxes: Tensor) -> Tensor:
+        """Which level each box is read from."""
+        sides = boxes[:, 2:] - boxes[:, :2]
+        level = torch.log2(sides.prod(dim=1).sqrt() / (FINEST * self.strides[0]) + 1e-6).floor()
+        return level.clamp(0, len(self.strides) - 1).long()
+
+
+def with_picture(boxes: Sequence[Tensor]) -> Tensor:
+    """Boxes of all pictures with the number of theirs in front: (n_b, 4) each -> (sum of n_b, 5)."""
+    numbered = [torch.cat([each.new_full((len(each), 1), number), each], dim=1) for number, each in enumerate(boxes)]
+    return torch.cat(numbered)
