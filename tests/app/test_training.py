@@ -61,7 +61,7 @@ SAVES = {
 
 @pytest.mark.parametrize(
     ("workers", "options"),
-    [(0, ""), (1, "-c schedule/ema"), (0, "--model.freeze backbone")],
+    [(0, ""), (1, "-c schedule/ema"), pytest.param(0, "--model.freeze backbone", marks=pytest.mark.slow)],
     ids=["plain", "averaging", "frozen"],
 )
 def test_a_killed_run_ends_with_the_same_weights(tmp_path: Path, workers: int, options: str) -> None:
@@ -173,7 +173,9 @@ def test_training_on_two_processes(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="AVX2 is of x86 processors")
-@pytest.mark.parametrize(("precision", "said"), [("bf16-mixed", True), ("32-true", False)])
+@pytest.mark.parametrize(
+    ("precision", "said"), [("bf16-mixed", True), pytest.param("32-true", False, marks=pytest.mark.slow)]
+)
 def test_slow_bf16_is_said(precision: str, said: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")
     done = typed(f"fit {PROBE} --trainer.max_epochs 1 --trainer.precision {precision}", tmp_path)
