@@ -2,21 +2,19 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from lightning_app.backbones.base import Backbone
 from lightning_app.blocks._layers import resize
 from lightning_app.heads.base import Auxiliary, ContextHead, Outputs
+from lightning_app.tasks.network import Network, require_unit_range
 from lightning_app.tasks.semantic.inference import EvaluationProtocol
 from lightning_app.tasks.semantic.segmentation import Segmentation
 from lightning_app.tasks.semantic.segmenter import Options, Picture, Segmenter
 from lightning_app.util.errors import InputError
-
-MOST = 1.5  # of a pixel: 1, and what a sharp resize may overshoot
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ class ModelInfo:
     parts: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Segmentor(nn.Module):
+class Segmentor(Network):
     """Normalise, backbone, head (and auxiliary head) -> logits at the images' size.
 
     ``segmentor(images)`` is what gets exported; ``segmentor.outputs(images)`` adds the side outputs for the loss;
@@ -60,8 +58,6 @@ class Segmentor(nn.Module):
         channels_last: keep weights and features in the channels-last memory format.
     """
 
-    mean: Tensor
-    std: Tensor
     info: ModelInfo | None = None  # of pretrained weights
 
     def __init__(
@@ -73,24 +69,12 @@ class Segmentor(nn.Module):
         auxiliary_weight: float = 0.4,
         channels_last: bool = False,
     ) -> None:
-        super().__init__()
-        self.backbone = backbone
+        super().__init__(backbone, channels_last=channels_last)
         self.head = head
         self.auxiliary = auxiliary
         self.auxiliary_weight = auxiliary_weight
-        self.channels_last = channels_last
-        self.register_buffer("mean", torch.tensor(backbone.mean).view(-1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(backbone.std).view(-1, 1, 1), persistent=False)
         if channels_last:
             self.to(memory_format=torch.channels_last)
-
-    def _apply(self, *args: Any, **kwargs: Any) -> Self:
-        """After a change of dtype or device the constants are written anew: a cast float32 keeps its rounding."""
-        super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
-        for name, values in (("mean", self.backbone.mean), ("std", self.backbone.std)):
-            like = getattr(self, name)
-            setattr(self, name, torch.tensor(values, dtype=like.dtype, device=like.device).view(-1, 1, 1))
-        return self
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits at the images' size.
@@ -98,7 +82,7 @@ class Segmentor(nn.Module):
         Raises:
             InputError: images of whole numbers, or of floats in 0..255.
         """
-        _require_unit_range(images)
+        require_unit_range(images)
         return self._at_image_size(self.head(self.features(images)), images, self.head.align_corners)
 
     def predict(self, picture: Picture, **options: Any) -> Segmentation:
@@ -164,41 +148,6 @@ class Segmentor(nn.Module):
             side += (Auxiliary(extra, self.auxiliary_weight),)
         return Outputs(self._at_image_size(logits, images, self.head.align_corners), side)
 
-    def features(self, images: Tensor) -> list[Tensor]:
-        """Backbone levels of images in 0..1, padded with the mean colour to what the backbone can take.
-
-        Raises:
-            InputError: no images, or images without pixels or of other channels.
-        """
-        if images.dim() != 4 or images.shape[1] != len(self.backbone.mean) or 0 in images.shape:
-            raise InputError(
-                f"Images are of shape {list(images.shape)}: give (B, {len(self.backbone.mean)}, H, W), none of them 0"
-            )
-        x = (images - self.mean) / self.std
-        height, width = self._padded_size(images)
-        x = F.pad(x, (0, width - x.shape[-1], 0, height - x.shape[-2]))
-        if self.channels_last:
-            x = x.contiguous(memory_format=torch.channels_last)
-        levels: list[Tensor] = self.backbone(x)
-        return levels
-
-    def _padded_size(self, images: Tensor) -> tuple[int, int]:
-        multiple = self.backbone.size_multiple
-        height, width = images.shape[-2:]
-        return -(-height // multiple) * multiple, -(-width // multiple) * multiple
-
     def _at_image_size(self, logits: Tensor, images: Tensor, align_corners: bool) -> Tensor:
         height, width = images.shape[-2:]
-        return resize(logits, self._padded_size(images), align_corners)[..., :height, :width]
-
-
-def _require_unit_range(images: Tensor) -> None:
-    """Refuse what would be segmented wrongly without a word; while a graph is recorded nothing is looked at."""
-    if not images.is_floating_point():
-        raise InputError(f"Images of {images.dtype}: give floats in 0..1 (divide by 255), or call predict(image)")
-    if torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export() or images.is_meta:
-        return
-    if images.is_cuda and torch.cuda.is_current_stream_capturing():
-        return
-    if images.numel() and (most := images.detach().amax().item()) > MOST:
-        raise InputError(f"Images up to {most:.4g}: give floats in 0..1 (divide by 255), or call predict(image)")
+        return resize(logits, self.padded_size(images), align_corners)[..., :height, :width]
