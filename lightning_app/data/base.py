@@ -67,7 +67,7 @@ class Batch:
 
 
 class ImageDataset(Dataset[S | InputError], ABC, Generic[S]):
-    """Images of one stage. Training asks for (epoch, index), so that augmentation can depend on both."""
+    """Images of one stage. Training asks for (version, index), so that augmentation can depend on both."""
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -93,16 +93,26 @@ class DataModule(Described, LightningDataModule, ABC):
         val_batch_size: evaluation images per device and step, where all have one size; otherwise they come one by one.
         num_workers: processes that read ahead; 0 = read in the main one.
         seed: of the order and the augmentation.
+        versions: augmented versions of each training image, which the epochs take in turn, as model.feature_cache wants
+            it; none = a new one in each epoch.
     """
 
-    def __init__(self, *, batch_size: int = 8, val_batch_size: int = 1, num_workers: int = 2, seed: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        batch_size: int = 8,
+        val_batch_size: int = 1,
+        num_workers: int = 2,
+        seed: int = 0,
+        versions: int | None = None,
+    ) -> None:
         super().__init__()
         sizes = {"batch_size": (batch_size, 1), "val_batch_size": (val_batch_size, 1), "num_workers": (num_workers, 0)}
-        for name, (value, least) in sizes.items():
+        for name, (value, least) in (sizes | ({} if versions is None else {"versions": (versions, 1)})).items():
             if value < least:
                 raise InputError(f"data.{name} is {value}: give {least} or more")
         self.batch_size, self.val_batch_size = batch_size, val_batch_size
-        self.num_workers, self.seed = num_workers, seed
+        self.num_workers, self.seed, self.versions = num_workers, seed, versions
         # a device that gets no evaluation image waits for the others
         self.allow_zero_length_dataloader_with_multiple_devices = True
         self._datasets: dict[Stage, ImageDataset[Any]] = {}
@@ -138,7 +148,9 @@ class DataModule(Described, LightningDataModule, ABC):
     def train_dataloader(self) -> TrainLoader:
         dataset = self.dataset("train")
         progress = self._progress if self.trainer else None
-        sampler = TrainSampler(len(dataset), self.batch_size, seed=self.seed, progress=progress, **self._place)
+        sampler = TrainSampler(
+            len(dataset), self.batch_size, seed=self.seed, versions=self.versions, progress=progress, **self._place
+        )
         return TrainLoader(
             dataset,
             sampler=sampler,

@@ -14,12 +14,13 @@ from lightning_app.util.errors import InputError
 
 
 class TrainSampler(DistributedSampler[tuple[int, int]]):
-    """(epoch, index) pairs in an order seeded by (seed, epoch), cut evenly over the devices.
+    """(version, index) pairs in an order seeded by (seed, epoch), cut evenly over the devices.
 
-    The pair lets the dataset seed its augmentation by (seed, epoch, index). A DistributedSampler by type, so that
+    The pair lets the dataset seed its augmentation by (seed, version, index). A DistributedSampler by type, so that
     Lightning does not wrap it in another one.
 
     Args:
+        versions: augmented versions of each image, which the epochs take in turn; none = a new one in each epoch.
         progress: gives the epoch and how many of its batches are behind us; none = the epoch set, from its start.
     """
 
@@ -31,10 +32,11 @@ class TrainSampler(DistributedSampler[tuple[int, int]]):
         seed: int = 0,
         replicas: int = 1,
         rank: int = 0,
+        versions: int | None = None,
         progress: Callable[[], tuple[int, int]] | None = None,
     ) -> None:
         super().__init__(range(length), replicas, rank, seed=seed, drop_last=True)  # type: ignore[arg-type]
-        self.length, self.batch_size, self.progress = length, batch_size, progress
+        self.length, self.batch_size, self.versions, self.progress = length, batch_size, versions, progress
         if len(self) < batch_size:
             devices = f" on each of {replicas} devices" if replicas > 1 else ""
             fix = f"Give --data.batch_size {len(self)} or less." if len(self) else "Add images or use fewer devices."
@@ -47,7 +49,8 @@ class TrainSampler(DistributedSampler[tuple[int, int]]):
         epoch, done = self.progress() if self.progress else (self.epoch, 0)
         order = np.random.default_rng((self.seed, epoch)).permutation(self.length)
         mine = order[self.rank :: self.num_replicas][: len(self)]
-        return iter([(epoch, int(index)) for index in mine[done * self.batch_size :]])
+        version = epoch % self.versions if self.versions else epoch
+        return iter([(version, int(index)) for index in mine[done * self.batch_size :]])
 
 
 class EvalSampler(DistributedSampler[int]):

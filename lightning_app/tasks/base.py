@@ -15,6 +15,8 @@ from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 from torchmetrics import Metric
 
+from lightning_app.backbones.base import Backbone
+from lightning_app.backbones.feature_cache import GB, FeatureCache, require_frozen
 from lightning_app.backbones.freeze import freeze_parts
 from lightning_app.data.base import Batch
 from lightning_app.reading import checkpoints
@@ -49,6 +51,9 @@ class Task(LightningModule, ABC, Generic[N, B]):
     Args:
         freeze: what of the backbone stays as it is, batch statistics and all: backbone, or some of its parts, such as
             [conv_stem, bn1, blocks.0]; null is nothing.
+        feature_cache: a folder that keeps what a frozen backbone makes of each image, for this run and all others;
+            data.versions says how many versions of a training image there are. null is none.
+        feature_cache_gb: what that folder may hold, in 10**9 bytes.
         weights: where fit starts from, unless it resumes: an id of the zoo or a file; all layers that fit are loaded.
         weights_part: which layers of them: all, or the backbone's alone, so that the head begins anew.
         weights_force: start from them even where under half of the tensors fit.
@@ -74,6 +79,8 @@ class Task(LightningModule, ABC, Generic[N, B]):
         network: N,
         *,
         freeze: list[str] | str | None = None,
+        feature_cache: str | None = None,
+        feature_cache_gb: float = 50.0,
         weights: str | None = None,
         weights_part: Literal["all", "backbone"] = "all",
         weights_force: bool = False,
@@ -95,6 +102,8 @@ class Task(LightningModule, ABC, Generic[N, B]):
         self.save_hyperparameters(ignore=["network", *(k for k, v in self.hparams.items() if not is_plain(v))])
         self.network = network
         self.frozen = freeze_parts(self.backbone, [freeze] if isinstance(freeze, str) else freeze or [])
+        if feature_cache is not None:
+            require_frozen(self.backbone)
         if channels_last:
             network.to(memory_format=torch.channels_last)
         if compile:  # in place, so the names in checkpoints stay the same
@@ -150,13 +159,16 @@ class Task(LightningModule, ABC, Generic[N, B]):
         return self
 
     def on_fit_start(self) -> None:
-        """Load the weights to start from, unless a checkpoint has been loaded."""
+        """Load the weights to start from, unless a checkpoint has been loaded, and open the cache of features."""
         h = self.hparams
         if h["weights"] and not self.restored:
             source = load(h["weights"], device=self.device)
             part = None if h["weights_part"] == "all" else h["weights_part"]
             line = transfer(source, self.network, h.get("num_classes", 0), part=part, force=h["weights_force"])
             rank_zero_only(print)(line)
+        if h["feature_cache"] is not None:
+            cache = FeatureCache(cast(Backbone, self.backbone), Path(h["feature_cache"]), h["feature_cache_gb"] * GB)
+            rank_zero_only(print)(cache)
 
     def on_train_start(self) -> None:
         """Log once an epoch at least."""

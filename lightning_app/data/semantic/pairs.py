@@ -46,7 +46,7 @@ class Decoded(NamedTuple):
 class FileDataset(SegmentationDataset):
     """Images and masks of one split.
 
-    The augmentation of ``dataset[epoch, index]`` is seeded by (seed, epoch, index).
+    The augmentation of ``dataset[version, index]`` is seeded by (seed, version, index).
 
     Args:
         pairs: the files.
@@ -101,7 +101,7 @@ class FileDataset(SegmentationDataset):
         return Decoded(image, mask, (height, width))
 
     def __getitem__(self, key: int | tuple[int, int]) -> Sample | InputError:
-        epoch, index = key if isinstance(key, tuple) else (0, key)
+        version, index = key if isinstance(key, tuple) else (0, key)
         pair = self.pairs[index]
         try:
             image, mask, size = self._cache[index] if self._cache is not None else self._decode(pair)
@@ -110,7 +110,7 @@ class FileDataset(SegmentationDataset):
         if mask is None:
             return {"image": image, "name": self.name(index), "size": size}
         if self.transform is not None:
-            with seeded(self.seed, epoch, index):
+            with seeded(self.seed, version, index):
                 image, mask = self.transform(tv_tensors.Image(image), tv_tensors.Mask(mask))
             image, mask = image.as_subclass(Tensor), mask.as_subclass(Tensor)
         height, width = mask.shape
@@ -158,9 +158,15 @@ class FileDataModule(SegmentationDataModule):
         val_batch_size: int = 1,
         num_workers: int = 2,
         seed: int = 0,
+        versions: int | None = None,
     ) -> None:
         super().__init__(
-            facts, batch_size=batch_size, val_batch_size=val_batch_size, num_workers=num_workers, seed=seed
+            facts,
+            batch_size=batch_size,
+            val_batch_size=val_batch_size,
+            num_workers=num_workers,
+            seed=seed,
+            versions=versions,
         )
         if not 0 < scale[0] <= scale[1]:
             raise InputError(f"scale {scale[0]}, {scale[1]}: give the smallest and the largest ratio, above 0")
