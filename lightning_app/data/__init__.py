@@ -1,6 +1,7 @@
 """Datamodules: one file per dataset, with the dataset's facts beside it."""
 
 from lightning_app.data.facts import DatasetFacts
+from lightning_app.data.pose.coco_keypoints import COCOKeypoints
 from lightning_app.data.semantic.ade20k import ADE20K
 from lightning_app.data.semantic.base import SegmentationDataModule
 from lightning_app.data.semantic.camvid import CamVid
@@ -14,6 +15,7 @@ from lightning_app.data.semantic.pascal_voc import PascalVOC
 
 __all__ = [
     "ADE20K",
+    "COCOKeypoints",
     "COCOStuff",
     "CamVid",
     "Cityscapes",

@@ -15,6 +15,7 @@ from lightning_app.util.errors import InputError, suggest
 
 MAX_BYTES: Final = 2**31  # COCO's largest file has half a gigabyte
 MAX_OUTLINE: Final = 5 * 10**6  # pixels along the polygons of one instance; they are drawn five times as fine
+POSE_SHARE: Final = 0.53  # of its box that a person covers
 EXPORT: Final = "Export it again as COCO JSON, or correct it by hand."
 
 Fault = Callable[[str, str], None]  # what is wrong, worded so that like problems can be counted together; and where
@@ -46,8 +47,10 @@ class CocoAnnotation:
     """One object in an image.
 
     Args:
-        bbox: x, y, width, height in pixels, as the file says; of the outline where it does not.
-        area: of the object in pixels, as the file says; of its mask, else of its box, where it does not.
+        bbox: x, y, width, height in pixels, as the file says; of the outline where it does not, and of the whole image
+            where keypoints are all that there is.
+        area: of the object in pixels, as the file says; of its mask, else of its box, where it does not (of keypoints
+            without a mask 0.53 of the box, as mmpose and CrowdPose have it).
         segmentation: polygons, each x1, y1, x2, y2, ..., or an RLE; none where there is no mask.
         keypoints: x, y, v of each, where v is 0 for not labelled, 1 for hidden, 2 for visible.
     """
@@ -252,15 +255,18 @@ class _AnnotationReader:
             raise _Bad("An iscrowd other than 0 and 1", crowd)
         height, width = self.images[image].height, self.images[image].width
         segmentation = _segmentation(record.get("segmentation"), height, width)
+        points = _keypoints(record.get("keypoints"), len(self.categories[category].keypoints))
         sides, size = record.get("bbox"), record.get("area")
         if sides is None:
-            if segmentation is None:
+            if segmentation is None and not points:
                 raise _Bad("An annotation with neither bbox nor segmentation")
-            sides = box(to_rle(segmentation, height, width))
+            sides = [0, 0, width, height] if segmentation is None else box(to_rle(segmentation, height, width))
         if not numbers(sides) or len(sides) != 4:
             raise _Bad("A bbox that is not four numbers", sides)
-        if size is None:
-            size = sides[2] * sides[3] if segmentation is None else area(to_rle(segmentation, height, width))
+        if size is None and segmentation is not None:
+            size = area(to_rle(segmentation, height, width))
+        elif size is None:
+            size = sides[2] * sides[3] * (POSE_SHARE if points else 1)
         if not numbers([size]):
             raise _Bad("An area that is no number", size)
         return CocoAnnotation(
@@ -271,7 +277,7 @@ class _AnnotationReader:
             float(size),
             bool(crowd),
             segmentation,
-            _keypoints(record.get("keypoints"), len(self.categories[category].keypoints)),
+            points,
         )
 
 

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -46,6 +47,8 @@ def _plain(value: Any, what: str) -> Any:
         return value
     if isinstance(value, Path):
         return str(value.expanduser().absolute())
+    if is_dataclass(value) and not isinstance(value, type):
+        return _plain(asdict(value), what)
     if isinstance(value, Mapping):
         return {key: _plain(each, what) for key, each in value.items()}
     if isinstance(value, Sequence):
