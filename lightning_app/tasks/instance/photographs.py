@@ -54,7 +54,6 @@ def _weights(old: int, new: int, device: torch.device) -> tuple[Tensor, Tensor, 
     """For each pixel of the new side its two neighbours on the old one, and the second's weight in 2^-11."""
     place = ((torch.arange(new, dtype=torch.float64) + 0.5) * (old / new) - 0.5).float()
     first = place.floor()
-    weight = torch.where((first < 0) | (first >= old - 1), 0, place - first)
-    first = first.clamp(0, old - 1).long()
-    second = (first + 1).clamp(max=old - 1)
-    return first.to(device), second.to(device), (weight * (1 << BITS)).round().int().to(device)
+    weight = ((place - first) * (1 << BITS)).round().int()
+    neighbours = (neighbour.clamp(0, old - 1).long().to(device) for neighbour in (first, first + 1))
+    return *neighbours, weight.to(device)
