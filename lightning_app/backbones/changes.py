@@ -10,6 +10,7 @@ from timm.models.resnet import BasicBlock, Bottleneck
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightning_app.backbones.deformable import DeformableConv
 from lightning_app.util.errors import InputError, suggest
 
 
@@ -22,6 +23,11 @@ class Changes(TypedDict, total=False):
         dilations: ResNet: dilation of each stage, whatever the strides; the first block of a stage takes half.
         multi_grid: ResNet: dilation of each block of the last stage.
         conv2_dilation: ResNet-18 and -34: dilation of each block's second convolution.
+        channels: ResNet: width of each stage's 3x3 convolutions.
+        cardinality: ResNet: groups of each bottleneck's 3x3 convolution (ResNeXt).
+        base_width: ResNet: width of such a group where a stage is 64 wide.
+        stride_in_1x1: ResNet: a stage's stride is in its first bottleneck's first convolution, as in Caffe's models.
+        deformable: ResNet: for each stage, whether its bottlenecks' 3x3 convolutions are deformable.
         upsample: HRNet: how a coarse branch is enlarged for a finer one.
     """
 
@@ -30,10 +36,15 @@ class Changes(TypedDict, total=False):
     dilations: list[int]
     multi_grid: list[int]
     conv2_dilation: int
+    channels: list[int]
+    cardinality: int
+    base_width: int
+    stride_in_1x1: bool
+    deformable: list[bool]
     upsample: Literal["nearest", "bilinear"]
 
 
-BUILT_IN = ("stem_type", "stem_width")  # arguments of timm's ResNet; the others are made afterwards
+BUILT_IN = ("stem_type", "stem_width", "channels", "cardinality", "base_width")  # arguments of timm's ResNet; the others are made afterwards
 
 
 def check_changes(changes: Mapping[str, Any]) -> None:
@@ -53,8 +64,13 @@ def apply_changes(model: nn.Module, name: str, changes: Mapping[str, Any]) -> No
         _exchange_at_any_size(model, changes.get("upsample", "nearest"))
     elif "upsample" in changes:
         raise InputError(f"{name} has no branches to upsample: that change is HRNet's")
-    if changes.keys() - {"upsample", *BUILT_IN}:
-        _dilate(model, name, changes)
+    if made := sorted(changes.keys() - {"upsample", *BUILT_IN}):
+        stages = _resnet_stages(model, name, made)
+        _dilate(stages, name, changes)
+        if changes.get("stride_in_1x1"):
+            _stride_in_1x1(stages)
+        if (deformable := changes.get("deformable")) is not None:
+            _deform(stages, name, deformable)
 
 
 def residual_blocks(stage: nn.Module) -> list[BasicBlock | Bottleneck]:
@@ -100,11 +116,31 @@ def _exchange_at_any_size(model: nn.Module, upsample: str) -> None:
                 setattr(parent, name, ExchangeUnit(module, upsample))
 
 
-def _dilate(model: nn.Module, name: str, changes: Mapping[str, Any]) -> None:
+def _resnet_stages(model: nn.Module, name: str, made: Sequence[str]) -> list[list[BasicBlock | Bottleneck]]:
+    """The residual blocks of each of the four stages."""
     stages = [residual_blocks(stage) for key, stage in model.named_children() if key.startswith("layer")]
     if len(stages) != 4 or isinstance(model, HighResolutionNet):
-        made = ", ".join(sorted(changes.keys() - {"upsample", *BUILT_IN}))
-        raise InputError(f"{name} is no ResNet, so {made} cannot be changed")
+        raise InputError(f"{name} is no ResNet, so {', '.join(made)} cannot be changed")
+    return stages
+
+
+def _stride_in_1x1(stages: Sequence[Sequence[BasicBlock | Bottleneck]]) -> None:
+    for block, *_ in stages:
+        if isinstance(block, Bottleneck):
+            block.conv1.stride, block.conv2.stride = block.conv2.stride, (1, 1)
+
+
+def _deform(stages: Sequence[Sequence[BasicBlock | Bottleneck]], name: str, deformable: Sequence[bool]) -> None:
+    if len(deformable) != len(stages):
+        raise InputError(f"deformable {list(deformable)} has {len(deformable)} values, but {name} has 4 stages")
+    for blocks, deform in zip(stages, deformable, strict=True):
+        for block in blocks if deform else ():
+            if not isinstance(block, Bottleneck):
+                raise InputError(f"{name} has no bottlenecks, whose 3x3 convolutions could be deformable")
+            block.conv2 = DeformableConv(block.conv2)
+
+
+def _dilate(stages: Sequence[Sequence[BasicBlock | Bottleneck]], name: str, changes: Mapping[str, Any]) -> None:
     dilations = changes.get("dilations")
     grid = changes.get("multi_grid")
     for key, values, count, of in (

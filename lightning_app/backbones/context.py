@@ -12,7 +12,7 @@ from lightning_app.backbones.changes import ExchangeUnit, residual_blocks
 from lightning_app.registry import BLOCKS
 from lightning_app.util.errors import InputError, suggest
 
-PLACES = ("stage", "last", "every", "inside")
+PLACES = ("stage", "last", "every", "inside", "shortcut", "before_last")
 
 
 class PerBranch(nn.ModuleList):
@@ -29,7 +29,8 @@ def insert_context(model: nn.Module, name: str, context: Mapping[str, Mapping[st
         context: stage -> {"block": slug, "where": place, and the block's own arguments}. Places: "stage" = behind the
             stage, where nothing is said (in HRNet behind each branch), "last" or "every" = behind its last or every
             residual block (in HRNet of each branch), "inside" = behind the first 3x3 convolution of every residual
-            block.
+            block, its norm and its activation, "shortcut" = in every residual block, before its shortcut is added,
+            "before_last" = once, in front of its last residual block (in HRNet of each branch).
 
     Raises:
         InputError: unknown stage, place, block or argument, or a place that the network does not have.
@@ -52,13 +53,20 @@ def insert_context(model: nn.Module, name: str, context: Mapping[str, Mapping[st
             continue
         if not blocks:
             raise InputError(f'context.{stage}: {name} has no residual blocks of ResNet\'s kind; set where to "stage"')
-        if where == "last":
+        if where in ("last", "before_last"):
             exchanges = [unit for unit in module.modules() if isinstance(unit, ExchangeUnit)]
-            blocks = [branch[-1] for branch in exchanges[-1].branches] if exchanges else blocks[-1:]
+            sequences = list(exchanges[-1].branches) if exchanges else [blocks]
+            place = -1 if where == "last" else -2
+            if any(len(sequence) < -place for sequence in sequences):
+                raise InputError(f'context.{stage}: {name} has one residual block there; set where to "last" or "every"')
+            blocks = [sequence[place] for sequence in sequences]
         for block in blocks:
-            slot, convolution = _slot(block, inside=where == "inside")
+            slot, convolution = _slot(block, where)
             addition = _new(slug, convolution.out_channels, options)
-            setattr(block, slot, nn.Sequential(getattr(block, slot), addition))
+            before = getattr(block, slot)
+            if before is not None and where == "shortcut":
+                raise InputError(f'context.{stage}: {name} has a block of its own there; set where to "every"')
+            setattr(block, slot, nn.Sequential(before, addition) if before is not None else addition)
 
 
 def _stages(model: Any) -> dict[str, tuple[nn.Module, list[int]]]:
@@ -69,7 +77,7 @@ def _stages(model: Any) -> dict[str, tuple[nn.Module, list[int]]]:
             stage = model.get_submodule(name)
             *_, end = stage
             ends = [branch[-1] for branch in end.branches] if isinstance(end, ExchangeUnit) else [end]
-            stages[name] = stage, [_slot(end, inside=False)[1].out_channels for end in ends]
+            stages[name] = stage, [_slot(end, "every")[1].out_channels for end in ends]
         return stages
     modules = dict(model.named_modules())
     info = zip(model.feature_info.module_name(), model.feature_info.channels(), strict=True)
@@ -77,10 +85,10 @@ def _stages(model: Any) -> dict[str, tuple[nn.Module, list[int]]]:
     return {name: (modules[name], [width]) for name, width in flat if name in modules}
 
 
-def _slot(block: nn.Module, inside: bool) -> tuple[str, nn.Conv2d]:
+def _slot(block: nn.Module, where: str) -> tuple[str, nn.Conv2d]:
     """The place in a residual block, by the name of what stands there, and the convolution in front of it."""
-    first, second = ("1", "2") if isinstance(block, BasicBlock) else ("2", "3")
-    slot, number = ("aa", first) if inside else (f"act{second}", second)
+    first, last = ("1", "2") if isinstance(block, BasicBlock) else ("2", "3")
+    slot, number = {"inside": ("aa", first), "shortcut": ("se", last)}.get(where, (f"act{last}", last))
     convolution = block.get_submodule(f"conv{number}")
     assert isinstance(convolution, nn.Conv2d)
     return slot, convolution

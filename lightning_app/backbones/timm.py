@@ -38,8 +38,8 @@ class TimmBackbone(Backbone):
         drop_path_rate: stochastic depth; null is the model's own.
         changes: how the network differs from timm's, such as {multi_grid: [1, 2, 4]}; see
             ``Changes``.
-        context: context blocks inside it: stage -> {block: slug, where: stage, last, every or inside, and the block's
-            arguments}, such as {layer3: {block: gcnet, where: last}}.
+        context: context blocks inside it: stage -> {block: slug, where: stage, last, before_last, every, inside or
+            shortcut, and the block's arguments}, such as {layer3: {block: gcnet, where: last}}.
 
     Raises:
         InputError: unknown name, a stride, change or block that the model cannot have, weights that cannot be fetched.

@@ -95,6 +95,14 @@ def test_other_channels_and_fewer_levels() -> None:
             "cannot stand in swin_tiny_patch4_window7_224",
         ),
         ({"name": "vit_tiny_patch16_224", "context": {"blocks": {"block": "gcnet"}}}, "It has: none"),
+        (
+            {"name": "seresnet50", "context": {"layer3": {"block": "gcnet", "where": "shortcut"}}},
+            "seresnet50 has a block of its own there",
+        ),
+        ({"context": {"layer3": {"block": "ccnet", "where": "before_last"}}}, "resnet10t has one residual block there"),
+        ({"changes": {"deformable": [True]}}, "deformable [True] has 1 values, but resnet10t has 4 stages"),
+        ({"changes": {"deformable": [False, False, False, True]}}, "resnet10t has no bottlenecks"),
+        ({"name": "convnext_atto", "changes": {"stride_in_1x1": True}}, "convnext_atto is no ResNet"),
     ],
 )
 def test_what_a_backbone_cannot_have_is_named(options: dict[str, Any], message: str) -> None:
@@ -180,6 +188,10 @@ CONTEXTS = [  # name, stage, where, parameter of the first block, how many block
     ("hrnet_w18_small", "stage3", "last", "model.stage3.0.branches.0.1.act2.1.mask.weight", 3),
     ("hrnet_w18_small", "stage3", "every", "model.stage3.0.branches.0.0.act2.1.mask.weight", 6),
     ("hrnet_w18_small", "layer1", "inside", "model.layer1.0.aa.1.mask.weight", 1),
+    ("resnet26", "layer3", "shortcut", "model.layer3.0.se.mask.weight", 2),
+    ("hrnet_w18_small", "stage3", "shortcut", "model.stage3.0.branches.0.0.se.mask.weight", 6),
+    ("resnet26", "layer3", "before_last", "model.layer3.0.act3.1.mask.weight", 1),
+    ("hrnet_w18_small", "stage3", "before_last", "model.stage3.0.branches.0.0.act2.1.mask.weight", 3),
 ]
 
 
@@ -195,7 +207,7 @@ def test_context_stands_where_asked(name: str, stage: str, where: str, parameter
     assert backbone.get_parameter(parameter) is not None
     missing, unexpected = backbone.load_state_dict(plain.state_dict(), strict=False)
     assert not unexpected  # the network's own names stay
-    assert all(any(each in name for each in ("context.", "act2.1.", "act3.1.", "aa.1.")) for name in missing)
+    assert all(any(each in name for each in ("context.", "act2.1.", "act3.1.", "aa.1.", "se.")) for name in missing)
 
     images = torch.rand(2, 3, 64, 64)
     plain.eval(), backbone.eval()
