@@ -44,7 +44,13 @@ class Changes(TypedDict, total=False):
     upsample: Literal["nearest", "bilinear"]
 
 
-BUILT_IN = ("stem_type", "stem_width", "channels", "cardinality", "base_width")  # arguments of timm's ResNet; the others are made afterwards
+BUILT_IN = (
+    "stem_type",
+    "stem_width",
+    "channels",
+    "cardinality",
+    "base_width",
+)  # arguments of timm's ResNet; the others are made afterwards
 
 
 def check_changes(changes: Mapping[str, Any]) -> None:

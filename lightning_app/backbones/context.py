@@ -58,7 +58,9 @@ def insert_context(model: nn.Module, name: str, context: Mapping[str, Mapping[st
             sequences = list(exchanges[-1].branches) if exchanges else [blocks]
             place = -1 if where == "last" else -2
             if any(len(sequence) < -place for sequence in sequences):
-                raise InputError(f'context.{stage}: {name} has one residual block there; set where to "last" or "every"')
+                raise InputError(
+                    f'context.{stage}: {name} has one residual block there; set where to "last" or "every"'
+                )
             blocks = [sequence[place] for sequence in sequences]
         for block in blocks:
             slot, convolution = _slot(block, where)

@@ -90,12 +90,12 @@ class GeneralizedAttentionBlock(nn.Module):
             return self.fast(x)
         to = x[..., :: self.kv_stride, :: self.kv_stride]
         content, columns, rows = self.parts(x, to)
-        energy = 0.0
+        energy = x.new_zeros(())
         if content is not None and self.key is not None:
             energy = torch.einsum("bndi,bndj->bnij", content, self._split(self.key(to)))  # (B, heads, N, M)
         if columns is not None and rows is not None:
             energy = energy + (columns[..., None, :] + rows[..., :, None]).flatten(3)
-        weights = torch.as_tensor(energy).softmax(3)
+        weights = energy.softmax(3)
         y = torch.einsum("bnij,bndj->bndi", weights.to(x.dtype), self._split(self.value(to))).flatten(1, 2)
         return self._finish(x, y)
 

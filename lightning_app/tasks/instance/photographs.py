@@ -55,5 +55,5 @@ def _weights(old: int, new: int, device: torch.device) -> tuple[Tensor, Tensor, 
     place = ((torch.arange(new, dtype=torch.float64) + 0.5) * (old / new) - 0.5).float()
     first = place.floor()
     weight = ((place - first) * (1 << BITS)).round().int()
-    neighbours = (neighbour.clamp(0, old - 1).long().to(device) for neighbour in (first, first + 1))
-    return *neighbours, weight.to(device)
+    one, other = (neighbour.clamp(0, old - 1).long().to(device) for neighbour in (first, first + 1))
+    return one, other, weight.to(device)
