@@ -22,6 +22,7 @@ TOOLS = {
     "bench": ("lightning_app.tools.bench", "measure cost and speed of heads and blocks"),
     "probe": ("lightning_app.tools.probe", "measure what each head can see"),
     "sweep": ("lightning_app.tools.sweep", "train one recipe with many heads, and compare them"),
+    "cache": ("lightning_app.tools.cache", "show or remove the features that model.feature_cache keeps"),
     "segment": ("lightning_app.tools.segment", "segment photographs, folders and videos with pretrained weights"),
     "zoo": ("zoo.__main__", "list, download and verify pretrained weights"),
 }

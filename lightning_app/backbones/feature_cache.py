@@ -64,7 +64,7 @@ class FeatureCache:
         except OSError as error:
             raise InputError(f"model.feature_cache {folder} cannot be written to ({error.strerror})") from None
         self.size = sum(room.size for room in rooms(self.room.parent))
-        backbone.forward = torch.compiler.disable(self.levels)  # type: ignore[method-assign]
+        backbone.forward = torch.compiler.disable(self.levels)  # type: ignore[method-assign,no-untyped-call]
 
     def __str__(self) -> str:
         """What it holds by now, in a line."""
@@ -86,7 +86,7 @@ class FeatureCache:
         if missing:
             computed = self.compute(images[missing])
             for number, place in enumerate(missing):
-                known[place] = [level[number].cpu() for level in computed]
+                known[place] = [level[number].cpu().clone() for level in computed]  # two may be one in memory
                 self._write(files[place], known[place] or [])
         form = torch.preserve_format if images.is_contiguous() else torch.channels_last
         return [

@@ -132,6 +132,19 @@ def test_order_and_augmentation_follow_the_seed_alone() -> None:
     assert [i for _, i in epoch(1, 3)] != [i for _, i in epoch(0, 4)]  # not the sum of the two
 
 
+def test_versions_come_in_turn_and_each_epoch_in_an_order_of_its_own() -> None:
+    def seen(epoch: int) -> list[str]:
+        loader = data(versions=2).train_dataloader()
+        loader.sampler.set_epoch(epoch)
+        return [name for batch in loader for name in batch.names]
+
+    epochs = [seen(epoch) for epoch in range(3)]
+    assert [{name.partition("/")[0] for name in names} for names in epochs] == [{"0"}, {"1"}, {"0"}]
+    assert epochs[0] != epochs[2]
+    with pytest.raises(InputError, match=r"data\.versions is 0: give 1 or more"):
+        data(versions=0)
+
+
 def test_loading_leaves_the_global_dice_alone() -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
