@@ -155,8 +155,8 @@ def _weights(slug: str) -> list[str]:
     entries = [entry for entry in zoo.list_entries() if entry.head == slug]
     if not entries:
         return []
-    best = {entry.dataset: entry for entry in sorted(entries, key=lambda entry: entry.miou)}
-    rows = [f"| {data} | `{entry.id}` | {entry.miou:.2f} |" for data, entry in sorted(best.items())]
+    best = {entry.dataset: entry for entry in sorted(entries, key=lambda entry: entry.figure)}
+    rows = [f"| {data} | `{entry.id}` | {entry.figure:.2f} |" for data, entry in sorted(best.items())]
     return [
         f"## Weights: {len(entries)}",
         "",

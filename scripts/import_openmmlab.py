@@ -1,4 +1,4 @@
-"""Write ``zoo/index/<head>.toml`` from a JSON list of OpenMMLab's published checkpoints.
+"""Write ``zoo/index/semantic/<head>.toml`` from a JSON list of OpenMMLab's published checkpoints.
 
     python scripts/import_openmmlab.py published_checkpoints.json
 
@@ -56,7 +56,7 @@ DEFAULTS = {
     "format": "openmmlab",
     "code_licence": "Apache-2.0",
     "weights_licence": "Apache-2.0",
-    "miou_source": "published by OpenMMLab",
+    "metrics_source": "published by OpenMMLab",
     "split": "val",
     "align_corners": False,
     "optimizer": "SGD",
@@ -147,8 +147,7 @@ def read_row(row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         "batch": row["batch_size"],
         **recipe(dataset, tags),
         "memory_gb": row["train_memory_gb"],
-        "miou": row["miou"],
-        "miou_ms": row["miou_ms_flip"],
+        "metrics": {"mIoU": row["miou"]} | ({"mIoU_ms": row["miou_ms_flip"]} if row["miou_ms_flip"] else {}),
         "url": url,
         "sha256": file["sha256"],
         "config": config,
@@ -174,7 +173,7 @@ def write_family(family: str, rows: list[dict[str, Any]]) -> None:
         defaults["model"] = next(iter(models))
         for entry in entries.values():
             entry["model"] = None
-    path = index.INDEX / f"{family}.toml"
+    path = index.file_of("semantic", family)
     own = path.read_text().partition(f"\n{writing.TRAINED_HERE}\n") if path.exists() else ("", "", "")
     kept = f'which keeps what stands below "{writing.TRAINED_HERE}"'
     parts = [

@@ -3,13 +3,12 @@
 from typing import Any
 
 OWN: dict[str, Any] = {
-    "backbone": {"name": "resnet18", "output_stride": 8, "changes": {"a key": {"x.y": 'a "quoted" \\ é'}}},
+    "backbone": {"name": "resnet18", "changes": {"a key": {"x.y": 'a "quoted" \\ é'}}},
     "dataset": "camvid",
     "split": "test",
     "crop": [360, 480],
-    "align_corners": False,
-    "miou": 60.25,
-    "miou_source": "contextzoo test ..., 2025-01-01, commit 0123abc",
+    "metrics": {"mIoU": 60.25},
+    "metrics_source": "contextzoo test ..., 2025-01-01, commit 0123abc",
     "iterations": 1000,
     "batch": 16,
     "optimizer": "AdamW",

@@ -29,9 +29,8 @@ backbone = "r50-d8"
 dataset = "camvid"
 split = "val"
 crop = [8, 8]
-align_corners = false
-miou = 50
-miou_source = "measured"
+metrics = {{ mIoU = 50 }}
+metrics_source = "measured"
 iterations = 1
 batch = 1
 optimizer = "SGD"
@@ -72,7 +71,7 @@ class _Handler(BaseHTTPRequestHandler):
         state.requests.append(Request(self.path, self.headers["Range"]))
         self.close_connection = True
         nth = state.count(self.path)
-        name = self.path.rpartition("/")[2]
+        name = self.path.rpartition("/")[2].partition("?")[0]
         start = int(self.headers["Range"].removeprefix("bytes=").rstrip("-")) if self.headers["Range"] else 0
         if name in ("404", "403", "500"):
             self.send_error(int(name))
@@ -289,7 +288,7 @@ class Zoo:
 
     def add(self, name: str, url: str, mirrors: list[str] | None = None, sha256: str = SHA256) -> str:
         """Add weights to the index; returns their id."""
-        path = self.root / "zoo" / "index" / "toy.toml"
+        path = self.root / "zoo" / "index" / "semantic" / "toy.toml"
         id = f"toy_r50-d8_camvid-8x8_{name}"
         if not path.exists():
             path.write_text('name = "Toy"\npaper = "none"\n')

@@ -1,25 +1,16 @@
 """``python -m zoo``, also reached as ``contextzoo zoo``: list, show, download, verify, remove, where, check."""
 
 import argparse
-import json
 import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import NoReturn
 
-from zoo import cache, header, index
-from zoo.entry import ZooEntry
+from zoo import cache, index, show
 from zoo.errors import ZooError, shown
-
-SORTS: Final[dict[str, Callable[[ZooEntry], float | str]]] = {
-    "miou": lambda entry: -entry.miou,
-    "miou-ms": lambda entry: -(entry.miou_ms or 0.0),
-    "memory": lambda entry: entry.memory_gb or float("inf"),
-    "id": lambda entry: entry.id,
-}
+from zoo.toml import suggest
 
 
 class _Parser(argparse.ArgumentParser):
@@ -32,7 +23,7 @@ class _Parser(argparse.ArgumentParser):
         choices = [str(each) for each in action.choices or ()]
         if choices and value not in choices:
             what = "command" if action.dest == "command" else action.option_strings[0]
-            hint = index.suggest(str(value), choices)
+            hint = suggest(str(value), choices)
             raise ZooError(f'Unknown {what} "{shown(value)}".{hint} Known: {", ".join(choices)}')
 
 
@@ -63,13 +54,14 @@ def _parser() -> _Parser:
         return each
 
     each = command(_list, "List the weights; tab-separated where the output is not a terminal.")
+    each.add_argument("--task", help="such as semantic; default: every task")
     each.add_argument("--head", help="slug of a head, such as ccnet")
     each.add_argument("--dataset", help="slug of a dataset, such as cityscapes")
     each.add_argument("--backbone", help="short name such as r50-d8, or timm's such as resnet50c")
     each.add_argument("--min-miou", type=_percent, metavar="PERCENT", help="at least this mIoU, single scale")
     each.add_argument("--commercial", action="store_true", help="only where all three licences allow commercial use")
     each.add_argument("--local", action="store_true", help="only those whose file is on this machine")
-    each.add_argument("--sort", choices=tuple(SORTS), help="default: the order of the index")
+    each.add_argument("--sort", metavar="FIGURE", help="miou, miou-ms ..., memory or id; default: as the index")
     each.add_argument("--json", action="store_true", help="everything that is known of each, as JSON")
     command(_show, "Show all that is known of some weights.").add_argument("id")
     each = command(_download, "Download weights and check them.")
@@ -90,6 +82,7 @@ def _parser() -> _Parser:
 
 def _list(options: argparse.Namespace) -> int:
     entries = index.list_entries(
+        task=options.task,
         head=options.head,
         dataset=options.dataset,
         backbone=options.backbone,
@@ -98,103 +91,19 @@ def _list(options: argparse.Namespace) -> int:
         local=options.local,
     )
     if options.sort:
-        entries.sort(key=SORTS[options.sort])
+        show.sort_entries(entries, options.sort)
     if options.json:
-        print(json.dumps([asdict(entry) for entry in entries], indent=1))
+        show.print_json(entries)
         return 0
-    columns = ("id", "mIoU", "ms+flip", "dataset", "backbone", "GB to train", "here")
-    rows = [
-        (
-            entry.id,
-            f"{entry.miou:.2f}",
-            "-" if entry.miou_ms is None else f"{entry.miou_ms:.2f}",
-            entry.dataset,
-            entry.backbone.name,
-            "-" if entry.memory_gb is None else f"{entry.memory_gb:g}",
-            "yes" if cache.find(entry) else "repository" if cache.out_of_reach(entry) else "-",
-        )
-        for entry in entries
-    ]
-    if sys.stdout.isatty():
-        from rich.console import Console
-        from rich.table import Table
-
-        known = [each for each in zip(columns, *rows, strict=True) if set(each[1:]) != {"-"}]
-        caption = f"{len(rows)} of the zoo's weights"
-        if any(row[-1] == "repository" for row in rows):
-            caption += "; some ship with the repository, which is not here (contextzoo zoo show ID)"
-        table = Table(box=None, pad_edge=False, caption=caption)
-        for name, *_ in known:
-            numbers = name in ("mIoU", "ms+flip", "GB to train")
-            table.add_column(name, justify="right" if numbers else "left", overflow="fold")
-        for row in zip(*(cells for _, *cells in known), strict=True):
-            table.add_row(*row)
-        Console().print(table)
-    else:
-        sys.stdout.writelines("\t".join(row) + "\n" for row in rows)
-    if options.commercial and not rows:
+    show.print_list(entries)
+    if options.commercial and not entries:
         print("None whose three licences all allow commercial use (contextzoo zoo show ID says why)", file=sys.stderr)
     return 0
 
 
 def _show(options: argparse.Namespace) -> int:
-    entry = index.get(options.id)
-    dataset = index.datasets()[entry.dataset]
-    here = cache.find(entry)
-    how = cache.NOT_HERE if cache.out_of_reach(entry) else f"contextzoo zoo download {entry.id}"
-    crop = f"{entry.crop[0]}x{entry.crop[1]}"
-    digits = "" if len(entry.sha256) == 64 else " (the first 8 digits, all that is published)"
-    lines = {
-        "id": entry.id,
-        "head": entry.name,
-        **_heads(entry, here),
-        "backbone": entry.backbone,
-        "paper": entry.paper,
-        "dataset": f"{dataset.title}, {len(dataset.classes)} classes",
-        "classes": ", ".join(dataset.classes),
-        "mIoU": f"{entry.miou:.2f} on {entry.split}, {entry.protocol} ({entry.miou_source})",
-        "multi-scale, flip": "unknown" if entry.miou_ms is None else f"{entry.miou_ms:.2f}",
-        "training": f"{entry.iterations} steps of {entry.batch} crops of {crop}, {entry.optimizer} {entry.lr:g}",
-        "training memory": "unknown" if entry.memory_gb is None else f"{entry.memory_gb:g} GB on each device",
-        "file": entry.url,
-        "mirrors": ", ".join(entry.mirrors) or "none",
-        "size": "unknown" if entry.size is None else f"{entry.size} bytes",
-        "sha256": f"{entry.sha256}{digits}",
-        "format": entry.format + (f", config {entry.config}" if entry.config else ""),
-        "code licence": entry.code_licence,
-        "weights licence": entry.weights_licence,
-        "training data": entry.data_licence + (f" ({dataset.url})" if dataset.url else ""),
-        "commercial use": entry.commercial,
-        "here": here or f"no ({how})",
-        "measure again": f"contextzoo test --weights {entry.id} --data {dataset.typed}"
-        + (" --data.root DIR" if dataset.url else ""),
-    }
-    width = max(map(len, lines))
-    for name, value in lines.items():
-        print(f"{name:<{width}}  {value}")
+    show.print_entry(index.get(options.id))
     return 0
-
-
-def _heads(entry: ZooEntry, here: Path | None) -> dict[str, str]:
-    """The heads of the model: of our own weights as their file tells, of others as the index does."""
-    if entry.format == "openmmlab":
-        extra = entry.auxiliary_head
-        return {
-            "decode head": "; then ".join(_call(stage["type"], stage) for stage in entry.stages),
-            "auxiliary head": _call(extra["type"], extra) if extra else "none",
-        }
-    parts = header.model_parts(here) if here else {}
-    if "head" not in parts:
-        return {"decode head": f"{entry.name}, as the file tells" + ("" if here else " once it is here")}
-    return {
-        "decode head": _call(*parts["head"]),
-        "auxiliary head": _call(*parts["auxiliary"]) if "auxiliary" in parts else "none",
-    }
-
-
-def _call(name: str, arguments: dict[str, object]) -> str:
-    rest = ", ".join(f"{key}={value}" for key, value in arguments.items() if key != "type" and value is not None)
-    return shown(f"{name}({rest})", 1000)
 
 
 def _download(options: argparse.Namespace) -> int:
@@ -273,7 +182,7 @@ def main(args: Sequence[str] | None = None) -> int:
         options, unknown = parser.parse_known_args(args)
         if unknown and options.command not in ("publish", "convert"):
             flags = re.findall(r"--[a-z-]+", options.parser.format_usage())
-            hint = index.suggest(unknown[0], flags)
+            hint = suggest(unknown[0], flags)
             raise ZooError(f'Unknown argument "{shown(unknown[0])}".{hint} ({options.parser.prog} --help)')
         status = options.run(options) or 0
         sys.stdout.flush()

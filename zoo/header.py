@@ -2,11 +2,13 @@
 
 import json
 import struct
+from collections.abc import Mapping
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, Final
 
 from zoo import files
+from zoo.errors import shown
 
 DESCRIPTION: Final = "contextzoo"  # in the metadata: what rebuilds the model, as JSON
 _LARGEST: Final = 16 * 2**20  # bytes
@@ -25,8 +27,8 @@ def read(file: BufferedReader) -> tuple[int, dict[str, dict[str, Any]]]:
     return 8 + length, json.loads(file.read(length))
 
 
-def model_parts(path: Path) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Class and arguments of each part of the model that a file of ours describes; empty where it describes none.
+def description(path: Path) -> dict[str, Any]:
+    """What a file of ours says of itself; empty where it says nothing.
 
     Raises:
         OSError: it cannot be read.
@@ -34,11 +36,18 @@ def model_parts(path: Path) -> dict[str, tuple[str, dict[str, Any]]]:
     try:
         with files.open_plain(path) as file:
             _, header = read(file)
-        model = json.loads(header["__metadata__"][DESCRIPTION])["model"]
+        return dict(json.loads(header["__metadata__"][DESCRIPTION]))
+    except _WRONG:
+        return {}  # whatever a damaged header leads to
+
+
+def parts(described: Mapping[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Class and arguments of each part of the model that a file describes; empty where it describes none."""
+    try:
         return {
-            part: (spec["class_path"].rpartition(".")[2], dict(spec.get("init_args") or {}))
-            for part, spec in model.items()
+            shown(part): (spec["class_path"].rpartition(".")[2], dict(spec.get("init_args") or {}))
+            for part, spec in described["model"].items()
             if isinstance(spec, dict) and "class_path" in spec
         }
     except _WRONG:
-        return {}  # whatever a damaged header leads to
+        return {}

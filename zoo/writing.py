@@ -11,6 +11,7 @@ from tomlkit.items import Item
 
 from zoo import files, index
 from zoo.errors import ZooError
+from zoo.toml import text_of
 
 TRAINED_HERE: Final = "# Trained here"  # the line of an index file below which our own entries stand
 _LOCK: Final = ".lock"
@@ -38,18 +39,20 @@ def locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def add(id: str, head: str, name: str, paper: str, values: Mapping[str, Any], folder: Path) -> Path:
-    """Append an entry of weights trained here to ``folder/<head>.toml``; returns that path.
+def add(id: str, task: str, head: str, name: str, paper: str, values: Mapping[str, Any], folder: Path) -> Path:
+    """Append an entry of weights trained here to ``folder/<task>/<head>.toml``; returns that path.
 
     Args:
-        values: the fields of ``ZooEntry``, as the file spells them; those that the index derives are left out.
+        values: the fields of ``ZooEntry`` and of the task's details, as the file spells them; those that the index
+            derives are left out.
 
     Raises:
         ZooError: the entry would be wrong, or the id is taken; nothing is written.
     """
-    path = folder / f"{head}.toml"
+    path = folder / task / f"{head}.toml"
     with locked(folder):
-        text = index.text_of(path) if path.exists() else tomlkit.dumps({"name": name, "paper": paper})
+        files.make_folder(path.parent)
+        text = text_of(path) if path.exists() else tomlkit.dumps({"name": name, "paper": paper})
         if f"[entry.{id}]" in text.splitlines():
             raise ZooError(f"{path}: {id} is taken; give another id")
         if f"\n{TRAINED_HERE}\n" not in text:

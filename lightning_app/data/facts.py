@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from zoo import index
+from zoo.datasets import datasets
 
 Colour = tuple[int, int, int]
 
@@ -42,7 +42,7 @@ def of_zoo(slug: str, label_map: Mapping[int, int], **options: Any) -> DatasetFa
         slug: its name in the zoo.
         label_map, options: as ``DatasetFacts`` takes them.
     """
-    dataset = index.datasets()[slug]
+    dataset = datasets()[slug]
     palette = palette_from_hex(" ".join(dataset.palette))
     return DatasetFacts(dataset.data, dataset.classes, palette, label_map, url=dataset.url or "", **options)
 

@@ -23,7 +23,8 @@ from lightning_app.weights.openmmlab.heads import joined
 from lightning_app.weights.openmmlab.published import evaluation_size, upstream_config
 from lightning_app.weights.parts import new_segmentor
 from lightning_app.weights.transfer import describe
-from zoo import ZooEntry, ZooError, index
+from zoo import ZooEntry, ZooError
+from zoo.datasets import datasets
 
 
 def main(args: Sequence[str]) -> int:
@@ -52,7 +53,7 @@ def main(args: Sequence[str]) -> int:
         raise InputError(
             f"{options.config or options.like} does not describe a model that is known ({what})"
         ) from error
-    dataset = index.datasets()[entry.dataset] if entry else None
+    dataset = datasets()[entry.dataset] if entry else None
     same = dataset and tuple(classes) == dataset.classes
     description = Description(
         name=to.stem,
@@ -109,7 +110,7 @@ def _classes(
     meta = meta if isinstance(meta, dict) else {}
     told = meta.get("dataset_meta")
     told = told if isinstance(told, dict) else {}
-    dataset = index.datasets()[entry.dataset] if entry else None
+    dataset = datasets()[entry.dataset] if entry else None
     found = [
         _names(options.classes) if options.classes else None,
         told.get("classes"),

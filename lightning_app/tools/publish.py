@@ -68,12 +68,13 @@ def main(args: Sequence[str]) -> int:
         (stage / CARD).write_text(_card(options, description, model, head, _start(config["model"]), logs))
         values: dict[str, Any] = {}
         if dataset:
-            values = _values(options, description, model, weights) | {"dataset": dataset.slug}
-            add_entry(options.id, head, values, rehearse=True)
+            values = _values(options, description, weights) | {"dataset": dataset.slug}
+            add_entry(options.id, "semantic", head, values, rehearse=True)
         place = _push(options, stage) if options.to.startswith(HUB) else _move(options, stage)
         entered = "No entry in the index: the zoo does not know its dataset"
         if dataset:
-            entered = f"Entry in {add_entry(options.id, head, values)}: contextzoo zoo show {options.id}"
+            path = add_entry(options.id, "semantic", head, values)
+            entered = f"Entry in {path}: contextzoo zoo show {options.id}"
         if isinstance(place, Path):
             (place / UNFINISHED).unlink()
     print(f"{options.id}: {place}")
@@ -151,31 +152,21 @@ def _keep_run(checkpoint: Path, config: dict[str, Any], stage: Path) -> list[str
     return [Path(shutil.copy(log, stage / f"metrics_{number}.csv")).name for number, log in enumerate(trained)]
 
 
-def _values(options: argparse.Namespace, description: Description, model: Segmentor, weights: Path) -> dict[str, Any]:
+def _values(options: argparse.Namespace, description: Description, weights: Path) -> dict[str, Any]:
     """The index entry's fields, but for the dataset."""
-    protocol, training, metrics = description.protocol, description.training, description.metrics
+    training, metrics = description.training, description.metrics
     assert training
     assert metrics
     assert metrics.miou is not None
     crop = options.crop or training.crop or _drawn_size(description)
     if not crop:
         raise InputError("It was trained on whole images: say with --crop H W how large they are")
-    window = protocol.crop if protocol.mode == "slide" else None
-    changes = specs.given(description.model["backbone"]).get("changes")
-
     return {
-        "backbone": {
-            "name": _backbone_name(description),
-            "output_stride": max(model.backbone.reductions),
-            **({"changes": changes} if changes else {}),
-        },
+        "backbone": {"name": _backbone_name(description)},
         "split": options.split or _split(description),
         "crop": list(crop),
-        "align_corners": protocol.align_corners,
-        "window": window,
-        "stride": window and (protocol.stride or [round(side * 2 / 3) for side in window]),
-        "miou": round(metrics.miou, 2),
-        "miou_source": metrics.source,
+        "metrics": {"mIoU": round(metrics.miou, 2)},
+        "metrics_source": metrics.source,
         "iterations": training.iterations,
         "batch": training.batch,
         "optimizer": OPTIMIZERS[training.optimizer],

@@ -23,7 +23,8 @@ from lightning_app.weights.openmmlab import convert as openmmlab
 from lightning_app.weights.openmmlab.published import evaluation_size, upstream_config
 from lightning_app.weights.parts import new_segmentor
 from lightning_app.weights.published import is_known, read_published
-from zoo import ZooEntry, ZooError, download, index
+from zoo import ZooEntry, ZooError, download
+from zoo.datasets import datasets
 
 SUFFIXES: Final = (".ckpt", ".safetensors", ".pth", ".pt")
 
@@ -96,7 +97,7 @@ def _entry_of(path: Path) -> ZooEntry | None:
 def _from_openmmlab(path: Path, entry: ZooEntry) -> Segmentor:
     config = upstream_config(entry)
     model = openmmlab.load_checkpoint(path, config)
-    dataset = index.datasets()[entry.dataset]
+    dataset = datasets()[entry.dataset]
     description = Description(
         name=entry.id,
         model=openmmlab.parts_of(config),
@@ -112,8 +113,8 @@ def _from_openmmlab(path: Path, entry: ZooEntry) -> Segmentor:
 def _named(model: Segmentor, entry: ZooEntry) -> Segmentor:
     """The model under its id, with the index's figure."""
     assert model.info is not None
-    source = f"{entry.miou_source}, {entry.split}"
-    model.info = replace(model.info, name=entry.id, miou=entry.miou, miou_source=source, split=entry.split)
+    source = f"{entry.metrics_source}, {entry.split}"
+    model.info = replace(model.info, name=entry.id, miou=entry.figure, miou_source=source, split=entry.split)
     return model
 
 

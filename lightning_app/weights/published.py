@@ -16,7 +16,8 @@ from lightning_app.util.errors import InputError
 from lightning_app.weights.description import Description
 from zoo import ZooError, index, writing
 from zoo.cache import CHECKOUT
-from zoo.entry import SHIPPED, Dataset
+from zoo.datasets import Dataset, datasets
+from zoo.entry import SHIPPED
 
 HALVES: Final = (torch.float16, torch.bfloat16)
 SHIPS: Final = CHECKOUT / SHIPPED  # where weights of one's own come with the repository
@@ -40,13 +41,13 @@ def is_known(id: str) -> bool:
 
 def dataset_of(description: Description) -> Dataset | None:
     """The dataset of the zoo that the described weights were trained on, by its datamodule and its classes."""
-    for dataset in index.datasets().values():
+    for dataset in datasets().values():
         if (dataset.data, dataset.classes) == (description.data.name, description.classes):
             return dataset
     return None
 
 
-def add_entry(id: str, head: HeadEntry, values: Mapping[str, Any], *, rehearse: bool = False) -> Path:
+def add_entry(id: str, task: str, head: HeadEntry, values: Mapping[str, Any], *, rehearse: bool = False) -> Path:
     """Write an entry of own weights into the zoo's index; returns the file that it stands in.
 
     Args:
@@ -58,8 +59,9 @@ def add_entry(id: str, head: HeadEntry, values: Mapping[str, Any], *, rehearse: 
     try:
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch) if rehearse else index.INDEX
-            if rehearse and (there := index.INDEX / f"{head.slug}.toml").is_file():
-                shutil.copy(there, folder)
-            return writing.add(id, head.slug, head.cls.__name__, head.paper, values, folder)
+            if rehearse and (there := index.file_of(task, head.slug)).is_file():
+                (folder / task).mkdir()
+                shutil.copy(there, folder / task)
+            return writing.add(id, task, head.slug, head.cls.__name__, head.paper, values, folder)
     except (OSError, ZooError) as error:
         raise InputError(f"No entry {id}: {error}") from None

@@ -15,7 +15,7 @@ from attacks.tally import Tally
 from weights_server import CONTENT, HOSTILE, SHA256, Server, serve, wait_for
 
 import zoo
-from zoo import cache, download, index, streams
+from zoo import cache, datasets, download, index, streams
 from zoo.__main__ import main
 from zoo.errors import ZooError
 
@@ -279,9 +279,8 @@ crop = [8, 8]
 align_corners = false
 window = [8, 8]
 stride = [4, 4]
-miou = 50
-miou_ms = 51.5
-miou_source = "measured"
+metrics = { mIoU = 50, mIoU_ms = 51.5 }
+metrics_source = "measured"
 iterations = 1
 batch = 1
 optimizer = "SGD"
@@ -339,10 +338,10 @@ BAD = {
 @pytest.fixture
 def own_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The file of an index of one head."""
-    (tmp_path / "index").mkdir()
+    (tmp_path / "index" / "semantic").mkdir(parents=True)
     monkeypatch.setattr(index, "INDEX", tmp_path / "index")
     index.read.cache_clear()
-    yield tmp_path / "index" / "toy.toml"
+    yield tmp_path / "index" / "semantic" / "toy.toml"
     index.read.cache_clear()
 
 
@@ -464,14 +463,14 @@ def test_a_dataset_that_is_wrong(
     table = good | {"palette": '"000000 ffffff"', "url": '"http://x/"', "evaluated": "[8, 8]"} | {field: value}
     text = "[toy]\n" + "\n".join(f"{key} = {each}" for key, each in table.items() if each is not None)
     (tmp_path / "datasets.toml").write_text(text)
-    monkeypatch.setattr(index, "ROOT", tmp_path)
-    index.datasets.cache_clear()
+    monkeypatch.setattr(datasets, "ROOT", tmp_path)
+    datasets.datasets.cache_clear()
     try:
-        index.datasets()
+        datasets.datasets()
         good_line = value is None or (field in ("title", "data", "terms", "url") and value == '"a, b, a"')
     except ZooError as error:
         good_line = one_line(error) and "datasets.toml" in str(error)
     finally:
-        index.datasets.cache_clear()
+        datasets.datasets.cache_clear()
     tally("index fields", 1, not good_line)
     assert good_line

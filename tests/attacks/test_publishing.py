@@ -17,6 +17,7 @@ from weights import fit_camvid
 from lightning_app.app.cli import main
 from lightning_app.weights.load import load
 from zoo import index, writing
+from zoo.toml import text_of
 
 ROOT = Path(__file__).parents[2]
 PUBLISHERS, EACH = 12, 3
@@ -28,7 +29,8 @@ from pathlib import Path
 from zoo import writing
 for number in sys.argv[3:]:
     values = json.loads(sys.argv[2]) | {"url": f"checkpoints/{number}.safetensors"}
-    writing.add(f"ccnet_resnet18_camvid-360x480_{number}k", "ccnet", "CCNet", "p", values, Path(sys.argv[1]))
+    id = f"ccnet_resnet18_camvid-360x480_{number}k"
+    writing.add(id, "semantic", "ccnet", "CCNet", "p", values, Path(sys.argv[1]))
 """
 
 
@@ -44,7 +46,7 @@ def own_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def entries_of(folder: Path) -> set[str]:
     """Ids of the whole index as it lies there now."""
-    return {entry.id for path in folder.glob("*.toml") for entry in index.parse(path, index.text_of(path))}
+    return {entry.id for path in folder.rglob("*.toml") for entry in index.parse(path, text_of(path))}
 
 
 def start(folder: Path, numbers: list[int]) -> "subprocess.Popen[str]":
@@ -101,7 +103,7 @@ def test_a_killed_entry_is_there_or_not(own_index: Path, tally: Tally) -> None:
     before = entries_of(own_index)
     id = "ccnet_resnet18_camvid-360x480_1k"
     for nth in range(100):
-        killed = killed_at(nth, lambda: writing.add(id, "ccnet", "CCNet", "p", OWN, own_index))
+        killed = killed_at(nth, lambda: writing.add(id, "semantic", "ccnet", "CCNet", "p", OWN, own_index))
         there = entries_of(own_index) - before
         tally("kills in the index", killed, there not in (set(), {id}))
         assert there in (set(), {id})
@@ -110,7 +112,7 @@ def test_a_killed_entry_is_there_or_not(own_index: Path, tally: Tally) -> None:
     assert nth >= 3
     assert there == {id}
     other = "ccnet_resnet18_camvid-360x480_2k"  # no lock of the dead is in the way
-    writing.add(other, "ccnet", "CCNet", "p", OWN | {"url": "checkpoints/other.safetensors"}, own_index)
+    writing.add(other, "semantic", "ccnet", "CCNet", "p", OWN | {"url": "checkpoints/other.safetensors"}, own_index)
     assert entries_of(own_index) == before | {id, other}
 
 
@@ -118,7 +120,7 @@ def test_a_killed_entry_is_there_or_not(own_index: Path, tally: Tally) -> None:
 def test_a_planted_name_beside_the_index(own_index: Path, tmp_path: Path, plant: str) -> None:
     victim = tmp_path / "victim"
     victim.write_text("precious")
-    for name in (".lock", ".ccnet.toml.part"):
+    for name in (".lock", "semantic/.ccnet.toml.part"):
         path = own_index / name
         path.unlink(missing_ok=True)
         if plant == "pipe":
@@ -129,7 +131,7 @@ def test_a_planted_name_beside_the_index(own_index: Path, tmp_path: Path, plant:
             path.hardlink_to(victim)
         id = f"ccnet_resnet18_camvid-360x480_{len(name)}k"
         values = OWN | {"url": f"checkpoints/{len(name)}.safetensors"}
-        writing.add(id, "ccnet", "CCNet", "p", values, own_index)
+        writing.add(id, "semantic", "ccnet", "CCNet", "p", values, own_index)
         assert id in entries_of(own_index)
         assert victim.read_text() == "precious"
 
@@ -158,8 +160,8 @@ def killed_publication(run: Path, own_index: Path, nth: int) -> bool:
         assert publish(run) == 0
     assert load(ID).info is not None
     assert [path.name for path in Path("out").iterdir()] == [ID]
-    for path in own_index.glob("*.toml"):
-        shutil.copy(index.ROOT / "index" / path.name, path)
+    for path in own_index.rglob("*.toml"):
+        shutil.copy(ROOT / "zoo" / "index" / path.relative_to(own_index), path)
     shutil.rmtree("out")
     return killed
 

@@ -20,6 +20,7 @@ from lightning_app.app.cli import main
 from lightning_app.weights.description import HEADER
 from lightning_app.weights.load import load
 from zoo import index
+from zoo.datasets import datasets
 
 ROOT = Path(__file__).parents[2]
 ID = "fcn_test_resnet_camvid-24x32_1ep"
@@ -72,7 +73,7 @@ def test_who_can_read_the_file_is_as_the_umask_says(run: Path, umask: int, mode:
 def test_file_card_and_entry(run: Path, own_index: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert publish(run) == 0
     out = capsys.readouterr().out
-    assert out.splitlines() == [f"{ID}: out/{ID}", f"Entry in {own_index}/fcn.toml: contextzoo zoo show {ID}"]
+    assert out.splitlines() == [f"{ID}: out/{ID}", f"Entry in {own_index}/semantic/fcn.toml: contextzoo zoo show {ID}"]
     folder = Path("out") / ID
     assert {path.name for path in folder.iterdir()} == {f"{ID}.safetensors", *RUN}
     assert [path.name for path in Path("out").iterdir()] == [ID]
@@ -80,33 +81,40 @@ def test_file_card_and_entry(run: Path, own_index: Path, capsys: pytest.CaptureF
     model, trained = load(folder / f"{ID}.safetensors"), load(run)
     assert torch.equal(model(images()), trained(images()))
     described = header(folder / f"{ID}.safetensors")
-    assert described["classes"] == list(zoo.index.datasets()["camvid"].classes)
-    assert described["licences"]["training data"] == zoo.index.datasets()["camvid"].terms
+    assert described["classes"] == list(datasets()["camvid"].classes)
+    assert described["licences"]["training data"] == datasets()["camvid"].terms
     assert "root" not in described["data"]["init_args"]
     assert str(run.parents[3]) not in json.dumps(described)  # no path of this machine
 
     entry = zoo.get(ID)
     assert entry.url == (folder / f"{ID}.safetensors").resolve().as_uri()
-    assert (entry.dataset, entry.split, entry.crop, entry.iterations, entry.batch) == ("camvid", "val", (24, 32), 2, 2)
-    assert entry.decode_head is None  # the file tells, and no second place
+    assert (entry.dataset, entry.split, entry.iterations, entry.batch) == ("camvid", "val", 2, 2)
+    assert entry.details.crop == (24, 32)
+    assert entry.details.decode_head is None  # the file tells, and no second place
     assert main(["zoo", "download", ID]) == 0  # what the file tells is known once it is here
     assert main(["zoo", "show", ID]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert any(
         line.split(None, 2)[2].startswith("FCN(channels=8, ") for line in lines if line.startswith("decode head")
     )
-    assert (entry.backbone.name, entry.backbone.output_stride, entry.optimizer) == ("test_resnet", 16, "SGD")
+    assert (entry.backbone.name, entry.optimizer) == ("test_resnet", "SGD")
     assert trained.info is not None
-    assert entry.miou == round(trained.info.miou or 0, 2)
-    assert entry.miou_source.startswith("validation after epoch 1 of its own run")
+    assert entry.figure == round(trained.info.miou or 0, 2)
+    assert entry.metrics_source.startswith("validation after epoch 1 of its own run")
     assert load(ID).info == model.info.__class__(  # type: ignore[union-attr]
-        **{**vars(model.info), "miou": entry.miou, "miou_source": f"{entry.miou_source}, val"}
+        **{**vars(model.info), "miou": entry.figure, "miou_source": f"{entry.metrics_source}, val"}
     )
 
     card = (folder / "README.md").read_text()
     assert card.startswith("---\nlicense: apache-2.0\n")
     assert "| begun from | random weights |" in card
-    for text in (f"--weights {ID}", entry.code_licence, entry.weights_licence, entry.data_licence, f"{entry.miou:.2f}"):
+    for text in (
+        f"--weights {ID}",
+        entry.code_licence,
+        entry.weights_licence,
+        entry.data_licence,
+        f"{entry.figure:.2f}",
+    ):
         assert text in card
     assert "pavement" in card
 
@@ -130,7 +138,7 @@ def test_weights_are_measured_again_on_the_split_of_their_figure(
     assert main([*typed, "--run", "val"]) == 0
     entry = zoo.get(ID)
     line = capsys.readouterr().out.splitlines()[-1]
-    assert line == f"mIoU {entry.miou:.2f} measured here; {entry.miou:.2f} {entry.miou_source}, val"
+    assert line == f"mIoU {entry.figure:.2f} measured here; {entry.figure:.2f} {entry.metrics_source}, val"
     assert main([*typed, "--run", "train", "--data.test_split", "train"]) == 0
     images = {name: json.loads(Path(f"runs/{name}/test.json").read_text())["images"] for name in ("val", "train")}
     assert images == {"val": 3, "train": 5}
@@ -144,12 +152,17 @@ def test_weights_of_drawn_data_bring_what_was_drawn(tmp_path: Path, capsys: pyte
     id = "fcn_patchify_context-probe-48x48_2"
     assert publish(Path("runs/drawn/checkpoints/best.ckpt"), id=id) == 0
     entry = zoo.get(id)
-    assert (entry.dataset, entry.split, entry.crop, entry.commercial) == ("context-probe", "val", (48, 48), "yes")
+    assert (entry.dataset, entry.split, entry.details.crop, entry.commercial) == (
+        "context-probe",
+        "val",
+        (48, 48),
+        "yes",
+    )
     assert entry in zoo.list_entries(backbone="patchify")
     for words in (["--data", "ContextProbe"], []):
         assert main(["test", "--weights", id, *words, "--run", f"again{len(words)}"]) == 0
         line = capsys.readouterr().out.splitlines()[-1]
-        assert line == f"mIoU {entry.miou:.2f} measured here; {entry.miou:.2f} {entry.miou_source}, val"
+        assert line == f"mIoU {entry.figure:.2f} measured here; {entry.figure:.2f} {entry.metrics_source}, val"
     assert json.loads(Path("runs/again0/test.json").read_text())["images"] == 24
 
 
@@ -179,7 +192,7 @@ def test_raw_weights_in_half_precision(run: Path) -> None:
     with safe_open(file, framework="pt") as opened:
         assert torch.equal(opened.get_tensor("head.classifier.weight"), raw.half())
     assert torch.equal(load(file).head.classifier.weight, raw.half().float())
-    assert zoo.get(ID).miou == 12.3
+    assert zoo.get(ID).figure == 12.3
     assert "half precision" in (file.parent / "README.md").read_text()
 
 
@@ -192,8 +205,8 @@ def test_the_figure_measured_with_the_checkpoint_goes_first(run: Path, tmp_path:
     assert publish(copy) == 0
     entry = zoo.get(ID)
     measured = json.loads((copy.parents[1] / "test.json").read_text())
-    assert (entry.miou, entry.split) == (round(100 * measured["mIoU"], 2), "train")
-    assert entry.miou_source.startswith("contextzoo test --ckpt_path best.ckpt, 20")
+    assert (entry.figure, entry.split) == (round(100 * measured["mIoU"], 2), "train")
+    assert entry.metrics_source.startswith("contextzoo test --ckpt_path best.ckpt, 20")
     assert {path.name for path in (Path("out") / ID).iterdir()} == {f"{ID}.safetensors", *RUN}  # no log of the test
 
 
@@ -212,13 +225,13 @@ def test_the_figure_measured_with_the_checkpoint_goes_first(run: Path, tmp_path:
 def test_what_is_wrong_leaves_nothing(
     run: Path, own_index: Path, id: str, typed: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = {path.name: path.read_bytes() for path in own_index.glob("*.toml")}
+    before = {path.name: path.read_bytes() for path in own_index.rglob("*.toml")}
     assert publish(run, typed, id) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
     assert not Path("out").exists() or not list(Path("out").iterdir())
-    assert {path.name: path.read_bytes() for path in own_index.glob("*.toml")} == before
+    assert {path.name: path.read_bytes() for path in own_index.rglob("*.toml")} == before
 
 
 def test_a_folder_that_is_there_is_left_alone(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -275,12 +288,12 @@ def test_a_push_that_fails_enters_nothing(
     pytest.importorskip("huggingface_hub")
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    before = (own_index / "fcn.toml").read_bytes()
+    before = (own_index / "semantic" / "fcn.toml").read_bytes()
     assert publish(run, to="hf://someone/models") == 2
     error = capsys.readouterr().err
     assert "Cannot push to hf://someone/models" in error
     assert error.count("\n") == 1
-    assert (own_index / "fcn.toml").read_bytes() == before
+    assert (own_index / "semantic" / "fcn.toml").read_bytes() == before
 
 
 def test_the_zoo_alone_sends_to_the_right_command() -> None:

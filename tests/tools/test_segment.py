@@ -16,13 +16,13 @@ from PIL import Image
 from tiny import CLASSES, PALETTE
 from weights import ENTRY, openmmlab_file, write_tiny
 
-import zoo
 from lightning_app.app.cli import main
 from lightning_app.tasks.semantic import segmenter
 from lightning_app.tasks.semantic.draw import class_shares, legend, overlay, percent
 from lightning_app.tasks.semantic.inference import EvaluationProtocol, predict
 from lightning_app.tasks.semantic.network import Segmentor
 from lightning_app.weights.load import load
+from zoo.datasets import datasets
 
 ROOT = Path(__file__).parents[2]
 
@@ -299,7 +299,7 @@ def test_from_an_openmmlab_file_to_pictures(folder: Path) -> None:
     assert done.stdout.endswith("-> segmented/street.png\n")
     facts = json.loads(Path("segmented/street.json").read_text())
     assert facts["weights"] == ENTRY
-    assert set(facts["classes"]) <= set(zoo.index.datasets()["cityscapes"].classes)
+    assert set(facts["classes"]) <= set(datasets()["cityscapes"].classes)
     mask = Image.open("segmented/street.png")
     assert mask.size == (150, 90)
     assert mask.getpalette()[:3] == [128, 64, 128]  # type: ignore[index]

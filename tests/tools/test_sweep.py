@@ -455,7 +455,7 @@ def test_the_best_seed_of_each_head_is_published(
 
     assert publish_sweep(command) == 0
     assert [entry.id for entry in zoo.list_entries() if entry not in shipped] == [id]
-    assert zoo.get(id).miou_source.startswith("contextzoo test --ckpt_path best.ckpt")
+    assert zoo.get(id).metrics_source.startswith("contextzoo test --ckpt_path best.ckpt")
     before = (own_index / "fcn.toml").read_bytes()
     capsys.readouterr()
     assert publish_sweep(command) == 0

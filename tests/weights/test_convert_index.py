@@ -21,7 +21,7 @@ from lightning_app.util.errors import InputError
 from lightning_app.weights.openmmlab import convert as openmmlab
 from lightning_app.weights.openmmlab.backbones import new_backbone
 from lightning_app.weights.openmmlab.published import upstream_config
-from zoo.index import backbones
+from zoo.datasets import backbones
 
 ENTRIES = [entry for entry in zoo.list_entries() if entry.format == "openmmlab"]
 ONE_OF_EACH_HEAD = list({entry.head: entry for entry in ENTRIES}.values())

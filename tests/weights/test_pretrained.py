@@ -143,7 +143,7 @@ def test_an_openmmlab_file_is_known_by_its_published_name(tmp_path: Path) -> Non
     entry, model = zoo.get(ENTRY), load(path)
     info = model.info
     assert info is not None
-    assert (info.name, info.miou, info.data["class_path"]) == (ENTRY, entry.miou, "Cityscapes")
+    assert (info.name, info.miou, info.data["class_path"]) == (ENTRY, entry.figure, "Cityscapes")
     assert (info.classes[0], info.palette[0], len(info.classes)) == ("road", (128, 64, 128), 19)
     assert info.protocol == EvaluationProtocol(fit=(2048, 1024))
     same = load_checkpoint(path, upstream_config(entry))

@@ -15,6 +15,7 @@ from weights_server import CONTENT, SHA256, Server, Zoo, copy_zoo, serve
 
 from lightning_app.reading import tensor_files
 from zoo import index
+from zoo.datasets import datasets
 
 ID = "ccnet_r50-d8_cityscapes-512x1024_40k"
 
@@ -124,12 +125,12 @@ def test_show_of_weights_that_tell_nothing(own: Zoo, server: Server) -> None:
 
 def test_show_of_drawn_data_asks_for_no_root(own: Zoo) -> None:
     own.add("drawn", "https://weights.invalid/x")
-    path = own.root / "zoo" / "index" / "toy.toml"
+    path = own.root / "zoo" / "index" / "semantic" / "toy.toml"
     path.write_text(path.read_text().replace('dataset = "camvid"', 'dataset = "context-probe"'))
     status, out, _ = own.run("show", "toy_r50-d8_camvid-8x8_drawn")
     assert status == 0
     lines = [line.split(None, 2)[2] for line in out.splitlines() if line.startswith(("training data", "measure again"))]
-    assert lines[0] == index.datasets()["context-probe"].terms
+    assert lines[0] == datasets()["context-probe"].terms
     assert lines[1].endswith("--data ContextProbe")
 
 
@@ -182,11 +183,12 @@ def test_check(own: Zoo) -> None:
     count = len(index.list_entries())
     assert count >= 383
     assert own.run("check")[:2] == (0, f"{count} entries of {len(index.heads())} heads ok\n")
-    path = own.root / "zoo" / "index" / "ccnet.toml"
+    path = own.root / "zoo" / "index" / "semantic" / "ccnet.toml"
     text = path.read_text()
-    path.write_text(text.replace("miou = 77.76\n", "miou = 7776\n", 1))
-    line = text.splitlines().index("miou = 77.76") + 1
-    assert own.run("check") == (2, "", f"{path}:{line}: {ID}: miou: 7776: per cent, 0 to 100\n")
+    path.write_text(text.replace("mIoU = 77.76,", "mIoU = 7776,", 1))
+    line = text.splitlines().index("metrics = { mIoU = 77.76, mIoU_ms = 78.87 }") + 1
+    rule = "metrics: {'mIoU': 7776, 'mIoU_ms': 78.87}: mIoU must be per cent, 0 to 100"
+    assert own.run("check") == (2, "", f"{path}:{line}: {ID}: {rule}\n")
 
 
 def test_the_life_of_a_download(server: Server, own: Zoo) -> None:
@@ -217,8 +219,8 @@ def test_the_life_of_a_download(server: Server, own: Zoo) -> None:
 
 def test_verify_looks_at_what_was_converted(server: Server, own: Zoo) -> None:
     id = own.add("pickle", f"{server.url}/good")
-    toml = own.root / "zoo" / "index" / "toy.toml"
-    theirs = 'format = "openmmlab"\ndecode_head = { type = "FCNHead" }'
+    toml = own.root / "zoo" / "index" / "semantic" / "toy.toml"
+    theirs = 'format = "openmmlab"\nalign_corners = false\ndecode_head = { type = "FCNHead" }'
     toml.write_text(toml.read_text().replace('format = "safetensors"', theirs))
     assert own.run("download", id)[0] == 0
     copy = own.home / f"{id}.safetensors"
@@ -253,6 +255,26 @@ def test_download_to_a_folder(server: Server, own: Zoo, tmp_path: Path) -> None:
     assert own.run("download", id, "--to", "some/folder")[0] == 0
     assert (tmp_path / "some" / "folder" / f"{id}.safetensors").read_bytes() == CONTENT
     assert not own.home.exists()
+
+
+def test_the_same_path_on_another_host(server: Server, own: Zoo) -> None:
+    """By mirrors.toml, for every entry at once; the bytes from there are held to the same hash."""
+    rule = f'"{server.url}/404?" = ["{server.url}/wrong?", "{server.url}/"]\n'
+    (own.root / "zoo" / "mirrors.toml").write_text(rule)
+    id = own.add("mirrored", f"{server.url}/404?good")
+    assert f"mirrors          {server.url}/wrong?good, {server.url}/good\n" in own.run("show", id)[1]
+    assert own.run("download", id)[:2] == (0, f"{id}: 4 MB  sha256 {SHA256[:4]}..{SHA256[-2:]} ok\n")
+    assert [request.path for request in server.requests] == ["/404?good", "/wrong?good", "/good"]
+    assert own.run("verify", id) == (0, "1 ok\n", "")
+
+
+@pytest.mark.parametrize("rule", ['"http://x/" = "http://y/"', '"http://x/" = [1]', "nothing"])
+def test_a_wrong_rule_of_mirrors_is_named(own: Zoo, rule: str) -> None:
+    path = own.root / "zoo" / "mirrors.toml"
+    path.write_text(rule)
+    status, out, err = own.run("check")
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith(str(path))
 
 
 def test_weights_that_ship_with_the_repository(server: Server, own: Zoo, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from lightning_app import data
 from lightning_app.data.facts import DatasetFacts
 from lightning_app.data.semantic import ade20k, camvid, cityscapes, coco_stuff, pascal_context, pascal_voc
 from lightning_app.data.semantic.context_probe import ContextProbe
-from zoo import ZooError, index
+from zoo import ZooError, datasets, index
 
 FACTS = {
     "ade20k": ade20k.FACTS,
@@ -31,7 +31,7 @@ PACKAGE = Path(__file__).parents[2] / "lightning_app"
 @pytest.mark.parametrize("slug", FACTS)
 def test_the_datamodule_has_the_zoos_facts(slug: str) -> None:
     facts: DatasetFacts = FACTS[slug]
-    dataset = index.datasets()[slug]
+    dataset = datasets.datasets()[slug]
     module = getattr(data, dataset.data)(**dataset.arguments)
     assert module.facts == facts
     assert (facts.name, facts.classes) == (dataset.data, dataset.classes)
@@ -42,26 +42,26 @@ def test_the_datamodule_has_the_zoos_facts(slug: str) -> None:
 
 
 def test_every_datamodule_of_the_zoo_exists() -> None:
-    assert {dataset.data for slug, dataset in index.datasets().items() if slug not in FACTS} == {"Folder"}
+    assert {dataset.data for slug, dataset in datasets.datasets().items() if slug not in FACTS} == {"Folder"}
 
 
 def test_classes_and_colours_stand_nowhere_else() -> None:
     told = [re.sub(r"[\s\"']+", " ", path.read_text()) for path in PACKAGE.rglob("*.py")]
     assert len(told) > 50
-    for slug, dataset in index.datasets().items():
+    for slug, dataset in datasets.datasets().items():
         for parts in (", ".join(dataset.classes[1:4]), ", ".join(dataset.classes[-3:]), " ".join(dataset.palette[1:4])):
             assert not any(parts in text for text in told), (slug, parts)
 
 
 def test_no_list_stands_twice_in_the_zoo() -> None:
-    tables = tomllib.loads((index.ROOT / "datasets.toml").read_text()).values()
+    tables = tomllib.loads((datasets.ROOT / "datasets.toml").read_text()).values()
     for key in ("classes", "palette"):
         lists = [" ".join(table[key].split()) for table in tables if key in table and len(table[key].split()) > 10]
         assert len(lists) == len(set(lists)) > 5
 
 
 def test_classes_of_another_dataset() -> None:
-    with_background, without = (index.datasets()[slug] for slug in ("pascal-context", "pascal-context-59"))
+    with_background, without = (datasets.datasets()[slug] for slug in ("pascal-context", "pascal-context-59"))
     assert without.classes == with_background.classes[1:]
     assert without.palette == with_background.palette[1:]
     assert without.typed == "PascalContext --data.classes 59"
@@ -91,9 +91,9 @@ def test_classes_of_another_dataset() -> None:
 def test_a_wrong_table_is_named(
     old: str, new: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = (index.ROOT / "datasets.toml").read_text()
+    text = (datasets.ROOT / "datasets.toml").read_text()
     assert text.count(old) == 1
     (tmp_path / "datasets.toml").write_text(text.replace(old, new))
-    monkeypatch.setattr(index, "ROOT", tmp_path)
+    monkeypatch.setattr(datasets, "ROOT", tmp_path)
     with pytest.raises(ZooError, match=message):
-        index.datasets.__wrapped__()
+        datasets.datasets.__wrapped__()

@@ -13,9 +13,11 @@ from entries import OWN
 
 import zoo
 from lightning_app.weights.openmmlab.published import upstream_config
-from zoo import index, writing
-from zoo.entry import Backbone, FieldError
+from zoo import index
+from zoo.datasets import Backbone, datasets
 from zoo.errors import ZooError
+from zoo.values import FieldError
+from zoo.writing import TRAINED_HERE, add
 
 PUBLISHED = Path(__file__).parents[3] / "shared" / "openmmlab" / "published_checkpoints.json"
 ROWS = Path(__file__).parents[1] / "goldens" / "openmmlab_rows.json"  # a few of the same rows, one of each kind
@@ -58,12 +60,16 @@ def assert_same_config(rows: list[dict[str, Any]]) -> None:
         expected = {key: row[key] for key in KEYS}
         expected["backbone"] = expected["backbone"] | OTHER_FILE.get(entry.id, {})
         assert upstream_config(entry) == expected, entry.id
-        assert (entry.miou, entry.miou_ms, entry.memory_gb) == (
+        assert (entry.metrics["mIoU"], entry.metrics.get("mIoU_ms"), entry.memory_gb) == (
             row["miou"],
             row["miou_ms_flip"],
             row["train_memory_gb"],
         )
-        assert (list(entry.crop), entry.batch, entry.paper) == (row["crop_size"], row["batch_size"], row["paper"])
+        assert (list(entry.details.crop), entry.batch, entry.paper) == (
+            row["crop_size"],
+            row["batch_size"],
+            row["paper"],
+        )
 
 
 def test_copied_rows_come_back_whole() -> None:
@@ -85,13 +91,16 @@ def test_published_weights_of_every_head() -> None:
         assert entry.url.startswith("https://download.openmmlab.com/mmsegmentation/")
         assert entry.url.endswith(f"-{entry.sha256}.pth")
         assert f"_{entry.iterations // 1000}k" in entry.id
-        assert f"{entry.crop[0]}x{entry.crop[1]}" in entry.id
+        assert "{}x{}".format(*entry.details.crop) in entry.id
 
 
 @pytest.mark.parametrize(
     ("id", "expected"),
     [
-        ("ccnet_r50-d8_cityscapes-512x1024_40k", {"miou": 77.76, "lr": 0.01, "window": None, "align_corners": False}),
+        (
+            "ccnet_r50-d8_cityscapes-512x1024_40k",
+            {"metrics": {"mIoU": 77.76, "mIoU_ms": 78.87}, "lr": 0.01, "window": None, "align_corners": False},
+        ),
         ("psanet_r101-d8_cityscapes-769x769_80k", {"window": (769, 769), "stride": (513, 513), "align_corners": True}),
         ("pspnet_r101-d8_pascal-context-59-480x480_80k", {"lr": 0.004, "stride": (320, 320), "split": "val"}),
         ("ocrnet_r101-d8_cityscapes-512x1024_80k-b16", {"lr": 0.02, "batch": 16, "auxiliary_head": None}),
@@ -99,12 +108,15 @@ def test_published_weights_of_every_head() -> None:
         ("deeplabv3plus_r50-d8_mapillary-1280x1280_300k", {"optimizer": "AdamW", "iterations": 300_000}),
         ("fcn_r50b-d16_cityscapes-512x1024_80k-d6", {"head": "fcn", "name": "FCN"}),
         ("ann_r101-d8_voc12aug-512x512_40k", {"iterations": 40_000}),  # upstream's list says 20 000
-        ("ocrnet_hr18_ade20k-512x512_160k", {"miou": 39.32, "iterations": 160_000}),  # a name that stands twice
+        (
+            "ocrnet_hr18_ade20k-512x512_160k",
+            {"metrics": {"mIoU": 39.32, "mIoU_ms": 40.8}, "iterations": 160_000},
+        ),  # a name that stands twice
     ],
 )
 def test_facts_of_an_entry(id: str, expected: dict[str, Any]) -> None:
     entry = zoo.get(id)
-    assert {name: getattr(entry, name) for name in expected} == expected
+    assert {name: entry.as_dict()[name] for name in expected} == expected
 
 
 @pytest.mark.parametrize(
@@ -129,8 +141,13 @@ def test_upstream_config_is_a_copy() -> None:
     assert upstream_config(entry)["decode_head"]["norm_cfg"]["type"] == "SyncBN"
 
 
+def test_published_weights_have_a_second_home() -> None:
+    for entry in published(zoo.list_entries()):
+        assert entry.mirrors == (entry.url.replace("download.openmmlab.com", "mmassets.onedl.ai"),)
+
+
 def test_datasets() -> None:
-    known = index.datasets()
+    known = datasets()
     counts = {slug: len(dataset.classes) for slug, dataset in known.items()}
     assert counts["cityscapes"] == 19
     assert counts["ade20k"] == 150
@@ -149,7 +166,7 @@ def test_filters() -> None:
     assert {entry.head for entry in zoo.list_entries(head="ccnet")} == {"ccnet"}
     best = zoo.list_entries(dataset="cityscapes", min_miou=81)
     assert "ocrnet_hr48_cityscapes-512x1024_160k" in {entry.id for entry in best}
-    assert all(entry.miou >= 81 and entry.dataset == "cityscapes" for entry in best)
+    assert all(entry.metrics["mIoU"] >= 81 and entry.dataset == "cityscapes" for entry in best)
     assert len(zoo.list_entries(head="fcn", backbone="r50b-d16")) == 2
     assert {entry.backbone.slug for entry in zoo.list_entries(head="fcn", backbone="resnet50")} == {
         "r50b-d16",
@@ -191,8 +208,8 @@ dataset = "cityscapes"
 split = "val"
 crop = [512, 512]
 align_corners = false
-miou = 70.0
-miou_source = "measured"
+metrics = { mIoU = 70.0 }
+metrics_source = "measured"
 iterations = 1000
 batch = 8
 optimizer = "SGD"
@@ -207,7 +224,8 @@ HEADER = 'name = "Toy"\npaper = "none"\n'
 
 
 def write(folder: Path, text: str) -> Path:
-    path = folder / "toy.toml"
+    path = folder / "semantic" / "toy.toml"
+    path.parent.mkdir(exist_ok=True)
     path.write_text(text)
     return path
 
@@ -215,7 +233,7 @@ def write(folder: Path, text: str) -> Path:
 def test_a_good_file_is_read(tmp_path: Path) -> None:
     (entry,) = index.read(write(tmp_path, HEADER + ENTRY))
     assert (entry.id, entry.head, entry.name) == ("toy_r50-d8_cityscapes-512x512_1k", "toy", "Toy")
-    assert entry.data_licence == index.datasets()["cityscapes"].terms
+    assert entry.data_licence == datasets()["cityscapes"].terms
     assert entry.commercial == "no"
 
 
@@ -223,19 +241,24 @@ def test_a_good_file_is_read(tmp_path: Path) -> None:
     ("old", "new", "line", "message"),
     [
         (
-            "miou = 70.0",
-            "miuo = 70.0",
+            "metrics = { mIoU = 70.0 }",
+            "metric = { mIoU = 70.0 }",
             11,
-            'unknown key "miuo" in entry.toy_r50-d8_cityscapes-512x512_1k. Did you mean "miou"?',
+            'unknown key "metric" in entry.toy_r50-d8_cityscapes-512x512_1k. Did you mean "metrics"?',
         ),
-        ("miou = 70.0", 'miou = "70"', 11, "miou: '70' is not float or int"),
-        ("miou = 70.0", "miou = 170.0", 11, "miou: 170.0: per cent"),
+        ("mIoU = 70.0", 'mIoU = "70"', 11, "metrics: {'mIoU': '70'}: mIoU must be per cent, 0 to 100"),
+        ("mIoU = 70.0", "mIoU = 170.0", 11, "metrics: {'mIoU': 170.0}: mIoU must be per cent, 0 to 100"),
+        ("mIoU = 70.0", "mIoU_ms = 70.0", 11, "metrics: {'mIoU_ms': 70.0}: needs mIoU"),
+        ("mIoU = 70.0", "mIoU = 70.0, AP = 1.0", 11, "AP is none of mIoU, mIoU_ms"),
+        ("iterations = 1000", "iterations = 1000\nepochs = 5", 13, "iterations: 1000: iterations or epochs, one of"),
+        ("iterations = 1000\n", "", 4, "iterations: None: iterations or epochs, one of the two"),
+        ("align_corners = false\n", "", 4, "align_corners: None: true or false"),
         ('sha256 = "0123abcd"', 'sha256 = "0123ABCD"', 18, "sha256: '0123ABCD': 64 lower-case hexadecimal digits"),
         ('sha256 = "0123abcd"', 'sha256 = "0123abc"', 18, "sha256: '0123abc'"),
         ('weights_licence = "MIT"\n', "", 4, "weights_licence: is missing"),
         ('weights_licence = "MIT"', 'weights_licence = ""', 21, "weights_licence: is empty"),
         ('backbone = "r50-d8"', 'backbone = "r50-d9"', 5, "backbone: 'r50-d9' is not known. Did you mean \"r50-d8\"?"),
-        ('backbone = "r50-d8"', 'backbone = { name = "resnet50" }', 5, "backbone: resnet50 needs a name"),
+        ('backbone = "r50-d8"', 'backbone = { name = "resnet50" }', 5, "needs upstream, the published model's config"),
         ('dataset = "cityscapes"', 'dataset = "citiscapes"', 7, 'Did you mean "cityscapes"?'),
         ("crop = [512, 512]", 'crop = [512, "512"]', 9, "crop: (512, '512'): [height, width]"),
         (
@@ -295,32 +318,45 @@ def test_one_file_in_two_entries_is_found(tmp_path: Path, monkeypatch: pytest.Mo
         index.check()
 
 
+def copy_of_ccnet(folder: Path) -> None:
+    (folder / "semantic").mkdir()
+    shutil.copy(index.file_of("semantic", "ccnet"), folder / "semantic")
+
+
 def test_own_weights_are_added_below_the_published_ones(tmp_path: Path) -> None:
-    shutil.copy(index.INDEX / "ccnet.toml", tmp_path)
-    before = index.read(index.INDEX / "ccnet.toml")
-    path = writing.add("ccnet_resnet18_camvid-360x480_1k", "ccnet", "CCNet", "unused", OWN, folder=tmp_path)
+    copy_of_ccnet(tmp_path)
+    before = index.read(index.file_of("semantic", "ccnet"))
+    path = add("ccnet_resnet18_camvid-360x480_1k", "semantic", "ccnet", "CCNet", "unused", OWN, folder=tmp_path)
     *rest, entry = index.read(path)
     assert tuple(rest) == before
     assert entry.backbone == Backbone("resnet18", **OWN["backbone"])
     assert entry.sources == (OWN["url"], *OWN["mirrors"])
-    assert (entry.miou, entry.memory_gb, entry.commercial) == (60.25, None, "unclear")
-    assert path.read_text().count(f"\n{writing.TRAINED_HERE}\n") == 1
+    assert (entry.metrics, entry.memory_gb, entry.commercial) == ({"mIoU": 60.25}, None, "unclear")
+    assert path.read_text().count(f"\n{TRAINED_HERE}\n") == 1
     with pytest.raises(ZooError, match="is taken"):
-        writing.add(entry.id, "ccnet", "CCNet", "unused", OWN, folder=tmp_path)
+        add(entry.id, "semantic", "ccnet", "CCNet", "unused", OWN, folder=tmp_path)
     with pytest.raises(ZooError, match="own config"):
         upstream_config(entry)
 
 
 def test_wrong_own_weights_leave_the_index_as_it_was(tmp_path: Path) -> None:
     with pytest.raises(ZooError, match="weights_licence: is missing"):
-        writing.add("glore_resnet18_x-1x1_1k", "glore", "GloRe", "p", OWN | {"weights_licence": None}, folder=tmp_path)
-    assert list(tmp_path.glob("*.toml")) == []
+        add(
+            "glore_resnet18_x-1x1_1k",
+            "semantic",
+            "glore",
+            "GloRe",
+            "p",
+            OWN | {"weights_licence": None},
+            folder=tmp_path,
+        )
+    assert list(tmp_path.rglob("*.toml")) == []
 
 
 def test_own_weights_inherit_nothing_from_published_ones(tmp_path: Path) -> None:
-    shutil.copy(index.INDEX / "ccnet.toml", tmp_path)
+    copy_of_ccnet(tmp_path)
     with pytest.raises(ZooError, match="lr: is missing"):
-        writing.add("ccnet_resnet18_x-1x1_1k", "ccnet", "CCNet", "p", OWN | {"lr": None}, folder=tmp_path)
+        add("ccnet_resnet18_x-1x1_1k", "semantic", "ccnet", "CCNet", "p", OWN | {"lr": None}, folder=tmp_path)
 
 
 def test_an_entry_checks_itself() -> None:
@@ -330,4 +366,7 @@ def test_an_entry_checks_itself() -> None:
 
 def test_own_weights_tell_their_model_in_one_place() -> None:
     for entry in zoo.list_entries():
-        assert (entry.stages == []) is (entry.format == "safetensors"), entry.id
+        own = entry.format == "safetensors"
+        assert (entry.details.stages == []) is own, entry.id
+        assert (entry.details.align_corners is None) is own, entry.id
+        assert (entry.backbone.output_stride is None) is own, entry.id

@@ -13,7 +13,8 @@ from lightning_app.app.cli import main
 from lightning_app.registry import HEADS
 from lightning_app.weights.load import load
 from lightning_app.weights.published import SHIPS
-from zoo import ZooEntry, cache, index
+from zoo import ZooEntry, cache
+from zoo.datasets import datasets
 from zoo.entry import SHIPPED
 
 ENTRIES = [entry for entry in zoo.list_entries() if entry.url.startswith(SHIPPED)]
@@ -45,14 +46,14 @@ def test_shipped_weights(entry: ZooEntry) -> None:
     assert "root" not in config["data"]["init_args"]
     assert "val/mIoU" in (path.parent / "metrics_0.csv").read_text()
     card = (path.parent / "README.md").read_text()
-    assert f"{entry.miou:.2f}" in card
+    assert f"{entry.figure:.2f}" in card
     assert ("; frozen: " in card) is bool(config["model"].get("freeze"))
 
     model = load(entry.id)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
-    images = torch.rand(1, 3, *entry.crop, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(1, 3, *entry.details.crop, generator=torch.Generator().manual_seed(0))
     logits = model(images)
-    assert logits.shape[1] == len(index.datasets()[entry.dataset].classes)
+    assert logits.shape[1] == len(datasets()[entry.dataset].classes)
     assert logits.isfinite().all()
 
 
@@ -78,4 +79,4 @@ def test_the_figure_of_the_index_is_measured_again(
     monkeypatch.chdir(tmp_path)
     assert main(["test", "--weights", id, *typed.split(), "--run", "again"]) == 0
     measured = json.loads((tmp_path / "runs/again/test.json").read_text())
-    assert 100 * measured["mIoU"] == pytest.approx(zoo.get(id).miou, abs=0.1)
+    assert 100 * measured["mIoU"] == pytest.approx(zoo.get(id).figure, abs=0.1)

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any, Final
 
-from zoo import index
+from zoo.datasets import datasets
 from zoo.entry import ZooEntry
 from zoo.errors import ZooError
+from zoo.tasks.semantic import details_of
 
 _SYNC_BN: Final = {"type": "SyncBN", "requires_grad": True}
 _RESNET: Final = {
@@ -29,8 +30,8 @@ def evaluation_size(entry: ZooEntry) -> tuple[int, int] | None:
 
     With corners aligned, one pixel more on each side, as in its configurations of 769 x 769 crops.
     """
-    box = index.datasets()[entry.dataset].evaluated
-    return (box[0] + 1, box[1] + 1) if box and entry.align_corners else box
+    box = datasets()[entry.dataset].evaluated
+    return (box[0] + 1, box[1] + 1) if box and details_of(entry).align_corners else box
 
 
 def upstream_config(entry: ZooEntry) -> dict[str, Any]:
@@ -44,9 +45,10 @@ def upstream_config(entry: ZooEntry) -> dict[str, Any]:
     """
     if entry.format != "openmmlab":
         raise ZooError(f"{entry.id} holds its own config: its format is {entry.format}")
+    details = details_of(entry)
     shared = {
-        "num_classes": len(index.datasets()[entry.dataset].classes),
-        "align_corners": entry.align_corners,
+        "num_classes": len(datasets()[entry.dataset].classes),
+        "align_corners": details.align_corners,
         "norm_cfg": _SYNC_BN,
         "dropout_ratio": 0.1,
     }
@@ -55,18 +57,18 @@ def upstream_config(entry: ZooEntry) -> dict[str, Any]:
         loss = {"type": "CrossEntropyLoss", "use_sigmoid": False, "loss_weight": loss_weight}
         return {**shared, "loss_decode": loss, **arguments}
 
-    *coarse, final = entry.stages
+    *coarse, final = details.stages
     decode_head = [*(head(stage, 0.4) for stage in coarse), head(final, 1.0)]
     resnet = {} if entry.backbone.upstream["type"] == "HRNet" else _RESNET
     test: dict[str, Any] = {"mode": "whole"}
-    if entry.window and entry.stride:
-        test = {"mode": "slide", "crop_size": list(entry.window), "stride": list(entry.stride)}
+    if details.window and details.stride:
+        test = {"mode": "slide", "crop_size": list(details.window), "stride": list(details.stride)}
     return deepcopy(
         {
             "backbone": {**resnet, "norm_cfg": _SYNC_BN, "norm_eval": False, **entry.backbone.upstream},
             "neck": None,
             "decode_head": decode_head if coarse else decode_head[0],
-            "auxiliary_head": head(entry.auxiliary_head, 0.4) if entry.auxiliary_head else None,
+            "auxiliary_head": head(details.auxiliary_head, 0.4) if details.auxiliary_head else None,
             "segmentor": "CascadeEncoderDecoder" if coarse else "EncoderDecoder",
             "test_cfg": test,
             "preprocess": _PREPROCESS,

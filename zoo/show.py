@@ -1,0 +1,166 @@
+"""The list of weights, and all that is known of some, as people read them."""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from zoo import cache, header
+from zoo.datasets import Dataset, datasets
+from zoo.details import details_of
+from zoo.entry import ZooEntry
+from zoo.errors import ZooError
+from zoo.toml import suggest
+from zoo.values import call
+
+_OTHER_SORTS: Final[dict[str, Callable[[ZooEntry], float | str]]] = {
+    "memory": lambda entry: entry.memory_gb or float("inf"),
+    "id": lambda entry: entry.id,
+}
+
+
+def sort_entries(entries: list[ZooEntry], by: str) -> None:
+    """Order by a figure, the best first; by memory or id, the least first.
+
+    Raises:
+        ZooError: none of the entries has such a figure.
+    """
+    figures = {_typed(name): name for entry in entries for name in entry.metrics}
+    if by in _OTHER_SORTS:
+        entries.sort(key=_OTHER_SORTS[by])
+    elif _typed(by) in figures:
+        entries.sort(key=lambda entry: -entry.metrics.get(figures[_typed(by)], 0.0))
+    else:
+        known = [*figures, *_OTHER_SORTS]
+        raise ZooError(f'Unknown --sort "{by}".{suggest(by, known)} Known: {", ".join(known)}')
+
+
+def _typed(figure: str) -> str:
+    """A figure's name as it is typed: miou-ms is mIoU_ms."""
+    return figure.lower().replace("_", "-")
+
+
+def print_list(entries: Sequence[ZooEntry]) -> None:
+    """A line for each entry, tab-separated; on a terminal a table for each task, without what is unknown of all."""
+    if not sys.stdout.isatty():
+        sys.stdout.writelines("\t".join(_row(entry)) + "\n" for entry in entries)
+        return
+    for task in sorted({entry.task for entry in entries}):
+        _print_table(task, [entry for entry in entries if entry.task == task])
+
+
+def _columns(task: str) -> tuple[str, str]:
+    """The two figures of a task that stand in the list."""
+    first, second, *_ = (*details_of(task).metrics, "", "")
+    return first, second
+
+
+def _row(entry: ZooEntry) -> list[str]:
+    figures = [entry.figure, entry.metrics.get(_columns(entry.task)[1])]
+    return [
+        entry.id,
+        *("-" if value is None else f"{value:.2f}" for value in figures),
+        entry.dataset,
+        entry.backbone.name,
+        "-" if entry.memory_gb is None else f"{entry.memory_gb:g}",
+        "yes" if cache.find(entry) else "repository" if cache.out_of_reach(entry) else "-",
+    ]
+
+
+def _print_table(task: str, entries: Sequence[ZooEntry]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    titles = details_of(task).metrics
+    figures = [titles.get(name, "figure") for name in _columns(task)]
+    columns = ("id", *figures, "dataset", "backbone", "GB to train", "here")
+    rows = [_row(entry) for entry in entries]
+    caption = f"{len(rows)} of the zoo's weights" + ("" if task == "semantic" else f", task {task}")
+    if any(row[-1] == "repository" for row in rows):
+        caption += "; some ship with the repository, which is not here (contextzoo zoo show ID)"
+    table = Table(box=None, pad_edge=False, caption=caption)
+    known = [place for place in range(len(columns)) if any(row[place] != "-" for row in rows)]
+    for place in known:
+        number = place in (1, 2, 5)
+        table.add_column(columns[place], justify="right" if number else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(row[place] for place in known))
+    Console().print(table)
+
+
+def print_json(entries: Sequence[ZooEntry]) -> None:
+    """Everything that is known of each entry."""
+    print(json.dumps([entry.as_dict() for entry in entries], indent=1))
+
+
+def print_entry(entry: ZooEntry) -> None:
+    """All that is known of an entry, a line for each fact; what a file tells of itself comes from there."""
+    here = cache.find(entry)
+    told = header.description(here) if here and entry.format == "safetensors" else {}
+    lines = {
+        "id": entry.id,
+        "task": entry.task,
+        "head": entry.name,
+        **_parts(entry, header.parts(told), here),
+        "paper": entry.paper,
+        **_dataset(datasets()[entry.dataset]),
+        **_figures(entry, entry.details.protocol(told)),
+        **_training(entry),
+        **_file(entry, here),
+    }
+    width = max(map(len, lines))
+    for name, value in lines.items():
+        print(f"{name:<{width}}  {value}")
+
+
+def _parts(entry: ZooEntry, told: dict[str, tuple[str, dict[str, Any]]], here: Path | None) -> dict[str, str]:
+    """The parts of the model: of our own weights as their file tells, of others as the index does."""
+    if entry.format == "openmmlab":
+        return entry.details.lines() | {"backbone": str(entry.backbone)}
+    if "backbone" not in told:
+        tells = "as the file tells" + ("" if here else " once it is here")
+        return {"decode head": f"{entry.name}, {tells}", "backbone": f"{entry.backbone}, {tells}"}
+    names = {"head": "decode head", "auxiliary": "auxiliary head"}
+    return entry.details.lines() | {names.get(part, part): call(*spec) for part, spec in reversed(told.items())}
+
+
+def _dataset(dataset: Dataset) -> dict[str, str]:
+    kind, names = ("keypoints", dataset.keypoints) if dataset.keypoints else ("classes", dataset.classes)
+    return {"dataset": f"{dataset.title}, {len(names)} {kind}", kind: ", ".join(names)}
+
+
+def _figures(entry: ZooEntry, protocol: str) -> dict[str, str]:
+    """Each figure; beside the first how it was measured, and by whom."""
+    first, *others = [(entry.details.metrics.get(name, name), value) for name, value in entry.metrics.items()]
+    how = ", ".join(filter(None, (entry.split, protocol)))
+    return {first[0]: f"{first[1]:.2f} on {how} ({entry.metrics_source})"} | {n: f"{v:.2f}" for n, v in others}
+
+
+def _training(entry: ZooEntry) -> dict[str, str]:
+    length = f"{entry.epochs} epochs" if entry.iterations is None else f"{entry.iterations} steps"
+    memory = "unknown" if entry.memory_gb is None else f"{entry.memory_gb:g} GB on each device"
+    return {
+        "training": f"{length} of {entry.batch} {entry.details.training()}, {entry.optimizer} {entry.lr:g}",
+        "training memory": memory,
+    }
+
+
+def _file(entry: ZooEntry, here: Path | None) -> dict[str, str]:
+    dataset = datasets()[entry.dataset]
+    how = cache.NOT_HERE if cache.out_of_reach(entry) else f"contextzoo zoo download {entry.id}"
+    digits = "" if len(entry.sha256) == 64 else " (the first 8 digits, all that is published)"
+    return {
+        "file": entry.url,
+        "mirrors": ", ".join(entry.mirrors) or "none",
+        "size": "unknown" if entry.size is None else f"{entry.size} bytes",
+        "sha256": f"{entry.sha256}{digits}",
+        "format": entry.format + (f", config {entry.config}" if entry.config else ""),
+        "code licence": entry.code_licence,
+        "weights licence": entry.weights_licence,
+        "training data": entry.data_licence + (f" ({dataset.url})" if dataset.url else ""),
+        "commercial use": entry.commercial,
+        "here": str(here or f"no ({how})"),
+        "measure again": f"contextzoo test --weights {entry.id} --data {dataset.typed}"
+        + (" --data.root DIR" if dataset.url else ""),
+    }
