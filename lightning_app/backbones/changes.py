@@ -90,7 +90,7 @@ class ExchangeUnit(nn.Module):
     Where j is coarser, f_ij enlarges by 2^(j - i) and then, as the published weights are used, once more to the size of
     x_i; timm stops at the first and so needs sizes that 32 divides.
 
-    Shape: branches (B, C_i, h_i, w_i) -> the same.
+    Shape: branches (B, C_i, h_i, w_i) -> the same; of the network's last unit those down to the last that is a level.
     """
 
     def __init__(self, module: HighResolutionModule, upsample: str) -> None:
@@ -104,7 +104,7 @@ class ExchangeUnit(nn.Module):
     def forward(self, branches: Sequence[Tensor]) -> list[Tensor]:
         branches = [branch(x) for branch, x in zip(self.branches, branches, strict=True)]
         fused = []
-        for functions, like in zip(self.fuse_layers, branches, strict=True):
+        for functions, like in zip(self.fuse_layers, branches, strict=False):  # of the last unit's, those that are used
             terms = [self._resize(f(x), like.shape[-2:]) for f, x in zip(functions, branches, strict=True)]
             fused.append(F.relu(reduce(torch.add, terms)))
         return fused
@@ -113,13 +113,15 @@ class ExchangeUnit(nn.Module):
         return x if x.shape[-2:] == size else F.interpolate(x, size, mode=self.upsample)
 
 
-def _exchange_at_any_size(model: nn.Module, upsample: str) -> None:
+def _exchange_at_any_size(model: Any, upsample: str) -> None:
     if upsample not in ("nearest", "bilinear"):
         raise InputError(f'upsample is "{upsample}": it must be nearest or bilinear')
     for parent in list(model.modules()):
         for name, module in parent.named_children():
             if isinstance(module, HighResolutionModule):
                 setattr(parent, name, ExchangeUnit(module, upsample))
+    coarsest = max(index for index in model.feature_info.out_indices if isinstance(index, int))  # 0 is the stem
+    model.stage4[-1].fuse_layers = model.stage4[-1].fuse_layers[: max(coarsest, 1)]
 
 
 def _resnet_stages(model: nn.Module, name: str, made: Sequence[str]) -> list[list[BasicBlock | Bottleneck]]:

@@ -78,8 +78,12 @@ def _stages(model: Any) -> dict[str, tuple[nn.Module, list[int]]]:
         for name in ("layer1", "stage2", "stage3", "stage4"):
             stage = model.get_submodule(name)
             *_, end = stage
-            ends = [branch[-1] for branch in end.branches] if isinstance(end, ExchangeUnit) else [end]
-            stages[name] = stage, [_slot(end, "every")[1].out_channels for end in ends]
+            levels = (
+                [branch[-1] for branch in end.branches][: len(end.fuse_layers)]
+                if isinstance(end, ExchangeUnit)
+                else [end]
+            )
+            stages[name] = stage, [_slot(each, "every")[1].out_channels for each in levels]
         return stages
     modules = dict(model.named_modules())
     info = zip(model.feature_info.module_name(), model.feature_info.channels(), strict=True)
