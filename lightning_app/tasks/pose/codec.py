@@ -46,7 +46,7 @@ class Codec:
 
     def __post_init__(self) -> None:
         check_choice("codec", self.kind, KINDS)
-        for name, size in (("input_size", self.input_size), ("heatmap_size", self.maps)):
+        for name, size in (("input_size", self.input_size), ("heatmap_size", self.heatmap_size or (2, 2))):
             if len(size) != 2 or not all(isinstance(side, int) and side > 1 for side in size):
                 raise InputError(f"{name} {size} is no height and width such as (256, 192)")
         if self.sigma <= 0 or self.radius <= 0:
