@@ -18,7 +18,10 @@ RESULT: Final[Mapping[Kind, str]] = {"bbox": "bbox", "segm": "segmentation", "ke
 FIGURES: Final[Mapping[Kind, tuple[str, ...]]] = {  # in the order of the official statistics
     "bbox": ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR1", "AR10", "AR100"),
     "segm": ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR1", "AR10", "AR100"),
-    "keypoints": ("AP", "AP50", "AP75", "AP_medium", "AP_large", "AR"),
+    "keypoints": (
+        *("AP", "AP50", "AP75", "AP_medium", "AP_large"),
+        *("AR", "AR50", "AR75", "AR_medium", "AR_large"),
+    ),
 }
 
 
@@ -93,8 +96,10 @@ def coco_scores(
             # ids count from 1: to the official code a match with id 0 is no match
             annotations.append({**each, "id": len(annotations) + 1, "image_id": image.id})
         for each in image.results:
-            # nothing but what is compared: beside a bbox, masks would be sorted by the size of that
-            kept = {name: each[name] for name in ("category_id", "score", field_of_kind)}
+            # nothing but what is compared: beside a bbox, masks would be sorted by the size of that; keypoints are, by
+            # the official code as by mmpose, and by the extent of their points where there is no bbox
+            counted = ("category_id", "score", field_of_kind, *(("bbox",) if kind == "keypoints" else ()))
+            kept = {name: each[name] for name in counted if name in each}
             results.append({**kept, "image_id": image.id})
     truth = COCO(
         {

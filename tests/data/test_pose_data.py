@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pose_fakes import NAMES, changed, fake_keypoints
 
 from lightning_app.data import COCOKeypoints
 from lightning_app.data.pose.affine import transform
@@ -13,7 +14,6 @@ from lightning_app.data.pose.augment import Augmentation, training_map
 from lightning_app.data.pose.base import PoseBatch
 from lightning_app.data.pose.facts import Keypoints
 from lightning_app.util.errors import InputError
-from tests.data.pose_fakes import NAMES, changed, fake_keypoints
 
 STILL = Augmentation(flip=0, half_body=0, shift_share=0, scale=(1, 1), rotation_share=0)
 

@@ -125,8 +125,8 @@ def test_keypoints_are_the_official_ones_with_sigmas_of_ones_own() -> None:
     ]
     ours = coco_scores("keypoints", images, [1], sigmas=sigmas)
     official, _ = judged(given, results, "keypoints", kpt_oks_sigmas=np.array(sigmas))
-    assert list(ours.figures) == ["AP", "AP50", "AP75", "AP_medium", "AP_large", "AR"]
-    assert list(ours.figures.values()) == pytest.approx(official[:6], abs=1e-12, nan_ok=True)
+    assert list(ours.figures)[:6] == ["AP", "AP50", "AP75", "AP_medium", "AP_large", "AR"]
+    assert list(ours.figures.values()) == pytest.approx(official[:10], abs=1e-12, nan_ok=True)
     assert 0.05 < ours.figures["AP"] < 0.95
 
 

@@ -1,7 +1,7 @@
 """Keypoints of things that stand in boxes: one crop for each box, photographs for evaluation."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import ClassVar, Self
@@ -25,7 +25,7 @@ class PoseSample:
     image: Tensor
     name: str
     path: Path
-    photograph: CocoImage
+    coco: CocoImage
     boxes: Tensor
     box_scores: Tensor
     centres: Tensor
@@ -43,13 +43,13 @@ class PoseBatch(Batch):
 
     Args:
         paths: of the photographs.
-        photographs: what the annotations say of them.
+        coco: the entries of the photographs in their annotation file.
         truth: what people marked in each, in evaluation.
     """
 
     crops: list[int] = field(default_factory=list)
     paths: list[Path] = field(default_factory=list)
-    photographs: list[CocoImage] = field(default_factory=list)
+    coco: list[CocoImage] = field(default_factory=list)
     boxes: Tensor = field(default_factory=lambda: torch.zeros(0, 4))
     box_scores: Tensor = field(default_factory=lambda: torch.zeros(0))
     centres: Tensor = field(default_factory=lambda: torch.zeros(0, 2))
@@ -58,6 +58,14 @@ class PoseBatch(Batch):
     truth: list[tuple[CocoAnnotation, ...]] | None = None
 
     PER_CROP: ClassVar = ("image", "boxes", "box_scores", "centres", "scales", "keypoints")
+
+    def to(self, device: torch.device | str) -> Self:
+        """The tensors on another device; Lightning would copy the annotations too."""
+        moved = replace(self)
+        for name in self.PER_CROP:
+            value = getattr(self, name)
+            setattr(moved, name, None if value is None else value.to(device))
+        return moved
 
     @property
     def places(self) -> list[slice]:
@@ -84,6 +92,8 @@ class PoseDataModule(DataModule):
     Attributes:
         keypoints: all facts; ``keypoint_names``, ``skeleton``, ``flip_pairs`` and ``sigmas`` are what a task takes of
             them.
+        class_names: what the keypoints are of, and
+        category_id: its number in the annotation file.
         box_source: where the boxes of evaluation come from, in words.
     """
 
@@ -91,6 +101,7 @@ class PoseDataModule(DataModule):
         self,
         facts: Keypoints,
         class_name: str,
+        category_id: int = 1,
         *,
         batch_size: int = 32,
         val_batch_size: int = 8,
@@ -99,7 +110,7 @@ class PoseDataModule(DataModule):
     ) -> None:
         super().__init__(batch_size=batch_size, val_batch_size=val_batch_size, num_workers=num_workers, seed=seed)
         self.facts = facts
-        self.class_names = [class_name]
+        self.class_names, self.category_id = [class_name], category_id
         self.keypoint_names: list[str] = list(facts.names)
         self.skeleton: list[Pair] = list(facts.skeleton)
         self.flip_pairs: list[Pair] = list(facts.flip_pairs)
@@ -116,7 +127,7 @@ class PoseDataModule(DataModule):
     def setup(self, stage: str) -> None:
         codec = getattr(self.trainer and self.trainer.lightning_module, "codec", None)
         if codec is not None:
-            self.follow(codec.input_size, udp=codec.is_udp)
+            self.follow(codec.input_size, udp=codec.udp)
         super().setup(stage)
 
     @staticmethod
@@ -131,10 +142,10 @@ class PoseDataModule(DataModule):
         return PoseBatch(
             all_of("image"),
             [sample.name for sample in samples],
-            [(sample.photograph.height, sample.photograph.width) for sample in samples],
+            [(sample.coco.height, sample.coco.width) for sample in samples],
             crops=[len(sample.boxes) for sample in samples],
             paths=[sample.path for sample in samples],
-            photographs=[sample.photograph for sample in samples],
+            coco=[sample.coco for sample in samples],
             boxes=all_of("boxes").float(),
             box_scores=all_of("box_scores").float(),
             centres=all_of("centres").float(),

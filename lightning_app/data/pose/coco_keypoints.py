@@ -81,6 +81,7 @@ class COCOKeypoints(PoseDataModule):
         super().__init__(
             facts,
             category_facts.name,
+            category_facts.id,
             batch_size=batch_size,
             val_batch_size=val_batch_size,
             num_workers=num_workers,
@@ -185,7 +186,8 @@ class COCOKeypoints(PoseDataModule):
         return found
 
     def make_dataset(self, stage: Stage) -> ImageDataset[PoseSample]:
-        photographs, cut = Photographs(self.root, self.cache), Cut(self.input_size, self.udp)
+        folder = self.predict_folder if stage == "predict" and self.predict_folder else self.root
+        photographs, cut = Photographs(folder, self.cache), Cut(self.input_size, self.udp)
         if stage == "train":
             items = self._learned(self.splits["train"])
             return TrainingDataset(photographs, items, cut, self.facts, self.augmentation, self.seed)

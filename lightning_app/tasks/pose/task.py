@@ -1,0 +1,166 @@
+"""Top-down pose: the keypoints of what stands in each box."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any, ClassVar, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_app.backbones.base import Backbone
+from lightning_app.data.images import read_image
+from lightning_app.data.pose.affine import to_image
+from lightning_app.data.pose.base import PoseBatch, PoseDataModule
+from lightning_app.data.pose.facts import Keypoints, Pair
+from lightning_app.heads.base import ContextHead
+from lightning_app.heads.simple_baseline import SimpleBaseline
+from lightning_app.tasks.base import Drawing, Report, Stage, Task
+from lightning_app.tasks.coco_scores import CocoResults, ImageResult
+from lightning_app.tasks.pose.codec import Codec
+from lightning_app.tasks.pose.metrics import report_of
+from lightning_app.tasks.pose.network import PoseEstimator
+from lightning_app.tasks.pose.oks import KEYPOINT_THRESHOLD, NMS_THRESHOLD, oks_nms, person_scores
+from lightning_app.tasks.pose.poses import PoseDrawing, Poses
+from lightning_app.util.errors import InputError
+
+FROM_DATA = ("keypoint_names", "skeleton", "flip_pairs", "sigmas")  # arguments of the task that its data give
+
+
+class PoseTask(Task[PoseEstimator, PoseBatch]):
+    """Train and evaluate a backbone with a head that gives a map for each keypoint.
+
+    Args:
+        backbone: where features come from.
+        head: any map head, called with the levels' widths and the number of maps; null is SimpleBaseline.
+        keypoint_names: come from the data on the command line, as the next three do.
+        skeleton: pairs of keypoints that a line joins in drawings.
+        flip_pairs: pairs of keypoints that a mirror swaps.
+        sigmas: of each keypoint, for OKS.
+        codec: what the maps mean, and the size of the crops.
+        flip_test: predict the mean of each crop and its mirror image.
+        nms: OKS above which the less sure of two people is taken for the other one seen again; null keeps all.
+        keypoint_threshold: score below which a keypoint says nothing of its person's score.
+    """
+
+    monitor = "val/AP"
+    mode = "max"
+    from_data: ClassVar[tuple[str, ...]] = FROM_DATA
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        head: Callable[[list[int], int], ContextHead] | None = None,
+        *,
+        keypoint_names: list[str] | None = None,
+        skeleton: list[Pair] | None = None,
+        flip_pairs: list[Pair] | None = None,
+        sigmas: list[float] | None = None,
+        codec: Codec = Codec(),
+        flip_test: bool = True,
+        nms: float | None = NMS_THRESHOLD,
+        keypoint_threshold: float = KEYPOINT_THRESHOLD,
+        channels_last: bool = False,
+        **options: Any,
+    ) -> None:
+        names = keypoint_names or ["point"]
+        facts = Keypoints(
+            tuple(names),
+            tuple((a, b) for a, b in skeleton or ()),
+            tuple((a, b) for a, b in flip_pairs or ()),
+            tuple(sigmas or [0.05] * len(names)),
+        )
+        maps = len(names) * codec.maps_per_point
+        made = _build(head or SimpleBaseline, backbone, maps)
+        network = PoseEstimator(backbone, made, codec, channels_last=channels_last)
+        super().__init__(network, channels_last=channels_last, **options)
+        self.facts, self.codec = facts, codec
+        self.flip_test, self.nms, self.keypoint_threshold = flip_test, nms, keypoint_threshold
+        self.val_results, self.test_results = CocoResults(), CocoResults()
+
+    @property
+    def _data(self) -> PoseDataModule:
+        """What is evaluated."""
+        return cast(PoseDataModule, self.trainer.datamodule)  # type: ignore[attr-defined]
+
+    def losses(self, batch: PoseBatch) -> dict[str, Tensor]:
+        assert batch.keypoints is not None, "a batch for evaluation has no single crops to learn"
+        points, visible = batch.keypoints[..., :2], batch.keypoints[..., 2].clamp(max=1)
+        target, weights = self.codec.encode(points, visible)
+        return {"maps": self.codec.loss(self.network(batch.image), target, weights)}
+
+    def predict(self, batch: PoseBatch) -> list[Poses]:
+        """The people of each photograph, the surest first."""
+        if not len(batch.image):
+            nobody = self._poses(torch.zeros(0, len(self.facts.names), 3), torch.zeros(0), torch.zeros(0, 4))
+            return [nobody] * len(batch)
+        maps = self.network.maps(batch.image, self.facts.flip_indices if self.flip_test else None)
+        points, scores = self.codec.decode(maps)
+        points = to_image(points, batch.centres, batch.scales, self.codec.input_size)
+        people = person_scores(batch.box_scores, scores, self.keypoint_threshold)
+        found = []
+        for place in batch.places:
+            kept = self._kept(points[place], people[place], batch.scales[place].prod(-1))
+            keypoints = torch.cat([points[place], scores[place, :, None]], -1)[kept]
+            found.append(self._poses(keypoints, people[place][kept], batch.boxes[place][kept]))
+        return found
+
+    def _kept(self, points: Tensor, people: Tensor, areas: Tensor) -> Tensor:
+        """Indices of those that are kept, the surest first."""
+        if self.nms is None or len(people) < 2:
+            return people.argsort(descending=True, stable=True)
+        return oks_nms(points, people, areas, points.new_tensor(self.facts.sigmas), self.nms)
+
+    def _poses(self, keypoints: Tensor, scores: Tensor, boxes: Tensor) -> Poses:
+        points, people, corners = (each.float().cpu().numpy() for each in (keypoints, scores, boxes))
+        return Poses(points[..., :2], points[..., 2], people, corners, self.facts)
+
+    def update(self, stage: Stage, batch: PoseBatch, predictions: Sequence[Poses]) -> None:
+        assert batch.truth is not None, "a batch for prediction has no truth"
+        results = self.val_results if stage == "val" else self.test_results
+        for image, truth, poses in zip(batch.coco, batch.truth, predictions, strict=True):
+            found = poses.results(image.id, self._data.category_id)
+            results.update(ImageResult.of(image, truth, found))
+
+    def report(self, stage: Stage) -> Report:
+        results = self.val_results if stage == "val" else self.test_results
+        data = self._data
+        return report_of(
+            results.compute(),
+            self.facts.names,
+            self.facts.sigmas,
+            category_id=data.category_id,
+            thing=data.class_names[0],
+            box_source=data.box_source,
+            devices=self.trainer.world_size,
+        )
+
+    def draw(self, batch: PoseBatch, predictions: Sequence[Poses]) -> list[Drawing]:
+        """Skeletons over each photograph, which is read again."""
+        drawings: list[Drawing] = []
+        for place, (name, path, poses) in enumerate(zip(batch.names, batch.paths, predictions, strict=True)):
+            photograph = read_image(path)
+            truth = None
+            if batch.truth is not None:
+                marked = [each.keypoints for each in batch.truth[place] if each.keypoints]
+                truth = np.array(marked, dtype=np.float32).reshape(-1, len(self.facts.names), 3)
+            drawings.append(PoseDrawing(name, photograph, poses=poses.on(photograph), truth=truth))
+        return drawings
+
+    def describe(self) -> dict[str, Any]:
+        network = self.network
+        return {
+            "backbone": network.backbone.description(),
+            "head": network.head.description(skip=2),  # the levels' widths and the number of maps
+            "codec": asdict(self.codec),
+        }
+
+
+def _build(head: Callable[[list[int], int], ContextHead], backbone: Backbone, maps: int) -> ContextHead:
+    try:
+        return head(backbone.channels, maps)
+    except IndexError as error:
+        count = len(backbone.channels)
+        raise InputError(
+            f"A head asks for a level that is not among the backbone's {count}: 0 to {count - 1}"
+        ) from error
