@@ -70,7 +70,7 @@ class Task(LightningModule, ABC, Generic[N, B]):
         compile: compile backbone and head.
     """
 
-    monitor: ClassVar[str]
+    monitor: str
     mode: ClassVar[Literal["max", "min"]] = "max"
     from_data: ClassVar[tuple[str, ...]] = ()
 

@@ -79,6 +79,15 @@ class Best:
 
 
 @dataclass(frozen=True)
+class Box:
+    """An object's box: left, top, right, bottom in pixels, a number that labels name, and how sure it is."""
+
+    corners: tuple[float, float, float, float]
+    label: int
+    score: float
+
+
+@dataclass(frozen=True)
 class Drawing:
     """A picture of what was predicted; a task whose result is more than a picture makes a class below this one.
 
@@ -87,13 +96,17 @@ class Drawing:
     Args:
         name: of the image.
         masks: maps of numbers by name, such as prediction and ground_truth.
-        labels: what the numbers in them mean.
+        labels: what the numbers in them, and those of boxes, mean.
+        boxes: of objects, by the same names as masks.
+        results: entries of the one JSON file of a prediction, in the words of the task's field.
     """
 
     name: str
     photograph: NDArray[np.uint8]
     masks: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
     labels: Mapping[int, str] = field(default_factory=dict)
+    boxes: Mapping[str, Sequence[Box]] = field(default_factory=dict)
+    results: Sequence[Mapping[str, Any]] = ()
 
     def overlay(self) -> Image.Image:
         """The picture for people."""

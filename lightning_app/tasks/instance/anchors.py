@@ -6,24 +6,26 @@ import torch
 from torch import Tensor
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 
-SCALE = 8  # sides of an anchor, in strides of its level
+SCALE = 8.0  # sides of an anchor, in strides of its level
 RATIOS = (0.5, 1.0, 2.0)  # height / width
 
 
 class Anchors(AnchorGenerator):
-    """For cell (y, x) of a level of stride s: boxes around (x s, y s) of area (8 s)^2, one for each ratio of the sides.
+    """For cell (y, x) of a level of stride s: boxes around (x s, y s) of area (scale s)^2, one for each ratio of
+    the sides.
 
     torchvision's, but for two things that published weights were trained with: base anchors are not rounded, and the
     stride is the level's own, where torchvision divides the picture's size by the map's.
 
     Args:
         strides: image pixels per pixel of each level.
+        scale: sides of an anchor, in strides of its level.
 
     Reference: mmdetection 3.3 AnchorGenerator.
     """
 
-    def __init__(self, strides: Sequence[int]) -> None:
-        super().__init__(tuple((SCALE * stride,) for stride in strides), (RATIOS,) * len(strides))
+    def __init__(self, strides: Sequence[int], scale: float = SCALE) -> None:
+        super().__init__(tuple((scale * stride,) for stride in strides), (RATIOS,) * len(strides))
         self.strides = tuple(strides)
 
     def generate_anchors(

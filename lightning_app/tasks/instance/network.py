@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from lightning_app.backbones.base import Backbone
 from lightning_app.data.instance.instances import Instances
 from lightning_app.tasks.instance import photographs
+from lightning_app.tasks.instance.anchors import SCALE
 from lightning_app.tasks.instance.mask_head import Upsample
 from lightning_app.tasks.instance.paste import paste
 from lightning_app.tasks.instance.pyramid import CARAFEPyramid, Pyramid
@@ -37,6 +38,7 @@ class InstanceSegmentor(nn.Module):
         pyramid: how a level gets the news of a coarser one: fpn (nearest pixel) or carafe.
         mask_upsample: how the mask head doubles its size: deconv or carafe.
         size: the longest short and long side that a photograph is looked at in; null looks at it as it is.
+        anchor_scale: sides of the boxes that proposals start from, in strides of their level; small things need less.
         score_threshold: objects below are not told.
         max_detections: at most so many objects in a picture.
         mean: of images in 0..1, to normalise with; null is the backbone's.
@@ -65,6 +67,7 @@ class InstanceSegmentor(nn.Module):
         pyramid: Literal["fpn", "carafe"] = "fpn",
         mask_upsample: Upsample = "deconv",
         size: tuple[int, int] | None = (800, 1333),
+        anchor_scale: float = SCALE,
         score_threshold: float = 0.05,
         max_detections: int = 100,
         mean: list[float] | None = None,
@@ -81,7 +84,7 @@ class InstanceSegmentor(nn.Module):
             )
         self.backbone = backbone
         self.fpn = (CARAFEPyramid if pyramid == "carafe" else Pyramid)(backbone.channels, channels)
-        self.rpn = ProposalNetwork(channels, [*strides, 2 * strides[-1]])
+        self.rpn = ProposalNetwork(channels, [*strides, 2 * strides[-1]], anchor_scale)
         self.roi_heads = InstanceHeads(
             channels,
             strides,

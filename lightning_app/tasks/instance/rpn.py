@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead, concat_box_prediction_layers
 from torchvision.ops import batched_nms, clip_boxes_to_image
 
-from lightning_app.tasks.instance.anchors import RATIOS, Anchors
+from lightning_app.tasks.instance.anchors import RATIOS, SCALE, Anchors
 from lightning_app.tasks.instance.boxes import QualityMatcher, TwoSidedCoder
 
 Sizes = Sequence[tuple[int, int]]
@@ -24,13 +24,14 @@ class ProposalNetwork(RegionProposalNetwork):
     Args:
         channels: width of the levels.
         strides: image pixels per pixel of each level.
+        anchor_scale: sides of an anchor, in strides of its level.
 
     Paper: https://arxiv.org/abs/1506.01497. Reference: mmdetection 3.3 RPNHead.
     """
 
-    def __init__(self, channels: int, strides: Sequence[int]) -> None:
+    def __init__(self, channels: int, strides: Sequence[int], anchor_scale: float = SCALE) -> None:
         super().__init__(
-            Anchors(strides),
+            Anchors(strides, anchor_scale),
             RPNHead(channels, len(RATIOS)),
             fg_iou_thresh=0.7,
             bg_iou_thresh=0.3,

@@ -4,14 +4,13 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
-Colours = Sequence[tuple[int, int, int]]
+from lightning_app.tasks.legend import PAPER, Colours, strip
 
 OPACITY = 0.55  # of a class's colour; its outline is opaque
 BAND = 2**18  # pixels, in whole rows, that are blended at a time
 MOST = 24  # classes in a legend
-PAPER, INK, FRAME = (255, 255, 255), (40, 40, 40), (150, 150, 150)
 
 
 def overlay(image: NDArray[np.uint8], ids: NDArray[np.uint8], names: Sequence[str], palette: Colours) -> Image.Image:
@@ -50,27 +49,11 @@ def percent(share: float) -> str:
 
 def legend(names: Sequence[str], palette: Colours, shares: Sequence[float], width: int) -> Image.Image:
     """A strip at least ``width`` wide that names the classes with a share above zero."""
-    size = min(max(width // 64, 12), 192)
-    font = ImageFont.load_default(size)
     present = sorted((index for index, share in enumerate(shares) if share > 0), key=lambda index: -shares[index])
     texts = [f"{names[index]}  {percent(shares[index])}" for index in present[:MOST]]
     if len(present) > MOST:
         texts.append(f"and {len(present) - MOST} more")
-    swatch, gap = round(1.1 * size), round(0.6 * size)
-    column = swatch + gap // 2 + max(round(font.getlength(text)) for text in texts) + 2 * gap
-    columns = min(max((width - gap) // column, 1), len(texts))
-    rows = -(-len(texts) // columns)
-    step = round(1.7 * size)
-    strip = Image.new("RGB", (max(width, gap + columns * column), rows * step + 2 * gap), PAPER)
-    draw = ImageDraw.Draw(strip)
-    for place, text in enumerate(texts):
-        left, top = gap + place // rows * column, gap + place % rows * step
-        middle = top + step // 2
-        if place < MOST:
-            box = (left, middle - swatch // 2, left + swatch, middle - swatch // 2 + swatch)
-            draw.rounded_rectangle(box, radius=size // 5, fill=palette[present[place]], outline=FRAME)
-        draw.text((left + swatch + gap // 2, middle), text, INK, font, anchor="lm")
-    return strip
+    return strip(texts, [palette[index] for index in present[:MOST]], width)
 
 
 def _blended(

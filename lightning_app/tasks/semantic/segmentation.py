@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from lightning_app.tasks.legend import Colours
 from lightning_app.tasks.report import Drawing, save_jpeg
-from lightning_app.tasks.semantic.draw import Colours, class_shares, overlay
+from lightning_app.tasks.semantic.draw import class_shares, overlay
 from lightning_app.tasks.semantic.inference import EvaluationProtocol
 from lightning_app.util.errors import InputError
 from lightning_app.util.files import replacing
@@ -93,7 +94,7 @@ class SegmentationDrawing(Drawing):
         photograph = Image.fromarray(_bytes((image * 255).round().permute(1, 2, 0)))
         pixels = np.array(photograph.resize((ids.shape[1], ids.shape[0]), Image.Resampling.BILINEAR))
         masks = {"prediction": ids} | ({} if mask is None else {"ground_truth": _bytes(mask[0])})
-        return cls(name, pixels, masks, labels, Segmentation(pixels, ids, names, palette))
+        return cls(name, pixels, masks, labels, segmentation=Segmentation(pixels, ids, names, palette))
 
     def overlay(self) -> Image.Image:
         assert self.segmentation is not None

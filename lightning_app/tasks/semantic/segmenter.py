@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from lightning_app.data.images import read_image, rgb_pixels
-from lightning_app.tasks.semantic.draw import Colours
+from lightning_app.tasks.legend import Colours
 from lightning_app.tasks.semantic.inference import EvaluationProtocol, Size, fitted, predict_classes
 from lightning_app.tasks.semantic.segmentation import Segmentation
 from lightning_app.util.errors import InputError, check_choice

@@ -1,0 +1,120 @@
+"""Instance segmentation: each object's class, box and mask."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from lightning_app.backbones.base import Backbone
+from lightning_app.data.instance.base import InstanceBatch
+from lightning_app.tasks.base import Drawing, Report, Stage, Task
+from lightning_app.tasks.coco_scores import CocoResults, ImageResult
+from lightning_app.tasks.instance.draw import InstanceDrawing
+from lightning_app.tasks.instance.found import Found
+from lightning_app.tasks.instance.metrics import report_of
+from lightning_app.tasks.instance.network import InstanceSegmentor
+
+SHOWN = 0.5  # the score from which on an object is drawn
+
+
+class InstanceTask(Task[InstanceSegmentor, InstanceBatch]):
+    """Train and evaluate Mask R-CNN, or Faster R-CNN, on a backbone with context blocks in it.
+
+    Args:
+        backbone: where features come from; its levels' strides double from one to the next.
+        class_names: come from the data on the command line, as the next three do.
+        category_ids: of the classes in the annotation files.
+        masks: find each object's mask, and not its box alone.
+        image_size: the longest short and long side that a photograph is looked at in; null looks at it as it is.
+        channels: width of the pyramid, the proposal network and the mask head.
+        hidden: width of the box head.
+        pyramid: how a level gets the news of a coarser one: fpn (nearest pixel) or carafe.
+        mask_upsample: how the mask head doubles its size: deconv or carafe.
+        anchor_scale: sides of the boxes that proposals start from, in strides of their level; small things need less.
+        score_threshold: objects below are not told.
+        max_detections: at most so many objects in a picture.
+        freeze_norms: the backbone's batch norms keep their statistics in training, as small batches need it.
+    """
+
+    monitor = "val/mask_AP"
+    mode = "max"
+    from_data: ClassVar[tuple[str, ...]] = ("class_names", "category_ids", "masks", "image_size")
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        class_names: list[str],
+        category_ids: list[int] | None = None,
+        masks: bool = True,
+        image_size: tuple[int, int] | None = (800, 1333),
+        channels: int = 256,
+        hidden: int = 1024,
+        pyramid: Literal["fpn", "carafe"] = "fpn",
+        mask_upsample: Literal["deconv", "carafe"] = "deconv",
+        anchor_scale: float = 8.0,
+        score_threshold: float = 0.05,
+        max_detections: int = 100,
+        freeze_norms: bool = False,
+        channels_last: bool = False,
+        **options: Any,
+    ) -> None:
+        network = InstanceSegmentor(
+            backbone,
+            len(class_names),
+            masks=masks,
+            channels=channels,
+            hidden=hidden,
+            pyramid=pyramid,
+            mask_upsample=mask_upsample,
+            size=image_size,
+            anchor_scale=anchor_scale,
+            score_threshold=score_threshold,
+            max_detections=max_detections,
+            freeze_norms=freeze_norms,
+            channels_last=channels_last,
+        )
+        super().__init__(network, channels_last=channels_last, **options)
+        self.class_names = class_names
+        if not masks:
+            self.monitor = "val/box_AP"
+        self.category_ids = category_ids or list(range(1, len(class_names) + 1))
+        self.val_results, self.test_results = CocoResults(), CocoResults()
+
+    def losses(self, batch: InstanceBatch) -> dict[str, Tensor]:
+        assert batch.targets is not None
+        return self.network.losses(batch.image, batch.targets)
+
+    def predict(self, batch: InstanceBatch) -> list[Found]:
+        """The objects of each image, in the pixels of its file, masks as runs."""
+        found = self.network(batch.image)
+        return [Found.of(each, size) for each, size in zip(found, batch.sizes, strict=True)]
+
+    def update(self, stage: Stage, batch: InstanceBatch, predictions: Sequence[Found]) -> None:
+        results = self.val_results if stage == "val" else self.test_results
+        assert batch.truth is not None
+        for image, annotations, found in zip(batch.coco, batch.truth, predictions, strict=True):
+            results.update(ImageResult.of(image, annotations, found.results(image.id, self.category_ids)))
+
+    def report(self, stage: Stage) -> Report:
+        results = self.val_results if stage == "val" else self.test_results
+        return report_of(
+            results.compute(),
+            self.class_names,
+            self.category_ids,
+            masks=self.network.masks,
+            devices=self.trainer.world_size,
+        )
+
+    def draw(self, batch: InstanceBatch, predictions: Sequence[Found]) -> list[Drawing]:
+        drawings: list[Drawing] = []
+        for place, (image, found) in enumerate(zip(batch.coco, predictions, strict=True)):
+            photograph = (batch.image[place] * 255).round().permute(1, 2, 0).to("cpu", torch.uint8).numpy()
+            truth = None
+            if batch.truth is not None:
+                truth = Found.annotated(image, batch.truth[place], self.category_ids)
+            results = found.results(image.id, self.category_ids)
+            shown = found[found.scores >= SHOWN]
+            drawings.append(InstanceDrawing.of(batch.names[place], photograph, shown, truth, self.class_names, results))
+        return drawings
