@@ -31,6 +31,7 @@ class NonLocalBlock(nn.Module):
         reduction: inner width is channels // reduction, at least 1.
         use_scale: divide the embedded Gaussian's logits by sqrt(inner width).
         shared: one embedding for query and key (phi = theta).
+        norm: a batch norm behind W_z; without one W_z has a bias.
 
     Raises:
         InputError: unknown mode.
@@ -46,6 +47,7 @@ class NonLocalBlock(nn.Module):
         reduction: int = 2,
         use_scale: bool = True,
         shared: bool = False,
+        norm: bool = True,
     ) -> None:
         super().__init__()
         if mode not in MODES:
@@ -61,8 +63,13 @@ class NonLocalBlock(nn.Module):
             self.phi = None if shared else _embedding(channels, inner)
         if mode == "concatenation":
             self.concat_project = Conv1x1(2 * inner, 1, bias=False)
-        self.conv_out = ConvBNReLU(inner, channels, slope=None)
-        nn.init.zeros_(self.conv_out.bn.weight)
+        if norm:
+            self.conv_out = ConvBNReLU(inner, channels, slope=None)
+            nn.init.zeros_(self.conv_out.bn.weight)
+        else:
+            self.conv_out = Conv1x1(inner, channels)
+            nn.init.zeros_(self.conv_out.weight)
+            nn.init.zeros_(self.conv_out.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.mode == "mean_shift":

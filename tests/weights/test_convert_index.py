@@ -169,8 +169,10 @@ RESNET = {"type": "ResNet", "depth": 18, "norm_cfg": {"type": "BN"}}
     ("config", "message"),
     [
         ({"type": "ResNeSt"}, 'backbone "ResNeSt" has no counterpart'),
-        (RESNET | {"style": "caffe"}, "argument \"style\" \\('caffe'\\)"),
-        (RESNET | {"plugins": []}, 'argument "plugins"'),
+        (RESNET | {"stem_channels": 32}, "stem_channels=32"),
+        (RESNET | {"plugins": [{"cfg": {"type": "SE"}, "stages": [True], "position": "after_conv3"}]}, "'SE'"),
+        (RESNET | {"plugins": [{"cfg": {"type": "SE"}, "stages": [True], "position": "after_conv1"}]}, "after_conv1"),
+        (RESNET | {"dcn": {"type": "DCNv2"}}, "DCNv2"),
         (RESNET | {"strides": [2, 2, 2, 2]}, r"strides \[2, 2, 2, 2\]"),
         (RESNET | {"norm_cfg": {"type": "GN"}}, "normalisation 'GN'"),
         ({"type": "HRNet", "extra": {f"stage{i}": {"num_modules": 9} for i in range(1, 5)}}, "HRNet with these stages"),

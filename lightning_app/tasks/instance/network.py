@@ -11,14 +11,17 @@ from lightning_app.backbones.base import Backbone
 from lightning_app.data.instance.instances import Instances
 from lightning_app.tasks.instance import photographs
 from lightning_app.tasks.instance.anchors import SCALE
+from lightning_app.tasks.instance.cascade import CascadeHeads
 from lightning_app.tasks.instance.mask_head import Upsample
 from lightning_app.tasks.instance.paste import paste
-from lightning_app.tasks.instance.pyramid import CARAFEPyramid, Pyramid
+from lightning_app.tasks.instance.pyramid import BalancedPyramid, CARAFEPyramid, Pyramid
+from lightning_app.tasks.instance.roi_align import Regions
 from lightning_app.tasks.instance.roi_heads import InstanceHeads
 from lightning_app.tasks.instance.rpn import ProposalNetwork, Sizes
 from lightning_app.util.errors import InputError
 
 Images = Tensor | Sequence[Tensor]
+PYRAMIDS: dict[str, type[Pyramid]] = {"fpn": Pyramid, "carafe": CARAFEPyramid, "libra": BalancedPyramid}
 MOST = 1.5  # of a pixel: 1, and what a sharp resize may overshoot
 
 
@@ -35,7 +38,10 @@ class InstanceSegmentor(nn.Module):
         masks: find each object's mask, and not its box alone.
         channels: width of the pyramid, the proposal network and the mask head.
         hidden: width of the box head.
-        pyramid: how a level gets the news of a coarser one: fpn (nearest pixel) or carafe.
+        pyramid: how levels get the news of others: fpn (each from the coarser one, by the nearest pixel), carafe, or
+            libra (an fpn, and all from their mean).
+        regions: what is read of a box: level (the level that suits its size) or groie (all of them).
+        cascade: three rounds of heads, each with the boxes that the one before it moved.
         mask_upsample: how the mask head doubles its size: deconv or carafe.
         size: the longest short and long side that a photograph is looked at in; null looks at it as it is.
         anchor_scale: sides of the boxes that proposals start from, in strides of their level; small things need less.
@@ -64,7 +70,9 @@ class InstanceSegmentor(nn.Module):
         masks: bool = True,
         channels: int = 256,
         hidden: int = 1024,
-        pyramid: Literal["fpn", "carafe"] = "fpn",
+        pyramid: Literal["fpn", "carafe", "libra"] = "fpn",
+        regions: Regions = "level",
+        cascade: bool = False,
         mask_upsample: Upsample = "deconv",
         size: tuple[int, int] | None = (800, 1333),
         anchor_scale: float = SCALE,
@@ -83,14 +91,15 @@ class InstanceSegmentor(nn.Module):
                 "with backbone.out_indices, or take a network of several resolutions, such as resnet50"
             )
         self.backbone = backbone
-        self.fpn = (CARAFEPyramid if pyramid == "carafe" else Pyramid)(backbone.channels, channels)
+        self.fpn = PYRAMIDS[pyramid](backbone.channels, channels)
         self.rpn = ProposalNetwork(channels, [*strides, 2 * strides[-1]], anchor_scale)
-        self.roi_heads = InstanceHeads(
+        self.roi_heads = (CascadeHeads if cascade else InstanceHeads)(
             channels,
             strides,
             num_classes,
             hidden=hidden,
             masks=masks,
+            regions=regions,
             upsample=mask_upsample,
             score_threshold=score_threshold,
             max_detections=max_detections,
@@ -133,7 +142,7 @@ class InstanceSegmentor(nn.Module):
         found = self.roi_heads.detect(levels, self.rpn.propose(levels, sizes), sizes)
         if not self.masks:
             return [self._in_photograph(*each) for each in zip(found, images, sizes, strict=True)]
-        masks = torch.split(self.roi_heads.mask_logits(levels, found).float().sigmoid(), [len(each) for each in found])
+        masks = torch.split(self.roi_heads.mask_probabilities(levels, found), [len(each) for each in found])
         return [self._in_photograph(*each) for each in zip(found, images, sizes, masks, strict=True)]
 
     def losses(self, images: Images, targets: Sequence[Instances]) -> dict[str, Tensor]:
@@ -148,7 +157,7 @@ class InstanceSegmentor(nn.Module):
         targets = [_learnable(target, self.masks) for target in targets]
         levels, sizes = self.levels(list(images))
         proposals, terms = self.rpn.losses(levels, sizes, [target.boxes for target in targets])
-        return terms | self.roi_heads.losses(levels, proposals, targets)
+        return terms | self.roi_heads.losses(levels, proposals, sizes, targets)
 
     def levels(self, images: Sequence[Tensor]) -> tuple[list[Tensor], Sizes]:
         """The pyramid of images at the size that they are looked at in, and their sizes without padding."""

@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork
 from torchvision.ops.misc import Conv2dNormActivation
 
 from lightning_app.blocks.carafe import CARAFEUpsample
+from lightning_app.blocks.nonlocal_net import NonLocalBlock
 
 
 class Pyramid(FeaturePyramidNetwork):
@@ -68,3 +70,35 @@ class CARAFEPyramid(Pyramid):
             height, width = maps[fine].shape[-2:]
             maps[fine] = maps[fine] + upsample(maps[coarse])[..., :height, :width]
         return [layer(x) for layer, x in zip(self.layer_blocks, maps, strict=True)]
+
+
+class BalancedPyramid(Pyramid):
+    """Libra R-CNN: an FPN whose levels all get what a non-local block makes of their mean.
+
+    q = nonlocal(mean_l resize(p_l)) at the size of the third level,  p_l <- p_l + resize(q): finer levels are made
+    smaller by their maximum, coarser ones larger by the nearest pixel, and back the other way round.
+
+    Shape: as ``Pyramid``.
+
+    Paper: Pang et al., https://arxiv.org/abs/1904.02701. Reference: mmdetection 3.3 BFP.
+    """
+
+    def __init__(self, in_channels: Sequence[int], channels: int = 256, *, extra: int = 1, middle: int = 2) -> None:
+        super().__init__(in_channels, channels, extra=extra)
+        self.middle = middle
+        self.refine = NonLocalBlock(channels, reduction=1, use_scale=False, norm=False)
+
+    def forward(self, levels: Sequence[Tensor]) -> list[Tensor]:
+        return self.balance(super().forward(levels))
+
+    def balance(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """The levels with what they have in common."""
+        size = maps[self.middle].shape[-2:]
+        gathered = torch.stack([_fit(level, size, smaller=i < self.middle) for i, level in enumerate(maps)]).mean(0)
+        common = self.refine(gathered)
+        sizes = [level.shape[-2:] for level in maps]
+        return [level + _fit(common, sizes[i], smaller=i >= self.middle) for i, level in enumerate(maps)]
+
+
+def _fit(x: Tensor, size: torch.Size, *, smaller: bool) -> Tensor:
+    return F.adaptive_max_pool2d(x, list(size)) if smaller else F.interpolate(x, size, mode="nearest")

@@ -1,11 +1,21 @@
-"""Features of a box, from the level that suits its size."""
+"""Features of a box, from the level that suits its size, or from all of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
+from lightning_app.blocks.generalized_attention import GeneralizedAttentionBlock
+
+Regions = Literal["level", "groie"]  # what LevelAlign and AllLevelsAlign are called on the command line
+GROIE = {
+    "heads": 6,
+    "kv_stride": 2,
+    "terms": ["query_position"],
+    "transposed": True,
+}  # the published weights' attention
 FINEST = 14  # strides of the finest level that the side of a box has from which on the next level is read
 
 
@@ -20,11 +30,12 @@ class LevelAlign(nn.Module):
     Args:
         strides: image pixels per pixel of each level that is read; further levels are not.
         size: side of what is given for a box.
+        channels: width of the levels, which changes nothing here.
 
     Reference: mmdetection 3.3 SingleRoIExtractor.
     """
 
-    def __init__(self, strides: Sequence[int], size: int) -> None:
+    def __init__(self, strides: Sequence[int], size: int, channels: int) -> None:
         super().__init__()
         self.strides, self.size = tuple(strides), size
 
@@ -44,6 +55,45 @@ class LevelAlign(nn.Module):
         sides = boxes[:, 2:] - boxes[:, :2]
         level = torch.log2(sides.prod(dim=1).sqrt() / (FINEST * self.strides[0]) + 1e-6).floor()
         return level.clamp(0, len(self.strides) - 1).long()
+
+
+class AllLevelsAlign(nn.Module):
+    """GRoIE: RoIAlign from every level, each through a convolution with ReLU, summed, and then attention of position.
+
+    y = attention(sum_l ReLU(conv(align_l(box)))), with one convolution for all levels, two samples a cell and side.
+
+    Shape: as ``LevelAlign``.
+
+    Args:
+        kernel: side of the convolution.
+        attention: arguments of ``GeneralizedAttentionBlock``; the paper's: six heads, the term "query_position".
+
+    Paper: Rossi et al., A novel Region of Interest Extraction Layer for Instance Segmentation,
+    https://arxiv.org/abs/2004.13665. Reference: mmdetection 3.3 GenericRoIExtractor.
+    """
+
+    def __init__(
+        self,
+        strides: Sequence[int],
+        size: int,
+        channels: int,
+        *,
+        kernel: int = 5,
+        attention: Mapping[str, Any] = GROIE,
+    ) -> None:
+        super().__init__()
+        self.strides, self.size = tuple(strides), size
+        self.pre = nn.Sequential(nn.Conv2d(channels, channels, kernel, padding=kernel // 2), nn.ReLU(inplace=True))
+        self.post = GeneralizedAttentionBlock(channels, **attention)
+
+    def forward(self, levels: Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:
+        regions = with_picture(boxes)
+        total = levels[0].new_zeros(len(regions), levels[0].shape[1], self.size, self.size)
+        for level, stride in zip(levels, self.strides, strict=False):
+            found = roi_align(level, regions.to(level.dtype), self.size, 1 / stride, sampling_ratio=2, aligned=True)
+            total = total + self.pre(found)
+        features: Tensor = self.post(total)
+        return features
 
 
 def with_picture(boxes: Sequence[Tensor]) -> Tensor:

@@ -12,7 +12,7 @@ from torchvision.ops import batched_nms, clip_boxes_to_image, roi_align
 from lightning_app.data.instance.instances import Instances
 from lightning_app.tasks.instance.boxes import QualityMatcher, TwoSidedCoder
 from lightning_app.tasks.instance.mask_head import MaskHead, Upsample
-from lightning_app.tasks.instance.roi_align import LevelAlign, with_picture
+from lightning_app.tasks.instance.roi_align import AllLevelsAlign, LevelAlign, Regions, with_picture
 from lightning_app.tasks.instance.rpn import Sizes
 
 BOX, MASK = 7, 14  # sides of what the heads see of a box
@@ -29,7 +29,12 @@ class InstanceHeads(RoIHeads):
         strides: image pixels per pixel of each level that boxes are read from.
         hidden: width of the box head.
         masks: with a mask head.
-        least: the IoU with its best proposals from which on an object keeps them; None as Faster R-CNN has it.
+        regions: how the features of a box are read, see ``RoIAlign``.
+        upsample: how the mask head doubles its size.
+        overlap: the IoU from which on a box stands for an object.
+        precision: by what differences of a box are multiplied.
+        agnostic: one box for all classes.
+        beta: the differences below which the loss of boxes is quadratic.
 
     Papers: https://arxiv.org/abs/1506.01497, https://arxiv.org/abs/1703.06870. Reference: mmdetection 3.3.
     """
@@ -42,16 +47,22 @@ class InstanceHeads(RoIHeads):
         *,
         hidden: int = 1024,
         masks: bool = True,
+        regions: Regions = "level",
         upsample: Upsample = "deconv",
         score_threshold: float = 0.05,
         max_detections: int = 100,
+        overlap: float = 0.5,
+        precision: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0),
+        agnostic: bool = False,
+        beta: float = 0.0,
     ) -> None:
+        align = {"level": LevelAlign, "groie": AllLevelsAlign}[regions]
         super().__init__(
-            LevelAlign(strides, BOX),
+            align(strides, BOX, channels),
             TwoMLPHead(channels * BOX**2, hidden),
             FastRCNNPredictor(hidden, num_classes + 1),
-            fg_iou_thresh=0.5,
-            bg_iou_thresh=0.5,
+            fg_iou_thresh=overlap,
+            bg_iou_thresh=overlap,
             batch_size_per_image=512,
             positive_fraction=0.25,
             bbox_reg_weights=None,
@@ -59,20 +70,22 @@ class InstanceHeads(RoIHeads):
             nms_thresh=0.5,
             detections_per_img=max_detections,
         )
-        self.box_coder = TwoSidedCoder((10.0, 10.0, 5.0, 5.0))
-        self.proposal_matcher = QualityMatcher(0.5, 0.5, least=0.5 if masks else None)
+        self.box_coder = TwoSidedCoder(precision)
+        self.proposal_matcher = QualityMatcher(overlap, overlap, least=overlap if masks and not agnostic else None)
+        self.beta = beta
         if masks:
-            self.mask_roi_pool = LevelAlign(strides, MASK)
+            self.mask_roi_pool = align(strides, MASK, channels)
             self.mask_head = MaskHead(channels, num_classes + 1, channels=channels, upsample=upsample)
-        nn.init.normal_(self.box_predictor.cls_score.weight, std=0.01)
-        nn.init.normal_(self.box_predictor.bbox_pred.weight, std=0.001)
-        nn.init.zeros_(self.box_predictor.cls_score.bias)
-        nn.init.zeros_(self.box_predictor.bbox_pred.bias)
+        if agnostic:
+            self.box_predictor.bbox_pred = nn.Linear(hidden, 4)
+        for layer, deviation in ((self.box_predictor.cls_score, 0.01), (self.box_predictor.bbox_pred, 0.001)):
+            nn.init.normal_(layer.weight, std=deviation)
+            nn.init.zeros_(layer.bias)
 
     def judge(self, levels: Sequence[Tensor], proposals: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Class logits (N, K + 1), the background first, and box differences (N, 4 K + 4) of all proposals."""
+        """Class logits (N, K + 1), the background first, and box differences (N, K + 1, 4) of all proposals."""
         logits, codes = self.box_predictor(self.box_head(self.box_roi_pool(levels, proposals)))
-        return logits, codes
+        return logits, codes.view(len(codes), -1, 4).expand(-1, logits.shape[1], -1)
 
     def detect(self, levels: Sequence[Tensor], proposals: Sequence[Tensor], sizes: Sizes) -> list[Instances]:
         """What is found in each picture, best first, without masks.
@@ -81,11 +94,25 @@ class InstanceHeads(RoIHeads):
             sizes: height and width of each picture without its padding.
         """
         logits, codes = self.judge(levels, proposals)
+        return self.pick(logits, codes, proposals, sizes)
+
+    def pick(self, logits: Tensor, codes: Tensor, proposals: Sequence[Tensor], sizes: Sizes) -> list[Instances]:
+        """What is found in each picture by what is said of its proposals."""
         scores = logits.to(proposals[0].dtype).softmax(dim=1)[:, 1:]
-        codes = codes.view(len(codes), -1, 4)[:, 1:]
         counts = [len(boxes) for boxes in proposals]
-        pictures = zip(torch.split(scores, counts), torch.split(codes, counts), proposals, sizes, strict=True)
+        pictures = zip(torch.split(scores, counts), torch.split(codes[:, 1:], counts), proposals, sizes, strict=True)
         return [self._pick(*picture) for picture in pictures]
+
+    def refine(self, logits: Tensor, codes: Tensor, proposals: Sequence[Tensor], sizes: Sizes) -> list[Tensor]:
+        """Each proposal moved to where its likeliest class says, cut at the edges of the picture."""
+        likeliest = logits[:, 1:].argmax(dim=1) + 1
+        chosen = codes[torch.arange(len(codes), device=codes.device), likeliest].detach()
+        moved = torch.split(self.box_coder.decode_single(chosen, torch.cat(list(proposals))), [*map(len, proposals)])
+        return [clip_boxes_to_image(boxes, size) for boxes, size in zip(moved, sizes, strict=True)]
+
+    def mask_probabilities(self, levels: Sequence[Tensor], found: Sequence[Instances]) -> Tensor:
+        """How sure each cell of an object's box is to be the object, (N, 28, 28)."""
+        return self.mask_logits(levels, found).float().sigmoid()
 
     def mask_logits(self, levels: Sequence[Tensor], found: Sequence[Instances]) -> Tensor:
         """The mask of each found object's class, logits (N, 28, 28)."""
@@ -95,11 +122,17 @@ class InstanceHeads(RoIHeads):
         return of_class
 
     def losses(
-        self, levels: Sequence[Tensor], proposals: Sequence[Tensor], targets: Sequence[Instances]
+        self, levels: Sequence[Tensor], proposals: Sequence[Tensor], sizes: Sizes, targets: Sequence[Instances]
     ) -> dict[str, Tensor]:
         """Losses of the classes, the boxes and the masks."""
+        return self.learn(levels, proposals, sizes, targets)[0]
+
+    def learn(
+        self, levels: Sequence[Tensor], proposals: Sequence[Tensor], sizes: Sizes, targets: Sequence[Instances]
+    ) -> tuple[dict[str, Tensor], list[Tensor]]:
+        """The losses, and the proposals that were learned from, refined; the objects' own boxes are not among them."""
         with torch.no_grad():
-            boxes, objects, labels = self._sample(proposals, targets)
+            boxes, objects, labels, proposed = self._sample(proposals, targets)
             each = zip(targets, objects, boxes, strict=True)
             # where there is no object, any box will do: nothing is learned from its differences
             wanted = [target.boxes[index] if len(target) else box for target, index, box in each]
@@ -107,14 +140,15 @@ class InstanceHeads(RoIHeads):
         classes = torch.cat(labels)
         logits, codes = self.judge(levels, boxes)
         positive = classes > 0
-        codes = codes.view(len(codes), -1, 4)[positive, classes[positive]]
-        terms = {
-            "class": F.cross_entropy(logits.float() if logits.dtype != torch.float64 else logits, classes),
-            "box": F.l1_loss(codes, goals[positive].to(codes.dtype), reduction="sum") / max(len(classes), 1),
-        }
+        told = codes[positive, classes[positive]]
+        count = max(len(classes), 1)
+        off = F.smooth_l1_loss(told, goals[positive].to(codes.dtype), beta=self.beta, reduction="sum")
+        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        terms = {"class": F.cross_entropy(wide, classes, reduction="sum") / count, "box": off / count}
         if self.mask_roi_pool is not None:
             terms["mask"] = self._mask_loss(levels, boxes, objects, labels, targets)
-        return terms
+        refined = self.refine(logits, codes, boxes, sizes)
+        return terms, [box[keep] for box, keep in zip(refined, proposed, strict=True)]
 
     def _pick(self, scores: Tensor, codes: Tensor, proposals: Tensor, size: tuple[int, int]) -> Instances:
         """Boxes of at least the lowest score, thinned by NMS within each class; only these are decoded."""
@@ -126,8 +160,9 @@ class InstanceHeads(RoIHeads):
 
     def _sample(
         self, proposals: Sequence[Tensor], targets: Sequence[Instances]
-    ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """Of each picture the boxes to learn from, the object that each stands for, and its class (0: none).
+    ) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
+        """Of each picture the boxes to learn from, the object that each stands for, its class (0: none), and whether
+        it was proposed.
 
         The objects' own boxes are among those that are drawn from.
         """
@@ -145,7 +180,8 @@ class InstanceHeads(RoIHeads):
         def take(values: Sequence[Tensor]) -> list[Tensor]:
             return [value[index] for value, index in zip(values, chosen, strict=True)]
 
-        return take(boxes), take(objects), take(labels)
+        proposed = [index < len(found) for index, found in zip(chosen, proposals, strict=True)]
+        return take(boxes), take(objects), take(labels), proposed
 
     def _mask_loss(
         self,

@@ -7,13 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_app.tasks.instance.cascade import PRECISIONS
 from lightning_app.tasks.instance.mask_head import MaskHead
 from lightning_app.tasks.instance.network import InstanceSegmentor
-from lightning_app.tasks.instance.pyramid import CARAFEPyramid, Pyramid
+from lightning_app.tasks.instance.pyramid import BalancedPyramid, CARAFEPyramid, Pyramid
+from lightning_app.tasks.instance.roi_align import GROIE, AllLevelsAlign, LevelAlign, Regions
+from lightning_app.tasks.instance.roi_heads import BOX, MASK
 from lightning_app.util.errors import InputError
 from lightning_app.weights.openmmlab.backbones import new_backbone, rename_backbone
 from lightning_app.weights.openmmlab.convert import load_strictly
 from lightning_app.weights.openmmlab.heads import substitute
+from lightning_app.weights.openmmlab.plugins import ATTENTION, attention_arguments
 from lightning_app.weights.openmmlab.tensors import read_tensors
 
 CARAFE = {
@@ -24,6 +28,8 @@ CARAFE = {
     "compressed_channels": "compressed",
 }
 PUBLISHED_CARAFE = {"kernel": 5, "groups": 1, "encoder_kernel": 3, "encoder_dilation": 1, "compressed": 64}
+PUBLISHED_GROIE = {"kernel": 5, "attention": GROIE}
+ROUND, NUMBER = r"roi_head\.", r"\.((?:\d\.)?)"  # of a cascade, whose heads are numbered
 NAMES = (
     (r"neck\.lateral_convs\.(\d+)\.conv\.", r"fpn.inner_blocks.\1.0."),
     (r"neck\.fpn_convs\.(\d+)\.conv\.", r"fpn.layer_blocks.\1.0."),
@@ -32,15 +38,22 @@ NAMES = (
     (r"rpn_head\.rpn_conv\.", "rpn.head.conv.0.0."),
     (r"rpn_head\.rpn_cls\.", "rpn.head.cls_logits."),
     (r"rpn_head\.rpn_reg\.", "rpn.head.bbox_pred."),
-    (r"roi_head\.bbox_head\.shared_fcs\.0\.", "roi_heads.box_head.fc6."),
-    (r"roi_head\.bbox_head\.shared_fcs\.1\.", "roi_heads.box_head.fc7."),
-    (r"roi_head\.bbox_head\.fc_cls\.", "roi_heads.box_predictor.cls_score."),
-    (r"roi_head\.bbox_head\.fc_reg\.", "roi_heads.box_predictor.bbox_pred."),
-    (r"roi_head\.mask_head\.convs\.(\d+)\.conv\.", r"roi_heads.mask_head.convs.\1.0."),
-    (r"roi_head\.mask_head\.upsample\.channel_compressor\.", "roi_heads.mask_head.predictor.carafe.compressor."),
-    (r"roi_head\.mask_head\.upsample\.content_encoder\.", "roi_heads.mask_head.predictor.carafe.encoder."),
-    (r"roi_head\.mask_head\.upsample\.", "roi_heads.mask_head.predictor.conv5_mask."),
-    (r"roi_head\.mask_head\.conv_logits\.", "roi_heads.mask_head.predictor.mask_fcn_logits."),
+    (r"neck\.0\.lateral_convs\.(\d+)\.conv\.", r"fpn.inner_blocks.\1.0."),
+    (r"neck\.0\.fpn_convs\.(\d+)\.conv\.", r"fpn.layer_blocks.\1.0."),
+    (r"neck\.1\.refine\.(\w+)\.conv\.", r"fpn.refine.\1."),
+    (rf"{ROUND}bbox_head{NUMBER}shared_fcs\.0\.", r"roi_heads.\1box_head.fc6."),
+    (rf"{ROUND}bbox_head{NUMBER}shared_fcs\.1\.", r"roi_heads.\1box_head.fc7."),
+    (rf"{ROUND}bbox_head{NUMBER}fc_cls\.", r"roi_heads.\1box_predictor.cls_score."),
+    (rf"{ROUND}bbox_head{NUMBER}fc_reg\.", r"roi_heads.\1box_predictor.bbox_pred."),
+    (rf"{ROUND}mask_head{NUMBER}convs\.(\d+)\.conv\.", r"roi_heads.\1mask_head.convs.\2.0."),
+    (rf"{ROUND}mask_head{NUMBER}upsample\.channel_compressor\.", r"roi_heads.\1mask_head.predictor.carafe.compressor."),
+    (rf"{ROUND}mask_head{NUMBER}upsample\.content_encoder\.", r"roi_heads.\1mask_head.predictor.carafe.encoder."),
+    (rf"{ROUND}mask_head{NUMBER}upsample\.", r"roi_heads.\1mask_head.predictor.conv5_mask."),
+    (rf"{ROUND}mask_head{NUMBER}conv_logits\.", r"roi_heads.\1mask_head.predictor.mask_fcn_logits."),
+    (r"roi_head\.bbox_roi_extractor\.pre_module\.conv\.", "roi_heads.box_roi_pool.pre.0."),
+    (r"roi_head\.mask_roi_extractor\.pre_module\.conv\.", "roi_heads.mask_roi_pool.pre.0."),
+    (r"roi_head\.bbox_roi_extractor\.post_module\.", "roi_heads.box_roi_pool.post."),
+    (r"roi_head\.mask_roi_extractor\.post_module\.", "roi_heads.mask_roi_pool.post."),
 )
 
 # What every published detector has, and what is looked at in testing: path in the configuration -> its value.
@@ -51,15 +64,6 @@ FIXED: dict[str, Any] = {
     "rpn_head.anchor_generator.strides": [4, 8, 16, 32, 64],
     "rpn_head.bbox_coder.target_means": [0.0, 0.0, 0.0, 0.0],
     "rpn_head.bbox_coder.target_stds": [1.0, 1.0, 1.0, 1.0],
-    "roi_head.type": "StandardRoIHead",
-    "roi_head.bbox_roi_extractor.type": "SingleRoIExtractor",
-    "roi_head.bbox_roi_extractor.roi_layer": {"type": "RoIAlign", "output_size": 7, "sampling_ratio": 0},
-    "roi_head.bbox_roi_extractor.featmap_strides": [4, 8, 16, 32],
-    "roi_head.bbox_head.type": "Shared2FCBBoxHead",
-    "roi_head.bbox_head.roi_feat_size": 7,
-    "roi_head.bbox_head.reg_class_agnostic": False,
-    "roi_head.bbox_head.bbox_coder.target_means": [0.0, 0.0, 0.0, 0.0],
-    "roi_head.bbox_head.bbox_coder.target_stds": [0.1, 0.1, 0.2, 0.2],
     "test_cfg.rpn.nms_pre": 1000,
     "test_cfg.rpn.max_per_img": 1000,
     "test_cfg.rpn.nms.iou_threshold": 0.7,
@@ -67,14 +71,17 @@ FIXED: dict[str, Any] = {
     "test_cfg.rcnn.nms": {"type": "nms", "iou_threshold": 0.5},
 }
 FIXED_OF_MASKS: dict[str, Any] = {
-    "roi_head.mask_roi_extractor.type": "SingleRoIExtractor",
-    "roi_head.mask_roi_extractor.roi_layer": {"type": "RoIAlign", "output_size": 14, "sampling_ratio": 0},
-    "roi_head.mask_roi_extractor.featmap_strides": [4, 8, 16, 32],
     "roi_head.mask_head.type": "FCNMaskHead",
     "roi_head.mask_head.num_convs": 4,
     "test_cfg.rcnn.mask_thr_binary": 0.5,
 }
-KINDS = {"MaskRCNN": True, "FasterRCNN": False}  # and whether it finds masks
+FIXED_OF_BOXES: dict[str, Any] = {
+    "type": "Shared2FCBBoxHead",
+    "roi_feat_size": 7,
+    "bbox_coder.target_means": [0.0, 0.0, 0.0, 0.0],
+}
+ROUNDS = [[centre, centre, sides, sides] for centre, sides in PRECISIONS]  # of a cascade
+KINDS = ("MaskRCNN", "FasterRCNN", "CascadeRCNN")
 
 
 def load_detector(weights: str | Path | Mapping[str, Tensor], config: Mapping[str, Any]) -> InstanceSegmentor:
@@ -111,21 +118,32 @@ def detector_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
     kind = config["type"]
     if kind not in KINDS:
         raise InputError(f'OpenMMLab\'s detector "{kind}" has no counterpart here: only {", ".join(KINDS)}')
-    masks = KINDS[kind]
-    for path, value in (FIXED | (FIXED_OF_MASKS if masks else {})).items():
-        if (found := _at(config, path)) != value:
-            raise InputError(f"{path}={found!r} has no counterpart here: only {value!r}")
-    boxes = config["roi_head"]["bbox_head"]
+    heads, masks, cascade = config["roi_head"], "mask_head" in config["roi_head"], kind == "CascadeRCNN"
+    _require(config, FIXED | (FIXED_OF_MASKS if masks else {}))
+    rounds = heads["bbox_head"] if cascade else [heads["bbox_head"]]
+    deviations = ROUNDS if cascade else ROUNDS[:1]
+    for boxes, deviation in zip(rounds, deviations, strict=True):
+        _require(boxes, FIXED_OF_BOXES | {"reg_class_agnostic": cascade, "bbox_coder.target_stds": deviation})
+    extractors = [heads[f"{part}_roi_extractor"] for part in ("bbox", "mask")[: 1 + masks]]
+    (regions, of_groie), *others = map(_regions, extractors)
+    if any(other != (regions, of_groie) for other in others) or of_groie not in ({}, PUBLISHED_GROIE):
+        raise InputError(
+            f"RoI extractors {extractors} have no counterpart here: only two alike, of the published kinds"
+        )
+    if (sides := [each["roi_layer"]["output_size"] for each in extractors]) != [BOX, MASK][: 1 + masks]:
+        raise InputError(f"RoI extractors of {sides} cells a side have no counterpart here: only {BOX} and {MASK}")
     pyramid, channels, carafe = _neck(config["neck"])
     upsample, carafe_of_masks = _upsample(config["roi_head"]["mask_head"]) if masks else ("deconv", {})
     if any(found not in ({}, PUBLISHED_CARAFE) for found in (carafe, carafe_of_masks)):
         raise InputError(f"CARAFE with {carafe or carafe_of_masks} has no counterpart here: only {PUBLISHED_CARAFE}")
     arguments = {
-        "num_classes": boxes["num_classes"],
+        "num_classes": rounds[0]["num_classes"],
         "masks": masks,
         "channels": channels,
-        "hidden": boxes["fc_out_channels"],
+        "hidden": rounds[0]["fc_out_channels"],
         "pyramid": pyramid,
+        "regions": regions,
+        "cascade": cascade,
         "score_threshold": config["test_cfg"]["rcnn"]["score_thr"],
         "max_detections": config["test_cfg"]["rcnn"]["max_per_img"],
         **_statistics(config["data_preprocessor"]),
@@ -149,8 +167,20 @@ def rename(config: Mapping[str, Any], state_dict: Mapping[str, Tensor]) -> dict[
     for name, tensor in state_dict.items():
         if not name.startswith("backbone."):
             ours = substitute(NAMES, name)
-            renamed[ours] = _with_background(ours, tensor)
+            ours = substitute(ATTENTION, ours) if ".post." in ours else ours
+            renamed[ours] = _with_background(ours, tensor, agnostic=config["type"] == "CascadeRCNN")
     return renamed
+
+
+def new_roi_align(config: Mapping[str, Any]) -> nn.Module:
+    """The RoI extractor that a config describes, freshly initialised.
+
+    Raises:
+        InputError: an extractor or an argument that has no counterpart here.
+    """
+    regions, options = _regions(config)
+    align = {"level": LevelAlign, "groie": AllLevelsAlign}[regions]
+    return align(config["featmap_strides"], config["roi_layer"]["output_size"], config["out_channels"], **options)
 
 
 def new_neck(config: Mapping[str, Any]) -> nn.Module:
@@ -163,6 +193,17 @@ def new_neck(config: Mapping[str, Any]) -> nn.Module:
     if kind == "carafe":
         return CARAFEPyramid(config["in_channels"], channels, **carafe)
     return Pyramid(config["in_channels"], channels, extra=config["num_outs"] - len(config["in_channels"]))
+
+
+def new_balance(config: Mapping[str, Any]) -> BalancedPyramid:
+    """The balance of levels that a config of BFP describes: ``.balance(levels)``.
+
+    Raises:
+        InputError: an argument that has no counterpart here.
+    """
+    if config["refine_type"] != "non_local":
+        raise InputError(f"refine_type={config['refine_type']!r} has no counterpart here: only non_local")
+    return BalancedPyramid([1], config["in_channels"], middle=config["refine_level"])
 
 
 def new_mask_head(config: Mapping[str, Any]) -> MaskHead:
@@ -182,17 +223,48 @@ def new_mask_head(config: Mapping[str, Any]) -> MaskHead:
     )
 
 
-def _with_background(name: str, tensor: Tensor) -> Tensor:
+def _with_background(name: str, tensor: Tensor, *, agnostic: bool) -> Tensor:
     if "box_predictor.cls_score." in name:
         return tensor.roll(1, 0)
-    unused = 4 if "box_predictor.bbox_pred." in name else 1 if "mask_fcn_logits." in name else 0
+    unused = 4 if "box_predictor.bbox_pred." in name and not agnostic else 1 if "mask_fcn_logits." in name else 0
     return torch.cat([tensor.new_zeros(unused, *tensor.shape[1:]), tensor]) if unused else tensor
+
+
+def _regions(config: Mapping[str, Any]) -> tuple[Regions, dict[str, Any]]:
+    """How the features of a box are read, and the arguments of GRoIE's way."""
+    width, layer = config["out_channels"], config["roi_layer"]
+    options = {key: each for key, each in config.items() if key not in ("out_channels", "featmap_strides", "roi_layer")}
+    adaptive, twice = ({"type": "RoIAlign", "output_size": layer["output_size"], "sampling_ratio": n} for n in (0, 2))
+    if options == {"type": "SingleRoIExtractor"} and layer == adaptive:
+        return "level", {}
+    pre, post = options.pop("pre_cfg", {}), options.pop("post_cfg", {})
+    kernel = pre.get("kernel_size", 0)
+    same = {"type": "ConvModule", "in_channels": width, "out_channels": width, "padding": kernel // 2, "inplace": False}
+    if {"aggregation": "sum", **options} != {"type": "GenericRoIExtractor", "aggregation": "sum"} or layer != twice:
+        raise InputError(f"roi_extractor={dict(config)!r} has no counterpart here: only the two published kinds")
+    if pre != same | {"kernel_size": kernel} or post.get("type") != "GeneralizedAttention":
+        raise InputError(f"pre_cfg={pre!r} and post_cfg={post!r} have no counterpart here: only GRoIE's")
+    return "groie", {"kernel": kernel, "attention": attention_arguments(post)}
+
+
+def _require(config: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+    for path, value in values.items():
+        found: Any = config
+        for key in path.split("."):
+            found = found.get(key) if isinstance(found, Mapping) else None
+        if found != value:
+            raise InputError(f"{path}={found!r} has no counterpart here: only {value!r}")
 
 
 def _neck(config: Mapping[str, Any]) -> tuple[str, int, dict[str, Any]]:
     """Which pyramid, its width, and CARAFE's arguments."""
     if not isinstance(config, Mapping):
-        raise InputError(f"The neck {' and '.join(each['type'] for each in config)} has no counterpart here")
+        kinds = [each["type"] for each in config]
+        if kinds != ["FPN", "BFP"]:
+            raise InputError(f"The neck {' and '.join(kinds)} has no counterpart here: only FPN and BFP")
+        first, second = config
+        new_balance(second)
+        return "libra", _neck(first)[1], {}
     plain = {"type", "in_channels", "out_channels", "num_outs"}
     if config["type"] == "FPN" and config.keys() <= plain:
         return "fpn", config["out_channels"], {}
@@ -224,10 +296,3 @@ def _statistics(config: Mapping[str, Any]) -> dict[str, list[float]]:
     """Mean and deviation of RGB in 0..1."""
     order = 1 if config["bgr_to_rgb"] else -1
     return {key: [value / 255 for value in config[key][::order]] for key in ("mean", "std")}
-
-
-def _at(config: Mapping[str, Any], path: str) -> Any:
-    value: Any = config
-    for key in path.split("."):
-        value = value.get(key) if isinstance(value, Mapping) else None
-    return value
