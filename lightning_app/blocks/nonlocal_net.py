@@ -63,13 +63,10 @@ class NonLocalBlock(nn.Module):
             self.phi = None if shared else _embedding(channels, inner)
         if mode == "concatenation":
             self.concat_project = Conv1x1(2 * inner, 1, bias=False)
-        if norm:
-            self.conv_out = ConvBNReLU(inner, channels, slope=None)
-            nn.init.zeros_(self.conv_out.bn.weight)
-        else:
-            self.conv_out = Conv1x1(inner, channels)
-            nn.init.zeros_(self.conv_out.weight)
-            nn.init.zeros_(self.conv_out.bias)
+        self.conv_out = ConvBNReLU(inner, channels, slope=None) if norm else Conv1x1(inner, channels)
+        last = self.conv_out.bn if isinstance(self.conv_out, ConvBNReLU) else self.conv_out
+        for parameter in last.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.mode == "mean_shift":

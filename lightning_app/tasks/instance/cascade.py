@@ -1,7 +1,7 @@
 """Heads in three rounds, each stricter about the boxes that the one before it moved."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -39,27 +39,31 @@ class CascadeHeads(nn.ModuleList):
             for overlap, (centre, sides) in zip(OVERLAPS, PRECISIONS, strict=True)
         )
 
+    @property
+    def rounds(self) -> list[InstanceHeads]:
+        """The heads, first to last."""
+        return cast(list[InstanceHeads], list(self))
+
     def detect(self, levels: Sequence[Tensor], proposals: Sequence[Tensor], sizes: Sizes) -> list[Instances]:
         """As ``InstanceHeads.detect``: the last round's boxes, with the softmax of the mean logits of all."""
         said: list[Tensor] = []
-        last: InstanceHeads = self[-1]
-        for heads in self:
+        for heads in self.rounds:
             logits, codes = heads.judge(levels, proposals)
             said.append(logits)
-            if heads is not last:
+            if heads is not self.rounds[-1]:
                 proposals = heads.refine(logits, codes, proposals, sizes)
-        return last.pick(torch.stack(said).mean(0), codes, proposals, sizes)
+        return self.rounds[-1].pick(torch.stack(said).mean(0), codes, proposals, sizes)
 
     def mask_probabilities(self, levels: Sequence[Tensor], found: Sequence[Instances]) -> Tensor:
         """As ``InstanceHeads.mask_probabilities``: the mean of the rounds."""
-        return torch.stack([heads.mask_probabilities(levels, found) for heads in self]).mean(0)
+        return torch.stack([heads.mask_probabilities(levels, found) for heads in self.rounds]).mean(0)
 
     def losses(
         self, levels: Sequence[Tensor], proposals: Sequence[Tensor], sizes: Sizes, targets: Sequence[Instances]
     ) -> dict[str, Tensor]:
         """Losses of all rounds, the later ones with less weight."""
         terms: dict[str, Tensor] = {}
-        for number, (heads, weight) in enumerate(zip(self, WEIGHTS, strict=True)):
+        for number, (heads, weight) in enumerate(zip(self.rounds, WEIGHTS, strict=True)):
             of_round, proposals = heads.learn(levels, proposals, sizes, targets)
             terms |= {f"{name}_{number}": weight * term for name, term in of_round.items()}
         return terms

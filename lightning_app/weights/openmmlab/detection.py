@@ -1,6 +1,6 @@
 """OpenMMLab's detectors as instance segmentors: mmdetection's configurations and names."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -180,7 +180,10 @@ def new_roi_align(config: Mapping[str, Any]) -> nn.Module:
     """
     regions, options = _regions(config)
     align = {"level": LevelAlign, "groie": AllLevelsAlign}[regions]
-    return align(config["featmap_strides"], config["roi_layer"]["output_size"], config["out_channels"], **options)
+    made: nn.Module = align(
+        config["featmap_strides"], config["roi_layer"]["output_size"], config["out_channels"], **options
+    )
+    return made
 
 
 def new_neck(config: Mapping[str, Any]) -> nn.Module:
@@ -256,7 +259,7 @@ def _require(config: Mapping[str, Any], values: Mapping[str, Any]) -> None:
             raise InputError(f"{path}={found!r} has no counterpart here: only {value!r}")
 
 
-def _neck(config: Mapping[str, Any]) -> tuple[str, int, dict[str, Any]]:
+def _neck(config: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> tuple[str, int, dict[str, Any]]:
     """Which pyramid, its width, and CARAFE's arguments."""
     if not isinstance(config, Mapping):
         kinds = [each["type"] for each in config]
