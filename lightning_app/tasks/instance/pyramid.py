@@ -72,32 +72,45 @@ class CARAFEPyramid(Pyramid):
         return [layer(x) for layer, x in zip(self.layer_blocks, maps, strict=True)]
 
 
-class BalancedPyramid(Pyramid):
-    """Libra R-CNN: an FPN whose levels all get what a non-local block makes of their mean.
+class Balance(nn.Module):
+    """Libra R-CNN: all levels get what a non-local block makes of their mean.
 
-    q = nonlocal(mean_l resize(p_l)) at the size of the third level,  p_l <- p_l + resize(q): finer levels are made
-    smaller by their maximum, coarser ones larger by the nearest pixel, and back the other way round.
+    q = nonlocal(mean_l resize(p_l)) at the size of level ``middle``,  p_l <- p_l + resize(q): where a map is made
+    smaller by its maximum, where larger by the nearest pixel.
 
-    Shape: as ``Pyramid``.
+    Shape: levels (B, channels, h_i, w_i) -> the same.
 
     Paper: Pang et al., https://arxiv.org/abs/1904.02701. Reference: mmdetection 3.3 BFP.
     """
 
-    def __init__(self, in_channels: Sequence[int], channels: int = 256, *, extra: int = 1, middle: int = 2) -> None:
-        super().__init__(in_channels, channels, extra=extra)
+    def __init__(self, channels: int, *, middle: int = 2) -> None:
+        super().__init__()
         self.middle = middle
         self.refine = NonLocalBlock(channels, reduction=1, use_scale=False, norm=False)
 
     def forward(self, levels: Sequence[Tensor]) -> list[Tensor]:
-        return self.balance(super().forward(levels))
+        sizes = [level.shape[-2:] for level in levels]
+        finer = [number < self.middle for number in range(len(levels))]
+        middle = sizes[self.middle]
+        gathered = [_fit(level, middle, smaller=fine) for level, fine in zip(levels, finer, strict=True)]
+        common = self.refine(torch.stack(gathered).mean(0))
+        each = zip(levels, sizes, finer, strict=True)
+        return [level + _fit(common, size, smaller=not fine) for level, size, fine in each]
 
-    def balance(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """The levels with what they have in common."""
-        size = maps[self.middle].shape[-2:]
-        gathered = torch.stack([_fit(level, size, smaller=i < self.middle) for i, level in enumerate(maps)]).mean(0)
-        common = self.refine(gathered)
-        sizes = [level.shape[-2:] for level in maps]
-        return [level + _fit(common, sizes[i], smaller=i >= self.middle) for i, level in enumerate(maps)]
+
+class BalancedPyramid(Pyramid):
+    """An FPN, and Libra R-CNN's balance of its levels.
+
+    Shape: as ``Pyramid``.
+    """
+
+    def __init__(self, in_channels: Sequence[int], channels: int = 256, *, extra: int = 1) -> None:
+        super().__init__(in_channels, channels, extra=extra)
+        self.balance = Balance(channels)
+
+    def forward(self, levels: Sequence[Tensor]) -> list[Tensor]:
+        balanced: list[Tensor] = self.balance(super().forward(levels))
+        return balanced
 
 
 def _fit(x: Tensor, size: torch.Size, *, smaller: bool) -> Tensor:

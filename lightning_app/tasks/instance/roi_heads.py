@@ -150,13 +150,16 @@ class InstanceHeads(RoIHeads):
         refined = self.refine(logits, codes, boxes, sizes)
         return terms, [box[keep] for box, keep in zip(refined, proposed, strict=True)]
 
+    def suppress(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> Instances:
+        """The best of boxes that overlap within a class, (n, 4) with (n,) scores and labels; the best first."""
+        keep = batched_nms(boxes, scores, labels, self.nms_thresh)[: self.detections_per_img]
+        return Instances(boxes[keep], labels[keep], scores[keep])
+
     def _pick(self, scores: Tensor, codes: Tensor, proposals: Tensor, size: tuple[int, int]) -> Instances:
-        """Boxes of at least the lowest score, thinned by NMS within each class; only these are decoded."""
+        """Boxes above the lowest score, which alone are decoded, thinned within each class."""
         proposal, label = torch.where(scores > self.score_thresh)
         boxes = self.box_coder.decode_single(codes[proposal, label], proposals[proposal])
-        boxes, scores = clip_boxes_to_image(boxes, size), scores[proposal, label]
-        keep = batched_nms(boxes, scores, label, self.nms_thresh)[: self.detections_per_img]
-        return Instances(boxes[keep], label[keep], scores[keep])
+        return self.suppress(clip_boxes_to_image(boxes, size), scores[proposal, label], label)
 
     def _sample(
         self, proposals: Sequence[Tensor], targets: Sequence[Instances]

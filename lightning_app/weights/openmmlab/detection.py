@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lightning_app.tasks.instance.cascade import PRECISIONS
 from lightning_app.tasks.instance.mask_head import MaskHead
 from lightning_app.tasks.instance.network import InstanceSegmentor
-from lightning_app.tasks.instance.pyramid import BalancedPyramid, CARAFEPyramid, Pyramid
+from lightning_app.tasks.instance.pyramid import Balance, CARAFEPyramid, Pyramid
 from lightning_app.tasks.instance.roi_align import GROIE, AllLevelsAlign, LevelAlign, Regions
 from lightning_app.tasks.instance.roi_heads import BOX, MASK
 from lightning_app.util.errors import InputError
@@ -40,7 +40,7 @@ NAMES = (
     (r"rpn_head\.rpn_reg\.", "rpn.head.bbox_pred."),
     (r"neck\.0\.lateral_convs\.(\d+)\.conv\.", r"fpn.inner_blocks.\1.0."),
     (r"neck\.0\.fpn_convs\.(\d+)\.conv\.", r"fpn.layer_blocks.\1.0."),
-    (r"neck\.1\.refine\.(\w+)\.conv\.", r"fpn.refine.\1."),
+    (r"neck\.1\.refine\.(\w+)\.conv\.", r"fpn.balance.refine.\1."),
     (rf"{ROUND}bbox_head{NUMBER}shared_fcs\.0\.", r"roi_heads.\1box_head.fc6."),
     (rf"{ROUND}bbox_head{NUMBER}shared_fcs\.1\.", r"roi_heads.\1box_head.fc7."),
     (rf"{ROUND}bbox_head{NUMBER}fc_cls\.", r"roi_heads.\1box_predictor.cls_score."),
@@ -198,15 +198,15 @@ def new_neck(config: Mapping[str, Any]) -> nn.Module:
     return Pyramid(config["in_channels"], channels, extra=config["num_outs"] - len(config["in_channels"]))
 
 
-def new_balance(config: Mapping[str, Any]) -> BalancedPyramid:
-    """The balance of levels that a config of BFP describes: ``.balance(levels)``.
+def new_balance(config: Mapping[str, Any]) -> Balance:
+    """The balance of levels that a config of BFP describes, freshly initialised.
 
     Raises:
         InputError: an argument that has no counterpart here.
     """
     if config["refine_type"] != "non_local":
         raise InputError(f"refine_type={config['refine_type']!r} has no counterpart here: only non_local")
-    return BalancedPyramid([1], config["in_channels"], middle=config["refine_level"])
+    return Balance(config["in_channels"], middle=config["refine_level"])
 
 
 def new_mask_head(config: Mapping[str, Any]) -> MaskHead:
@@ -266,7 +266,8 @@ def _neck(config: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> tuple[str,
         if kinds != ["FPN", "BFP"]:
             raise InputError(f"The neck {' and '.join(kinds)} has no counterpart here: only FPN and BFP")
         first, second = config
-        new_balance(second)
+        if new_balance(second).middle != 2:
+            raise InputError(f"refine_level={second['refine_level']} has no counterpart here: only 2")
         return "libra", _neck(first)[1], {}
     plain = {"type", "in_channels", "out_channels", "num_outs"}
     if config["type"] == "FPN" and config.keys() <= plain:
