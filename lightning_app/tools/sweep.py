@@ -39,16 +39,17 @@ from lightning_app.util.errors import InputError
 from lightning_app.util.files import replacing
 
 PATIENCE = 10  # seconds for trainings to end when they are told to
-GIVEN_HERE = ("--run", "--ckpt_path", "--model.head", "--seed_everything")
+GIVEN_HERE = ("--run", "--ckpt_path", "--model.head", "--seed_everything", "--data.fold")
 LAUNCHER = re.compile(r"SLURM_|TORCHELASTIC_|MASTER_|((LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE))$")
 
 
 @dataclass(frozen=True)
 class Training:
-    """One head with one seed, and its run's folder."""
+    """One head with one seed, in cross-validation on one fold of the images, and its run's folder."""
 
     head: str
     seed: int
+    fold: int | None
     folder: Path
 
     @property
@@ -71,14 +72,14 @@ def main(args: list[str]) -> int:
     if options.report is None:
         classes = _classes(options.heads)
         given = _given(options.options, classes)
-        mine = plan(classes, options.seeds, options.out, os.environ)
+        mine = plan(classes, options.seeds, options.out, os.environ, options.folds)
         _Sweep(options, words, classes, given).run(mine)
         results = [training.result() or {} for training in mine]
         if any(results):
-            sweep_report.write([options.out], options.to)
+            sweep_report.write([options.out], options.to, per_image=options.per_image)
         # torchrun ends all other processes as soon as one reports a failure
         return int(any("error" in result for result in results) and "TORCHELASTIC_RUN_ID" not in os.environ)
-    sweep_report.write(options.report or [options.out], options.to)
+    sweep_report.write(options.report or [options.out], options.to, per_image=options.per_image)
     return 0
 
 
@@ -103,6 +104,17 @@ def _parse(args: list[str]) -> tuple[argparse.Namespace, list[str]]:
     add("--heads", nargs="+", default=["all"], metavar="SLUG", help="contextzoo heads lists them; default all")
     add("--options", metavar="NAME|FILE", help="what some heads are given besides: {head: {option: value}}")
     add("--seeds", type=int, default=3, metavar="N", help="trainings of each head; default 3")
+    add(
+        "--folds",
+        type=int,
+        metavar="N",
+        help="cross-validation: train each head N times, each time without another N-th of the images to validate on",
+    )
+    add(
+        "--per-image",
+        action="store_true",
+        help="count each validation image by itself, so that the table says which differences to FCN hold",
+    )
     add("--budget", type=_seconds, metavar="TIME", help="100m or 2h: start no training that would not end within it")
     add("--jobs", type=int, default=1, metavar="N", help="trainings side by side, which share the cores; default 1")
     add("--out", type=Path, metavar="DIR", help="runs, logs and report; default runs/sweep/RECIPE")
@@ -118,6 +130,9 @@ def _parse(args: list[str]) -> tuple[argparse.Namespace, list[str]]:
     for name in ("seeds", "jobs"):
         if getattr(options, name) < 1:
             raise InputError(f"--{name} is {getattr(options, name)}: give a positive number")
+    if options.folds is not None and options.folds < 2:
+        raise InputError(f"--folds is {options.folds}: give 2 or more")
+    options.per_image |= options.folds is not None  # a figure of all images needs the counts of each
     if options.recipe is None and not options.report:
         parser.error("which recipe? It comes first, as in contextzoo sweep recipes/camvid_cpu --data.root DIR")
     if options.report is not None and words:
@@ -179,9 +194,13 @@ def _given(name: str | None, heads: Iterable[str]) -> dict[str, list[str]]:
     return given
 
 
-def plan(heads: Iterable[str], seeds: int, out: Path, environment: Mapping[str, str]) -> list[Training]:
+def plan(
+    heads: Iterable[str], seeds: int, out: Path, environment: Mapping[str, str], folds: int | None = None
+) -> list[Training]:
     """What this process trains: every n-th training by torchrun's or SLURM's variables; all heads' first seed first."""
-    trainings = [Training(head, seed, out / f"{head}-{seed}") for seed in range(seeds) for head in heads]
+    parts: list[int | None] = [*range(folds)] if folds else [None]
+    each = [(head, seed, part) for seed in range(seeds) for head in heads for part in parts]
+    trainings = [Training(*one, out / sweep_report.run_name(*one)) for one in each]
     first, step = int(environment.get("RANK", 0)), int(environment.get("WORLD_SIZE", 1))
     if "SLURM_ARRAY_TASK_ID" in environment:
         task, least, stride, count = (
@@ -237,11 +256,9 @@ class _Sweep:
         result = training.result()
         if result is None or "error" in result:
             return False
-        if (result["recipe"], result["options"], sweep_report.portable(result["words"])) != (
-            self.options.recipe,
-            self.options.options,
-            sweep_report.portable(self.words),
-        ):
+        theirs = (result["recipe"], result["options"], sweep_report.portable(result["words"]), result.get("folds"))
+        options = self.options
+        if theirs != (options.recipe, options.options, sweep_report.portable(self.words), options.folds):
             raise InputError(f"{training.folder} holds {result['command']}, which is another sweep: give another --out")
         if not result["resumed"]:
             self.seconds.append(60 * result["minutes"])
@@ -272,7 +289,8 @@ class _Sweep:
                     training = self.todo.popleft()
                     number = self.total - len(self.todo)
                 if said := self._train(training):
-                    print(f"[{number}/{self.total}] {training.head} seed {training.seed}: {said}", flush=True)
+                    fold = "" if training.fold is None else f" fold {training.fold}"
+                    print(f"[{number}/{self.total}] {training.head} seed {training.seed}{fold}: {said}", flush=True)
         except BaseException:
             self._stop()
             raise
@@ -305,6 +323,8 @@ class _Sweep:
             record = {
                 "head": training.head,
                 "seed": training.seed,
+                "fold": training.fold,
+                "folds": self.options.folds,
                 "recipe": self.options.recipe,
                 "options": self.options.options,
                 "words": self.words,
@@ -346,6 +366,8 @@ class _Sweep:
         run = training.folder.relative_to(self.runs)
         head = ["--model.head", self.classes[training.head], *self.given.get(training.head, [])]
         seed = ["--seed_everything", str(training.seed)]
+        if training.fold is not None:
+            seed += ["--data.fold", f"[{training.fold},{self.options.folds}]"]
         own = [word for module in own_modules.names() for word in (own_modules.OPTION, module)]
         return ["fit", *own, "-c", self.options.recipe, *head, *seed, *self.words, "--run", str(run)]
 

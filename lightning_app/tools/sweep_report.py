@@ -6,18 +6,22 @@ import shlex
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
-from statistics import mean, median, stdev
 from typing import Any
 
 from lightning_app.app import configs
+from lightning_app.tools import sweep_picture, sweep_rankings, sweep_table
+from lightning_app.tools.sweep_counts import FILE, Images, SweepCounts
+from lightning_app.tools.sweep_table import PLAIN, Result
 from lightning_app.util.errors import InputError
 from lightning_app.util.files import replacing
 from lightning_app.util.tables import print_table
 
 RESULT = "result.json"
-PLAIN = "fcn"  # the head without context, which the others are held against
 
-Result = dict[str, Any]  # of a training
+
+def run_name(head: str, seed: int, fold: int | None) -> str:
+    """The folder of a training."""
+    return f"{head}-{seed}" if fold is None else f"{head}-{seed}-fold{fold}"
 
 
 def read(run: Path) -> Result:
@@ -46,80 +50,29 @@ def portable(words: Sequence[str]) -> list[str]:
     return kept
 
 
-def summarise(results: Sequence[Result]) -> list[dict[str, Any]]:
-    """A row per head, the best first: mean and sample deviation of mIoU over seeds, mean of mAcc, and the cost.
-
-    Scores are shares between 0 and 1. ``minus_fcn``: difference of the means; ``images_per_s``: median over seeds;
-    ``memory_mb``: the largest, of the process, or of the GPU where it trained on one.
-    """
-    heads: dict[str, list[Result]] = {}
-    for result in results:
-        heads.setdefault(result["head"], []).append(result)
-    plain = mean(result["mIoU"] for result in heads[PLAIN]) if PLAIN in heads else None
-    rows = []
-    for head, mine in heads.items():
-        scores = [result["mIoU"] for result in mine]
-        best = max(mine, key=lambda result: result["mIoU"])
-        speeds = [result["images_per_s"] for result in mine if result["images_per_s"] is not None]
-        rows.append(
-            {
-                "head": head,
-                "seeds": len(mine),
-                "mIoU": mean(scores),
-                "deviation": stdev(scores) if len(scores) > 1 else None,
-                "mAcc": mean(result["mAcc"] for result in mine),
-                "best_mIoU": best["mIoU"],
-                "best_seed": best["seed"],
-                "minus_fcn": None if plain is None else mean(scores) - plain,
-                "parameters": best["parameters"],
-                "head_parameters": best["head_parameters"],
-                "gflop": best["gflop"],
-                "images_per_s": median(speeds) if speeds else None,
-                "memory_mb": max(result["device_memory_mb"] or result["peak_memory_mb"] for result in mine),
-            }
-        )
-    return sorted(rows, key=lambda row: row["mIoU"], reverse=True)
-
-
-COLUMNS = ("mIoU", "best (seed)", "to FCN", "mAcc", "parameters", "of the head", "GFLOP", "images/s", "memory")
-
-
-def cells(row: Mapping[str, Any]) -> list[str]:
-    """A row of ``summarise`` as people read it: per cent, millions, MB."""
-    deviation = "" if row["deviation"] is None else f" ± {100 * row['deviation']:.1f}"
-    return [
-        row["head"],
-        f"{100 * row['mIoU']:.1f}{deviation}",
-        f"{100 * row['best_mIoU']:.1f} ({row['best_seed']})",
-        "" if row["minus_fcn"] is None or row["head"] == PLAIN else f"{100 * row['minus_fcn']:+.1f}",
-        f"{100 * row['mAcc']:.1f}",
-        f"{row['parameters'] / 1e6:.2f} M",
-        f"{row['head_parameters'] / 1e6:.2f} M",
-        f"{row['gflop']:.3g}",
-        "" if row["images_per_s"] is None else f"{row['images_per_s']:.1f}",
-        f"{row['memory_mb']:.0f} MB",
-    ]
-
-
-def write(places: Sequence[Path], page: Path | None) -> None:
+def write(places: Sequence[Path], page: Path | None, *, per_image: bool = False) -> None:
     """Print the table of each sweep and write its files; with ``page``, one page of all of them too.
 
     Args:
         places: folders of sweeps, or files that an earlier call wrote as ``results.json``, wherever they are now.
+        per_image: count the validation images of the trainings in folders, so that the table says what holds.
     """
-    sections = []
+    sections, rankings = [], {}
     for place, results in [(place, _results(place)) for place in places]:
         done = [result for result in results if "error" not in result]
         failures = [result for result in results if "error" in result]
-        rows = summarise(done)
+        counts = _counts(place, done, count=per_image)
+        rows = sweep_table.summarise(done, counts)
         title = Path(results[0]["recipe"]).stem
         if rows:
             print(f"\n{title}: {_about(done)}")
-            print_table(("head", *COLUMNS), map(cells, rows), right=COLUMNS)
+            names = sweep_table.columns(rows)
+            print_table(("head", *names), [sweep_table.cells(row, names) for row in rows], right=names)
+            rankings[title] = {row["head"]: row["mIoU"] for row in rows}
         for failure in failures:
             print(_said(failure))
         if page:
-            sections.append(_section(rows, results, page.with_name(f"{page.stem}-{place.stem}.png")))
+            sections.append(_section(rows, results, counts, page.with_name(f"{page.stem}-{place.stem}.png")))
         if place.is_dir():
             with replacing(place / "results.csv") as path, path.open("w", newline="") as file:
                 writer = csv.DictWriter(file, list(rows[0]) if rows else [])
@@ -127,14 +80,38 @@ def write(places: Sequence[Path], page: Path | None) -> None:
                 writer.writerows(rows)
             with replacing(place / "results.json") as path:
                 path.write_text(json.dumps({"heads": rows, "trainings": done, "failures": failures}, indent=1) + "\n")
+            if counts is not None:
+                counts.write(place / "results.npz")
             with replacing(place / "results.md") as path:
-                path.write_text(_section(rows, results, place / "results.png"))
+                path.write_text(_section(rows, results, counts, place / "results.png"))
             print(f"Wrote {place}/results.md, with .csv, .json and .png beside it")
     if page:
         with replacing(page) as path:
             command = shlex.join(["contextzoo", "sweep", "--report", *map(str, places), "--to", str(page)])
-            path.write_text(f"# Heads compared\n\nWritten by `{command}`.\n\n" + "\n".join(sections))
+            path.write_text(
+                f"# Heads compared\n\nWritten by `{command}`.\n\n"
+                + "\n".join([*sections, *sweep_rankings.section(rankings)])
+            )
         print(f"Wrote {page}")
+
+
+def _counts(place: Path, done: Sequence[Result], *, count: bool) -> SweepCounts | None:
+    """Of each image: counted now, or as they lie beside a file of results or in the runs of a folder."""
+    if place.is_file():
+        path = place.with_suffix(".npz")
+        return SweepCounts.read(path) if path.is_file() else None
+    runs = [
+        (each["head"], each["seed"], place / run_name(each["head"], each["seed"], each.get("fold"))) for each in done
+    ]
+    missing = [run for *_, run in runs if not (run / FILE).is_file()]
+    if not runs or (missing and not count):
+        return None
+    if missing:
+        from lightning_app.tools.sweep_images import count_images  # imports torch
+
+        for run in missing:
+            count_images(run)
+    return SweepCounts.of((head, seed, Images.read(run / FILE)) for head, seed, run in runs)
 
 
 def _results(place: Path) -> list[Result]:
@@ -186,105 +163,39 @@ def _description(recipe: str, words: Sequence[str]) -> list[str]:
     return [*said, ""] if said else []
 
 
-def _section(rows: Sequence[Mapping[str, Any]], results: Sequence[Result], picture: Path) -> str:
+def _section(
+    rows: Sequence[Mapping[str, Any]], results: Sequence[Result], counts: SweepCounts | None, picture: Path
+) -> str:
     """A sweep in Markdown; draws its picture."""
     first = results[0]
     title = Path(first["recipe"]).stem
     seeds = 1 + max(result["seed"] for result in results)
     options = ["--options", first["options"]] if first["options"] else []
+    options += ["--folds", str(first["folds"])] if first.get("folds") else []
     command = shlex.join(["contextzoo", "sweep", first["recipe"], *options, "--seeds", str(seeds), *first["words"]])
     lines = [f"## {title}", "", *_description(first["recipe"], first["words"]), f"`{command}`", ""]
     if rows:
         done = [result for result in results if "error" not in result]
         height, width = done[0]["image_size"]
-        _draw(rows, title, picture)
+        sweep_picture.draw_costs(rows, title, PLAIN, picture)
         lines += [
             f"{_about(done)} mIoU of the best epoch on the validation split in per cent: mean ± sample deviation over "
             "seeds, which change initial weights and dropout, not the order of the images or their augmentation. "
             f"Parameters of the whole network; GFLOP of its forward pass on {height} x {width}, 2 per multiply-add; "
             "images/s in training, the median; memory at its peak, of the process, or of the GPU.",
             "",
-            f"| {' | '.join(('head', 'seeds', *COLUMNS))} |",
-            f"|---|{'---:|' * (1 + len(COLUMNS))}",
+            *sweep_table.what_can_be_seen(rows, counts),
+            f"| {' | '.join(('head', 'seeds', *sweep_table.columns(rows)))} |",
+            f"|---|{'---:|' * (1 + len(sweep_table.columns(rows)))}",
         ]
         for row in rows:
-            head, *figures = cells(row)
+            head, *figures = sweep_table.cells(row, sweep_table.columns(rows))
             lines.append(f"| {' | '.join((head, str(row['seeds']), *figures))} |")
-        behind = [row["head"] for row in rows if row["head"] != PLAIN and (row["minus_fcn"] or 0) < 0]
-        if behind:
-            lines += ["", f"Below FCN: {', '.join(behind)}."]
+        lines += ["", *sweep_table.against_plain(rows)]
         lines += ["", f"![mIoU against GFLOP and parameters]({picture.name})", ""]
+        if compared := sweep_table.compared(rows):
+            differences = picture.with_stem(f"{picture.stem}-differences")
+            sweep_picture.draw_differences(compared, title, sweep_table.smallest(rows), differences)
+            lines += [f"![Difference to FCN of each head, with its 95 % interval]({differences.name})", ""]
     failures = [f"- {_said(result)}" for result in results if "error" in result]
     return "\n".join(lines + (["Failed:", "", *failures, ""] if failures else []))
-
-
-def _draw(rows: Sequence[Mapping[str, Any]], title: str, picture: Path) -> None:
-    """mIoU against GFLOP and against parameters, a named point per head."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-    from matplotlib import ticker
-
-    scores = [100 * row["mIoU"] for row in rows]
-    spread = [100 * (row["deviation"] or 0) for row in rows]
-    panels = {
-        "GFLOP of the network, forward": [row["gflop"] for row in rows],
-        "parameters of the network, million": [row["parameters"] / 1e6 for row in rows],
-    }
-    figure, axes = plt.subplots(1, 2, figsize=(15, 8), sharey=True, layout="constrained")
-    for axis, (label, costs) in zip(axes, panels.items(), strict=True):
-        axis.errorbar(costs, scores, spread, fmt="o", markersize=4, color="tab:blue", ecolor="lightsteelblue")
-        axis.set(xlabel=label, xscale="log")
-        axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 3, 4, 6)))
-        axis.xaxis.set_major_formatter("{x:.7g}")  # fewer digits would say the same of close ticks
-        axis.xaxis.set_minor_locator(ticker.NullLocator())
-        for row, score in zip(rows, scores, strict=True):
-            if row["head"] == PLAIN:
-                axis.axhline(score, linestyle=":", color="tab:blue", linewidth=1)
-        axis.grid(alpha=0.3)
-        axis.margins(0.1)
-    axes[0].set_ylabel("validation mIoU, per cent: mean and deviation over seeds")
-    figure.suptitle(title)
-    figure.canvas.draw()  # the layout settles, and with it where the points are
-    for axis, costs in zip(axes, panels.values(), strict=True):
-        _name(axis, [row["head"] for row in rows], list(zip(costs, scores, strict=True)))
-    with replacing(picture) as path:
-        figure.savefig(path, dpi=110, format="png")
-    plt.close(figure)
-
-
-def _name(axis: Any, names: Sequence[str], points: Sequence[tuple[float, float]]) -> None:
-    """Write a name beside each point, on the free place nearest to it, with a line where that is not beside it."""
-    from matplotlib.transforms import Bbox
-
-    pixel = axis.figure.dpi / 72
-    line = {"arrowstyle": "-", "linewidth": 0.4, "color": "grey", "shrinkA": 0, "shrinkB": 0}
-    height, letter, gap = 10 * pixel, 4.8 * pixel, 5 * pixel  # of text of 8 points
-    places = axis.transData.transform(points)
-    taken = [Bbox.from_bounds(x - gap / 2, y - gap / 2, gap, gap) for x, y in places]
-    steps = sorted(range(-30, 31), key=abs)
-    offsets = [(side * (gap + abs(step)), step * height / 2) for step in steps for side in (1, -1)]
-    for name, point, (x, y) in zip(names, points, places, strict=True):
-        width = letter * len(name)
-        boxes = {
-            (dx, dy): Bbox.from_bounds(x + dx - (width if dx < 0 else 0), y + dy - height / 2, width, height)
-            for dx, dy in offsets
-        }
-        free = (
-            offset
-            for offset, box in boxes.items()
-            if not box.count_overlaps(taken) and axis.bbox.x0 < box.x0 and box.x1 < axis.bbox.x1
-        )
-        dx, dy = next(free, offsets[0])
-        taken.append(boxes[dx, dy])
-        axis.annotate(
-            name,
-            point,
-            xytext=(dx / pixel, dy / pixel),
-            textcoords="offset points",
-            fontsize=8,
-            ha="left" if dx > 0 else "right",
-            va="center",
-            arrowprops={**line, "relpos": (0 if dx > 0 else 1, 0.5)} if dy else None,
-        )

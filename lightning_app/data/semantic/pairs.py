@@ -135,6 +135,8 @@ class FileDataModule(SegmentationDataModule):
         train_split: the split to train on.
         val_split: the split to validate on; none = the dataset's usual one.
         test_split: the split to test on; none = the dataset's usual one.
+        fold: for cross-validation, [k, n]: of the images to train and to validate on together, in the order of their
+            names, the part k of n (from 0) is to validate on and all others are to train on.
         predict_folder: the images to predict, with no masks; none = those of the test split.
     """
 
@@ -153,6 +155,7 @@ class FileDataModule(SegmentationDataModule):
         train_split: str = "train",
         val_split: str | None = None,
         test_split: str | None = None,
+        fold: tuple[int, int] | None = None,
         predict_folder: Path | None = None,
         batch_size: int = 8,
         val_batch_size: int = 1,
@@ -181,6 +184,9 @@ class FileDataModule(SegmentationDataModule):
             "val": val_split or facts.val_split,
             "test": test_split or facts.test_split,
         }
+        if fold and not 0 <= fold[0] < fold[1]:
+            raise InputError(f"data.fold {fold[0]}, {fold[1]}: give a part from 0 to n - 1, and n")
+        self.fold = fold
         self.read_mask = MaskReader(facts.label_map, colour_coded=facts.colour_coded)
         augmentation: list[v2.Transform] = []
         if crop_size:
@@ -235,6 +241,18 @@ class FileDataModule(SegmentationDataModule):
         Raises:
             InputError: there are none, some are without the other, or two share a name.
         """
+        learning = (self.splits["train"], self.splits["val"])
+        if self.fold is None or split not in learning:
+            return self._pairs(split)
+        part, parts = self.fold
+        together = sorted({pair for each in learning for pair in self._pairs(each)})
+        first, last = (len(together) * edge // parts for edge in (part, part + 1))
+        chosen = together[first:last] if split == learning[1] else together[:first] + together[last:]
+        if not chosen:
+            raise InputError(f"data.fold {part}, {parts}: {len(together)} images are too few for so many parts")
+        return chosen
+
+    def _pairs(self, split: str) -> list[Pair]:
         images, masks = self.listing(split)
         for listing in (images, masks):
             for first, second, *_ in listing.clashes.values() if isinstance(listing, Listing) else ():
