@@ -22,6 +22,9 @@ SMALL = {  # where a head or block has the argument
     "codes": 4,
     "compressed": 16,
     "mask_size": (13, 13),
+    "widths": (8, 12, 16, 24),
+    "heads": 4,
+    "feedforward": 48,
 }
 
 

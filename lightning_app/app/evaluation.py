@@ -1,7 +1,7 @@
 """--weights: validate, test and predict with weights that say themselves what they are."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -13,6 +13,7 @@ from lightning_app.app.arguments import value_of
 from lightning_app.app.command_line import BASE, CommandLine
 from lightning_app.app.run_folder import RunFolder
 from lightning_app.data import SegmentationDataModule
+from lightning_app.heads.base import ContextHead
 from lightning_app.reading import specs
 from lightning_app.runs.lock import Lock
 from lightning_app.tasks.semantic.inference import EvaluationProtocol
@@ -58,11 +59,10 @@ class EvaluationTask(SegmentationTask):
             )
         if tuple(class_names) != info.classes:
             rank_zero_only(print)(f"Compared by number: {info.name} calls its classes {', '.join(info.classes)}")
-        extra = network.auxiliary
         super().__init__(
             network.backbone,
-            lambda in_channels, num_classes: network.head,
-            None if extra is None else lambda in_channels, num_classes: extra,
+            _given(network.head),
+            [_given(head) for head in network.auxiliary_heads] or None,
             num_classes=num_classes,
             ignore_index=ignore_index,
             class_names=list(info.classes),
@@ -116,3 +116,8 @@ def _defaults(verb: str, info: ModelInfo) -> dict[str, Any]:
         split = {"test_split": info.split} if verb == "test" and info.split else {}
         defaults["data"] = {"class_path": path, "init_args": dict(info.data["init_args"]) | split}
     return defaults
+
+
+def _given(head: ContextHead) -> Callable[[list[int], int], ContextHead]:
+    """What builds a head, where it is built."""
+    return lambda in_channels, num_classes: head

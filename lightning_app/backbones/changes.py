@@ -1,16 +1,18 @@
 """What published networks do otherwise than timm's networks of the same name."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from typing import Any, Literal, TypedDict
 
 import torch
 from timm.models.hrnet import HighResolutionModule, HighResolutionNet
+from timm.models.resnest import ResNestBottleneck
 from timm.models.resnet import BasicBlock, Bottleneck
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_app.backbones.deformable import DeformableConv
+from lightning_app.backbones.transformers import change_transformer
 from lightning_app.util.errors import InputError, suggest
 
 
@@ -20,7 +22,10 @@ class Changes(TypedDict, total=False):
     Attributes:
         stem_type: ResNet: "deep" is three 3x3 convolutions in place of one 7x7 (ResNetV1c).
         stem_width: ResNet: channels of a deep stem's first two convolutions.
-        dilations: ResNet: dilation of each stage, whatever the strides; the first block of a stage takes half.
+        dilations: dilation of each stage, whatever the strides. In a ResNet the first block of a stage takes half, in
+            a MobileNet all blocks take the whole.
+        dilate_first: MobileNet: only the first block of each stage is dilated.
+        shortcut_pool: ResNeSt: false takes the pooling out of the shortcuts of stages that do not stride.
         multi_grid: ResNet: dilation of each block of the last stage.
         conv2_dilation: ResNet-18 and -34: dilation of each block's second convolution.
         channels: ResNet: width of each stage's 3x3 convolutions.
@@ -29,6 +34,21 @@ class Changes(TypedDict, total=False):
         stride_in_1x1: ResNet: a stage's stride is in its first bottleneck's first convolution, as in Caffe's models.
         deformable: ResNet: for each stage, whether its bottlenecks' 3x3 convolutions are deformable.
         upsample: HRNet: how a coarse branch is enlarged for a finer one.
+        img_size: transformer: the image that its table of positions is for, pixels; [H, W] or one number.
+        use_abs_pos_emb: BEiT: positions are added too, as in MAE.
+        pad_patches: transformer: images, and in Twins levels, are padded at the bottom and the right to whole patches.
+        pad_windows: Swin: maps are padded to whole windows before these are shifted, and never in smaller windows.
+        any_size: images are taken as they are, and what fills no whole patch at the bottom and the right is not seen.
+        level_norm: "layer" or "group" (one group) normalises each level.
+        norm_eps: eps of every layer norm, those of the levels too.
+        positions: ViT: how the table of positions is resized, "bicubic" or "bilinear", without antialiasing.
+        class_token: ViT: "none" leaves it out once positions are added; "concat" puts it beside each position of the
+            levels, which doubles their channels.
+        final_norm: ViT: the last block's output is normalised.
+        patch_bias: ViT: false leaves out the bias of the patches' convolution.
+        key_bias: BEiT: keys have a bias that learns, as in MAE.
+        stage_norm: Twins: each stage's result is normalised before the next one takes it.
+        mask_padding: Twins: positions that were padded at both sides are attended by one another only.
     """
 
     stem_type: str
@@ -41,7 +61,23 @@ class Changes(TypedDict, total=False):
     base_width: int
     stride_in_1x1: bool
     deformable: list[bool]
+    dilate_first: bool
+    shortcut_pool: bool
     upsample: Literal["nearest", "bilinear"]
+    img_size: int | Sequence[int]
+    use_abs_pos_emb: bool
+    pad_patches: bool
+    pad_windows: bool
+    any_size: bool
+    level_norm: Literal["layer", "group"]
+    norm_eps: float
+    positions: Literal["bicubic", "bilinear"]
+    class_token: Literal["none", "concat"]
+    final_norm: bool
+    patch_bias: bool
+    key_bias: bool
+    stage_norm: bool
+    mask_padding: bool
 
 
 BUILT_IN = (
@@ -50,7 +86,11 @@ BUILT_IN = (
     "channels",
     "cardinality",
     "base_width",
-)  # arguments of timm's ResNet; the others are made afterwards
+    "img_size",
+    "use_abs_pos_emb",
+)  # timm's own arguments; the others are made afterwards
+ELSEWHERE = ("any_size", "level_norm", "norm_eps")  # of the whole backbone
+RESNET = ("dilations", "multi_grid", "conv2_dilation", "stride_in_1x1", "deformable")
 
 
 def check_changes(changes: Mapping[str, Any]) -> None:
@@ -70,12 +110,18 @@ def apply_changes(model: nn.Module, name: str, changes: Mapping[str, Any]) -> No
         _exchange_at_any_size(model, changes.get("upsample", "nearest"))
     elif "upsample" in changes:
         raise InputError(f"{name} has no branches to upsample: that change is HRNet's")
-    if made := sorted(changes.keys() - {"upsample", *BUILT_IN}):
-        stages = _resnet_stages(model, name, made)
-        _dilate(stages, name, changes)
-        if changes.get("stride_in_1x1"):
+    left = {key: value for key, value in changes.items() if key not in ("upsample", *BUILT_IN, *ELSEWHERE)}
+    left = change_transformer(model, left)
+    if left.pop("shortcut_pool", True) is False:
+        _without_shortcut_pool(model, name)
+    if isinstance(getattr(model, "blocks", None), nn.Sequential) and "dilations" in left:
+        _dilate_mobile(model, name, left.pop("dilations"), only_first=left.pop("dilate_first", False))
+    if left:
+        stages = _resnet_stages(model, name, left)
+        _dilate(stages, name, left)
+        if left.get("stride_in_1x1"):
             _stride_in_1x1(stages)
-        if (deformable := changes.get("deformable")) is not None:
+        if (deformable := left.get("deformable")) is not None:
             _deform(stages, name, deformable)
 
 
@@ -124,11 +170,14 @@ def _exchange_at_any_size(model: Any, upsample: str) -> None:
     model.stage4[-1].fuse_layers = model.stage4[-1].fuse_layers[: max(coarsest, 1)]
 
 
-def _resnet_stages(model: nn.Module, name: str, made: Sequence[str]) -> list[list[BasicBlock | Bottleneck]]:
+def _resnet_stages(model: nn.Module, name: str, made: Iterable[str]) -> list[list[BasicBlock | Bottleneck]]:
     """The residual blocks of each of the four stages."""
     stages = [residual_blocks(stage) for key, stage in model.named_children() if key.startswith("layer")]
     if len(stages) != 4 or isinstance(model, HighResolutionNet):
-        raise InputError(f"{name} is no ResNet, so {', '.join(made)} cannot be changed")
+        of = "ResNet" if set(made) <= set(RESNET) else "network of their kind"
+        raise InputError(f"{name} is no {of}, so {', '.join(sorted(made))} cannot be changed")
+    if others := set(made) - set(RESNET):
+        raise InputError(f"{name} has nothing that {', '.join(sorted(others))} could change")
     return stages
 
 
@@ -180,3 +229,31 @@ def _set_dilation(block: BasicBlock | Bottleneck, dilation: int) -> None:
 def _dilate_convolution(convolution: nn.Conv2d, dilation: int) -> None:
     convolution.dilation = (dilation, dilation)
     convolution.padding = (dilation, dilation)
+
+
+def _dilate_mobile(model: nn.Module, name: str, dilations: Sequence[int], *, only_first: bool) -> None:
+    """Dilate the depthwise convolutions of each stage of timm's MobileNets."""
+    stages = model.get_submodule("blocks")
+    assert isinstance(stages, nn.Sequential)
+    if len(stages) != len(dilations):
+        raise InputError(
+            f"dilations {list(dilations)} has {len(dilations)} values, but {name} has {len(stages)} stages"
+        )
+    for stage, dilation in zip(stages, dilations, strict=True):
+        for i, block in enumerate(stage.children()):
+            convolution = getattr(block, "conv_dw", None)
+            if isinstance(convolution, nn.Conv2d):
+                own = dilation if i == 0 or not only_first else 1
+                convolution.dilation = (own, own)
+                if any(convolution.padding):  # timm's Conv2dSame pads by itself
+                    pad = own * (convolution.kernel_size[0] - 1) // 2
+                    convolution.padding = (pad, pad)
+
+
+def _without_shortcut_pool(model: nn.Module, name: str) -> None:
+    shortcuts = [block.downsample for block in model.modules() if isinstance(block, ResNestBottleneck)]
+    if not shortcuts:
+        raise InputError(f"{name} has no pools in its shortcuts: shortcut_pool is ResNeSt's")
+    for shortcut in shortcuts:
+        if isinstance(shortcut, nn.Sequential) and getattr(shortcut[0], "stride", 2) in (1, (1, 1)):
+            shortcut[0] = nn.Identity()

@@ -9,13 +9,15 @@ from typing import Any
 import timm
 import torch
 from timm.models.hrnet import HighResolutionNet
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from lightning_app.backbones import imagenet
 from lightning_app.backbones.base import Backbone
 from lightning_app.backbones.changes import BUILT_IN, apply_changes, check_changes
 from lightning_app.backbones.context import insert_context
+from lightning_app.backbones.necks import Neck, new_neck
+from lightning_app.backbones.norms import level_norms, set_norm_eps
 from lightning_app.kernels.depthwise import DepthwiseConvolutions, trains_here
 from lightning_app.util.errors import InputError, suggest
 
@@ -40,6 +42,8 @@ class TimmBackbone(Backbone):
             ``Changes``.
         context: context blocks inside it: stage -> {block: slug, where: stage, last, before_last, every, inside or
             shortcut, and the block's arguments}, such as {layer3: {block: gcnet, where: last}}.
+        neck: what its levels go through before a head reads them: {name: feature2pyramid, multilevel or mla, and the
+            neck's arguments}, such as {name: multilevel} for a pyramid out of a plain transformer.
 
     Raises:
         InputError: unknown name, a stride, change or block that the model cannot have, weights that cannot be fetched.
@@ -55,6 +59,7 @@ class TimmBackbone(Backbone):
         drop_path_rate: float | None = None,
         changes: dict[str, Any] | None = None,
         context: dict[str, dict[str, Any]] | None = None,
+        neck: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         _check_name(name)
@@ -66,6 +71,8 @@ class TimmBackbone(Backbone):
         if output_stride is not None:
             _check_stride(name, output_stride)
         options |= {key: value for key, value in (changes or {}).items() if key in BUILT_IN}
+        self.norms: nn.ModuleList | None = None
+        self.neck: Neck | None = None
         try:
             self.model = _start(name, pretrained, options)
         except (AssertionError, RuntimeError, TypeError) as error:
@@ -75,16 +82,31 @@ class TimmBackbone(Backbone):
         apply_changes(self.model, name, changes or {})
         self.channels = list(self.model.feature_info.channels())
         self.reductions = list(self.model.feature_info.reduction())
+        if (changes or {}).get("class_token") == "concat":
+            self.channels = [2 * width for width in self.channels]
+        self.norms = level_norms(self.channels, changes or {})
+        set_norm_eps(self, changes or {})
         self.mean, self.std = _statistics(name, self.model.pretrained_cfg, in_channels)
         self.nhwc = getattr(self.model, "output_fmt", None) == "NHWC"
         if context:
             self._insert(context, in_channels)
-        self.size_multiple = 1 if isinstance(self.model, HighResolutionNet) else self._find_size_multiple(in_channels)
+        as_it_is = isinstance(self.model, HighResolutionNet) or (changes or {}).get("any_size", False)
+        self.size_multiple = 1 if as_it_is else self._find_size_multiple(in_channels)
+        if neck:
+            self.neck = new_neck(neck, self.channels)
+            self.channels = self.neck.channels
+            self.reductions = [round(r / scale) for r, scale in zip(self.reductions, self.neck.scales, strict=True)]
 
     def forward(self, images: Tensor) -> list[Tensor]:
+        levels = self.levels(images)
+        return levels if self.neck is None else self.neck(levels)
+
+    def levels(self, images: Tensor) -> list[Tensor]:
+        """The model's own levels, in front of the neck."""
         with self._training_kernels(images):
             levels: list[Tensor] = self.model(images)
-        return [level.permute(0, 3, 1, 2) for level in levels] if self.nhwc else list(levels)
+        levels = [level.permute(0, 3, 1, 2) for level in levels] if self.nhwc else list(levels)
+        return levels if self.norms is None else [norm(x) for norm, x in zip(self.norms, levels, strict=True)]
 
     def _training_kernels(self, images: Tensor) -> AbstractContextManager[object]:
         return DepthwiseConvolutions() if trains_here(images) else nullcontext()

@@ -66,10 +66,11 @@ class ContextHead(Described, nn.Module, ABC):
             self.low_level = ConvBNReLU(in_channels[0], low_level_channels)
             self.refine = ConvBNReLU(channels + low_level_channels, channels, 3)
         self.dropout = nn.Dropout2d(dropout)
-        self.classifier: nn.Conv2d = Conv1x1(channels, num_classes)
-        nn.init.normal_(self.classifier.weight, std=0.01)
-        assert self.classifier.bias is not None
-        nn.init.zeros_(self.classifier.bias)
+        classifier = Conv1x1(channels, num_classes)
+        nn.init.normal_(classifier.weight, std=0.01)
+        assert classifier.bias is not None
+        nn.init.zeros_(classifier.bias)
+        self.classifier: nn.Module = classifier
 
     @abstractmethod
     def context(self, features: Sequence[Tensor]) -> Tensor:
@@ -77,13 +78,15 @@ class ContextHead(Described, nn.Module, ABC):
 
     def classify(self, x: Tensor, features: Sequence[Tensor]) -> Tensor:
         """Logits of the context features ``x``."""
+        logits: Tensor = self.classifier(self.dropout(self.refined(x, features)))
+        return logits
+
+    def refined(self, x: Tensor, features: Sequence[Tensor]) -> Tensor:
+        """The context features with what the finest level adds: what is classified."""
         if self.low_level is not None:
             detail = self.low_level(features[0])
             x = torch.cat([resize(x, detail.shape[-2:], self.align_corners), detail], dim=1)
-        if self.refine is not None:
-            x = self.refine(x)
-        logits: Tensor = self.classifier(self.dropout(x))
-        return logits
+        return x if self.refine is None else self.refine(x)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         return self.classify(self.context(features), features)

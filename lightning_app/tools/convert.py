@@ -99,7 +99,8 @@ def _of_classes(config: Mapping[str, Any], state: Mapping[str, Tensor], path: Pa
     fact = {"num_classes": len(classifier)}
     heads = [stage | fact for stage in stages] if isinstance(stages, list) else stages | fact
     extra = config.get("auxiliary_head")
-    return {**config, "decode_head": heads, "auxiliary_head": extra | fact if extra else None}
+    extra = [each | fact for each in extra] if isinstance(extra, list) else extra | fact if extra else None
+    return {**config, "decode_head": heads, "auxiliary_head": extra}
 
 
 def _classes(

@@ -131,7 +131,8 @@ def network(slug: str) -> Segmentor:
     assert isinstance(head, ContextHead)
     pointwise(head)
     head.dropout.p = 0.0
-    head.classifier.reset_parameters()
+    if isinstance(head.classifier, nn.Conv2d):  # a head whose classes are tokens has none
+        head.classifier.reset_parameters()
     return Segmentor(backbone, head)
 
 

@@ -48,8 +48,8 @@ def test_head_maps_levels_to_logits(entry: Entry) -> None:
     outputs = head.outputs(features)
     assert isinstance(outputs, Outputs)
     assert outputs.logits.shape[:2] == (2, CLASSES)
-    sizes = {(scale * height, scale * width) for height, width in SIZES for scale in (1, 2, 4, 8)}
-    assert outputs.logits.shape[2:] in sizes or entry.slug == "smp"  # its decoders round sizes up
+    sizes = {(scale * height, scale * width) for height, width in SIZES for scale in (1, 2, 4, 8, 16)}
+    assert outputs.logits.shape[2:] in sizes or entry.slug in ("smp", "dpt")  # their decoders round sizes up
     assert torch.equal(outputs.logits, head(features))
     for auxiliary in outputs.auxiliary:
         assert auxiliary.logits.shape[:2] == (2, CLASSES)

@@ -113,7 +113,7 @@ def test_one_image_a_batch_trains_or_is_refused_in_one_line(entry: Entry) -> Non
     """Batch norm needs two values per channel; a coarsest level of one pixel is one, and so is a pyramid's mean."""
     torch.manual_seed(0)
     model = Segmentor(Narrow(), entry.cls(Narrow.channels, 3)).train()
-    pools = entry.slug in ("apcnet", "deeplabv3", "deeplabv3plus", "pspnet", "upernet")
+    pools = entry.slug in ("apcnet", "deeplabv3", "deeplabv3plus", "knet", "pspnet", "upernet")
     for side in (128, 32) if pools else (32,):
         with pytest.raises(InputError, match=r"cannot train on batches of 1 image.*--data.batch_size 2") as caught:
             model.outputs(torch.rand(1, 3, side, side))

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 import zoo
+from lightning_app.backbones.base import Backbone
 from lightning_app.backbones.timm import TimmBackbone
 from lightning_app.heads.semantic_fpn import SemanticFPN
 from lightning_app.tasks.semantic.network import Segmentor
@@ -67,12 +68,12 @@ def state_of(row: dict[str, Any]) -> dict[str, Tensor]:
 @pytest.fixture
 def shared_backbones(monkeypatch: pytest.MonkeyPatch) -> None:
     """A backbone that many entries have is built once."""
-    built: dict[str, TimmBackbone] = {}
+    built: dict[str, Backbone] = {}
 
-    def build(config: dict[str, Any]) -> TimmBackbone:
-        key = json.dumps(config)
+    def build(config: dict[str, Any], neck: dict[str, Any] | None) -> Backbone:
+        key = json.dumps([config, neck])
         if key not in built:
-            built[key] = new_backbone(config)
+            built[key] = new_backbone(config, neck)
         return built[key]
 
     monkeypatch.setattr(openmmlab, "new_backbone", build)
@@ -168,7 +169,7 @@ RESNET = {"type": "ResNet", "depth": 18, "norm_cfg": {"type": "BN"}}
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"type": "ResNeSt"}, 'backbone "ResNeSt" has no counterpart'),
+        ({"type": "MSCAN"}, 'backbone "MSCAN" has no counterpart'),
         (RESNET | {"stem_channels": 32}, "stem_channels=32"),
         (RESNET | {"plugins": [{"cfg": {"type": "SE"}, "stages": [True], "position": "after_conv3"}]}, "'SE'"),
         (RESNET | {"plugins": [{"cfg": {"type": "SE"}, "stages": [True], "position": "after_conv1"}]}, "after_conv1"),

@@ -1,58 +1,34 @@
 """Whole published models: logits of mmsegmentation 1.2.2 on weights that are redrawn from their names."""
 
 import json
-import zlib
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import whole_models
 from torch import Tensor
+from whole_models import redraw
 
-import zoo
 from lightning_app.tasks.semantic.inference import predict
 from lightning_app.weights.openmmlab.convert import load_checkpoint, protocol_of
-from lightning_app.weights.openmmlab.published import upstream_config
 
 FOLDER = Path(__file__).parents[1] / "goldens" / "whole"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.npz"))
 QUICK = ("ann", "fcn_hr18", "upernet")  # two levels and shared layers; HRNet's fusion; stride 32
 
 
-@cache
 def row_of(config: str) -> dict[str, Any]:
     """The published model of that config; two are made from a close relative in the index."""
     if config == "ocrnet_r50-d8":
-        row = row_of("ocrnet_r101-d8_8xb2-40k_cityscapes-512x1024")
+        row = whole_models.row_of("ocrnet_r101-d8_8xb2-40k_cityscapes-512x1024")
         return {**row, "backbone": {**row["backbone"], "depth": 50}}
     if config == "fcn_hr18_4xb2-40k_cityscapes-512x1024":
-        row = row_of("ocrnet_hr18_4xb2-40k_cityscapes-512x1024")
+        row = whole_models.row_of("ocrnet_hr18_4xb2-40k_cityscapes-512x1024")
         return {**row, "decode_head": row["decode_head"][0]}
-    return upstream_config(next(entry for entry in zoo.list_entries() if entry.config == config))
-
-
-def redraw(recipe: list[dict[str, Any]], seed: int) -> dict[str, Tensor]:
-    """The tensors that a recipe describes."""
-    tensors: dict[str, np.ndarray] = {}
-    for step in recipe:
-        name, shape = step["name"], step["shape"]
-        if "same_as" in step:
-            tensors[name] = tensors[step["same_as"]]
-        elif "const" in step:
-            tensors[name] = np.full(shape, step["const"])
-        else:
-            random = np.random.RandomState(zlib.crc32(name.encode()) ^ seed)
-            drawn = random.uniform(*step["uniform"], shape) if "uniform" in step else random.standard_normal(shape)
-            if step.get("post") == "l2_dim1":
-                drawn = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
-            drawn = drawn * step["times"]
-            if step.get("post") == "center_dim1":
-                drawn = drawn - drawn.mean(axis=1, keepdims=True)
-            tensors[name] = drawn.astype(np.float32)
-    return {name: torch.from_numpy(np.asarray(value)) for name, value in tensors.items()}
+    return whole_models.row_of(config)
 
 
 @dataclass

@@ -1,11 +1,11 @@
 """The whole network: photographs in, logits at their size out."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_app.backbones.base import Backbone
 from lightning_app.blocks._layers import resize
@@ -53,8 +53,8 @@ class Segmentor(Network):
     Shape: RGB images (B, 3, H, W) in 0..1, any H and W -> logits (B, num_classes, H, W).
 
     Args:
-        auxiliary: a second head whose loss helps training.
-        auxiliary_weight: weight of that loss.
+        auxiliary: a second head whose loss helps training, or several.
+        auxiliary_weight: weight of that loss, of each.
         channels_last: keep weights and features in the channels-last memory format.
     """
 
@@ -64,14 +64,14 @@ class Segmentor(Network):
         self,
         backbone: Backbone,
         head: ContextHead,
-        auxiliary: ContextHead | None = None,
+        auxiliary: ContextHead | Sequence[ContextHead] | nn.ModuleList | None = None,
         *,
         auxiliary_weight: float = 0.4,
         channels_last: bool = False,
     ) -> None:
         super().__init__(backbone, channels_last=channels_last)
         self.head = head
-        self.auxiliary = auxiliary
+        self.auxiliary = nn.ModuleList(auxiliary) if isinstance(auxiliary, Sequence) else auxiliary
         self.auxiliary_weight = auxiliary_weight
         if channels_last:
             self.to(memory_format=torch.channels_last)
@@ -143,10 +143,18 @@ class Segmentor(Network):
             else each
             for each in side
         )
-        if self.auxiliary is not None:
-            extra = self._at_image_size(self.auxiliary(features), images, self.auxiliary.align_corners)
+        for head in self.auxiliary_heads:
+            extra = self._at_image_size(head(features), images, head.align_corners)
             side += (Auxiliary(extra, self.auxiliary_weight),)
         return Outputs(self._at_image_size(logits, images, self.head.align_corners), side)
+
+    @property
+    def auxiliary_heads(self) -> list[ContextHead]:
+        """The heads beside the one that predicts: none, one or several."""
+        if self.auxiliary is None:
+            return []
+        heads = self.auxiliary if isinstance(self.auxiliary, nn.ModuleList) else [self.auxiliary]
+        return [head for head in heads if isinstance(head, ContextHead)]
 
     def _at_image_size(self, logits: Tensor, images: Tensor, align_corners: bool) -> Tensor:
         height, width = images.shape[-2:]

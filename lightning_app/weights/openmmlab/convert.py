@@ -1,6 +1,6 @@
 """OpenMMLab's checkpoints as segmentors."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,9 @@ from lightning_app.heads.base import ContextHead
 from lightning_app.tasks.semantic.inference import EvaluationProtocol
 from lightning_app.tasks.semantic.network import Segmentor
 from lightning_app.util.errors import InputError
-from lightning_app.weights.openmmlab.backbones import backbone_arguments, new_backbone, rename_backbone
+from lightning_app.weights.openmmlab.backbones import backbone_arguments, new_backbone, rename_backbone, rule_of
 from lightning_app.weights.openmmlab.heads import Config, head_arguments, joined, loss_weight, new_head, rename_head
+from lightning_app.weights.openmmlab.necks import rename_neck
 from lightning_app.weights.openmmlab.tensors import read_tensors
 
 NORM_EPS = 1e-5  # of torch's batch norms
@@ -29,6 +30,7 @@ def load_checkpoint(weights: str | Path | Mapping[str, Tensor], config: Mapping[
         InputError: an unreadable file; a part, an argument or a tensor that has no counterpart here; missing tensors.
     """
     state_dict = weights if isinstance(weights, Mapping) else read_tensors(Path(weights))
+    config = as_the_weights_have_it(config, state_dict)
     segmentor = new_segmentor(config)
     what = "the model" if isinstance(weights, Mapping) else str(weights)
     load_strictly(segmentor, rename(config, state_dict), what=what)
@@ -41,19 +43,28 @@ def new_segmentor(config: Mapping[str, Any]) -> Segmentor:
     Raises:
         InputError: a part or an argument that has no counterpart here.
     """
-    backbone = new_backbone(config["backbone"])
+    backbone = new_backbone(config["backbone"], _neck(config))
     if preprocess := config.get("preprocess"):
         if not preprocess["bgr_to_rgb"]:
             raise InputError("bgr_to_rgb=False is not supported: images are RGB here")
         backbone.mean = tuple(value / 255 for value in preprocess["mean"])
         backbone.std = tuple(value / 255 for value in preprocess["std"])
-    extra = config.get("auxiliary_head")
+    extra = _auxiliary_heads(config)
     return Segmentor(
         backbone,
         new_head(_decode_head(config)),
-        new_head(extra) if extra else None,
-        auxiliary_weight=loss_weight(extra.get("loss_decode", {})) if extra else 0.0,
+        [new_head(each) for each in extra] if len(extra) > 1 else new_head(extra[0]) if extra else None,
+        auxiliary_weight=_auxiliary_weight(extra),
     )
+
+
+def as_the_weights_have_it(config: Mapping[str, Any], state_dict: Mapping[str, Tensor]) -> Mapping[str, Any]:
+    """The config with what its own words leave open: the patches of a ViT have a bias in files of release 0.x only."""
+    backbone = config["backbone"]
+    if backbone["type"] == "VisionTransformer" and "patch_bias" not in backbone:
+        bias = "backbone.patch_embed.projection.bias" in state_dict
+        return {**config, "backbone": {**backbone, "patch_bias": bias}}
+    return config
 
 
 def parts_of(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,17 +78,23 @@ def parts_of(config: Mapping[str, Any]) -> dict[str, Any]:
         cls, _, arguments = head_arguments(config)
         return {"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": _plain(arguments)}
 
-    for part in (config["backbone"], config["decode_head"], config.get("auxiliary_head") or {}):
-        eps = (part if isinstance(part, Mapping) else part[-1]).get("norm_cfg", {}).get("eps", NORM_EPS)
-        if eps != NORM_EPS:
-            raise InputError(f"norm_cfg has eps {eps}: only {NORM_EPS} has a counterpart in our configurations")
-    extra = config.get("auxiliary_head")
+    extra = _auxiliary_heads(config)
+    for part in (config["backbone"], config["decode_head"], *extra):
+        norm = (part if isinstance(part, Mapping) else part[-1]).get("norm_cfg") or {}
+        if norm.get("type") != "LN" and norm.get("eps", NORM_EPS) != NORM_EPS:
+            raise InputError(f"norm_cfg has eps {norm['eps']}: only {NORM_EPS} has a counterpart in our configurations")
+    cls = rule_of(config["backbone"]).cls
     backbone = {
-        "class_path": "lightning_app.backbones.timm.TimmBackbone",
-        "init_args": backbone_arguments(config["backbone"]),
+        "class_path": f"{cls.__module__}.{cls.__qualname__}",
+        "init_args": _plain(backbone_arguments(config["backbone"], _neck(config))),
     }
-    parts = {"backbone": backbone, "head": head(_decode_head(config)), "auxiliary": head(extra) if extra else None}
-    return parts | ({"auxiliary_weight": loss_weight(extra.get("loss_decode", {}))} if extra else {})
+    auxiliary = [head(each) for each in extra]
+    parts = {
+        "backbone": backbone,
+        "head": head(_decode_head(config)),
+        "auxiliary": auxiliary if len(extra) > 1 else auxiliary[0] if extra else None,
+    }
+    return parts | ({"auxiliary_weight": _auxiliary_weight(extra)} if extra else {})
 
 
 def _plain(value: Any) -> Any:
@@ -89,27 +106,30 @@ def _plain(value: Any) -> Any:
 
 def rename(config: Mapping[str, Any], state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of a whole mmsegmentation model under our names; those of no known part keep theirs."""
-    parts: dict[str, dict[str, Tensor]] = {"backbone.": {}, "decode_head.": {}, "auxiliary_head.": {}, "": {}}
+    extra = _auxiliary_heads(config)
+    there = [f"auxiliary_head.{i}." for i in range(len(extra))] if len(extra) > 1 else ["auxiliary_head."]
+    parts: dict[str, dict[str, Tensor]] = {
+        prefix: {} for prefix in ("backbone.", "neck.", "decode_head.", *there, "auxiliary_head.", "")
+    }
     for name, tensor in state_dict.items():
         prefix = next(prefix for prefix in parts if name.startswith(prefix))
-        if name.startswith("neck."):  # the head holds it here
-            prefix = "decode_head."
         parts[prefix][name.removeprefix(prefix)] = tensor
-    renamed = {
-        "backbone.model.": rename_backbone(parts["backbone."]),
-        "head.": rename_head(_decode_head(config), parts["decode_head."]),
-        "": parts[""],
-    }
-    if config.get("auxiliary_head"):
-        renamed["auxiliary."] = rename_head(config["auxiliary_head"], parts["auxiliary_head."])
-    else:
+    renamed = {"backbone.": rename_backbone(config["backbone"], parts["backbone."]), "": parts[""]}
+    if neck := _neck(config):
+        renamed["backbone.neck."] = rename_neck(neck, parts["neck."])
+    else:  # the head holds it here
+        parts["decode_head."] |= {f"neck.{name}": tensor for name, tensor in parts["neck."].items()}
+    renamed["head."] = rename_head(_decode_head(config), parts["decode_head."])
+    for i, each in enumerate(extra):
+        renamed[f"auxiliary.{i}." if len(extra) > 1 else "auxiliary."] = rename_head(each, parts[there[i]])
+    if len(extra) != 1:
         renamed["auxiliary_head."] = parts["auxiliary_head."]
     return {prefix + name: tensor for prefix, part in renamed.items() for name, tensor in part.items()}
 
 
 def protocol_of(config: Mapping[str, Any]) -> EvaluationProtocol:
     """How the published figures were measured."""
-    test, align_corners = config["test_cfg"], joined(config["decode_head"])["align_corners"]
+    test, align_corners = config["test_cfg"], joined(config["decode_head"]).get("align_corners", False)
     if test["mode"] == "whole":
         return EvaluationProtocol(align_corners=align_corners)
     (height, width), (down, across) = test["crop_size"], test["stride"]
@@ -183,8 +203,31 @@ def _kind(tensor: Tensor) -> str:
 
 def _decode_head(config: Mapping[str, Any]) -> Config:
     head: Config = config["decode_head"]
-    if neck := config.get("neck"):
+    if (neck := config.get("neck")) and not _neck(config):
         if not isinstance(head, Mapping):
             raise InputError(f"A cascade behind the neck {neck['type']} has no counterpart here")
         return {**head, "neck": neck}
     return head
+
+
+def _neck(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The neck that our backbones hold; FPN is the head's."""
+    neck: Mapping[str, Any] | None = config.get("neck")
+    return neck if neck and neck["type"] != "FPN" else None
+
+
+def _auxiliary_heads(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    extra = config.get("auxiliary_head") or []
+    return [extra] if isinstance(extra, Mapping) else list(extra)
+
+
+def _auxiliary_weight(heads: Sequence[Mapping[str, Any]]) -> float:
+    """The weight that the auxiliary heads share.
+
+    Raises:
+        InputError: they have several.
+    """
+    weights = {loss_weight(head.get("loss_decode", {})) for head in heads} or {0.0}
+    if len(weights) > 1:
+        raise InputError(f"Auxiliary heads of several loss weights, {sorted(weights)}, have no counterpart here")
+    return weights.pop()

@@ -16,7 +16,7 @@ from lightning_app.tasks.instance.roi_heads import BOX, MASK
 from lightning_app.util.errors import InputError
 from lightning_app.weights.openmmlab.backbones import new_backbone, rename_backbone
 from lightning_app.weights.openmmlab.convert import load_strictly
-from lightning_app.weights.openmmlab.heads import substitute
+from lightning_app.weights.openmmlab.names import substitute
 from lightning_app.weights.openmmlab.plugins import ATTENTION, attention_arguments
 from lightning_app.weights.openmmlab.tensors import read_tensors
 
@@ -160,7 +160,7 @@ def rename(config: Mapping[str, Any], state_dict: Mapping[str, Tensor]) -> dict[
     backbone = {
         name.removeprefix("backbone."): each for name, each in state_dict.items() if name.startswith("backbone.")
     }
-    renamed = {f"backbone.model.{name}": each for name, each in rename_backbone(backbone).items()}
+    renamed = {f"backbone.{name}": each for name, each in rename_backbone(config["backbone"], backbone).items()}
     first = "backbone.model.conv1.weight"
     if not config["data_preprocessor"]["bgr_to_rgb"] and first in renamed:
         renamed[first] = renamed[first].flip(1)

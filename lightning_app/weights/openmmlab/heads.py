@@ -1,12 +1,11 @@
 """OpenMMLab's decode heads as ours: one row per head, config keys -> our arguments and their names -> our names."""
 
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_app.heads.ann import ANN
 from lightning_app.heads.apcnet import APCNet
@@ -17,19 +16,27 @@ from lightning_app.heads.deeplabv3 import DeepLabV3
 from lightning_app.heads.deeplabv3plus import DeepLabV3Plus
 from lightning_app.heads.dmnet import DMNet
 from lightning_app.heads.dnlnet import DNL
+from lightning_app.heads.dpt import DPT
 from lightning_app.heads.emanet import EMANet
 from lightning_app.heads.encnet import EncNet
 from lightning_app.heads.fcn import FCN
 from lightning_app.heads.gcnet import GCNet
 from lightning_app.heads.isanet import ISANet
+from lightning_app.heads.knet import KNet
 from lightning_app.heads.lraspp import LRASPP
 from lightning_app.heads.nonlocal_net import NonLocal
 from lightning_app.heads.ocrnet import OCRNet
 from lightning_app.heads.psanet import PSANet
 from lightning_app.heads.pspnet import PSPNet
+from lightning_app.heads.segformer import SegFormer
+from lightning_app.heads.segmenter import Segmenter
 from lightning_app.heads.semantic_fpn import SemanticFPN
+from lightning_app.heads.setr import SETR
+from lightning_app.heads.setr_mla import SETRMLA
 from lightning_app.heads.upernet import UPerNet
 from lightning_app.util.errors import InputError
+from lightning_app.weights.openmmlab import knet
+from lightning_app.weights.openmmlab.names import set_norm, substitute
 
 Config = Mapping[str, Any] | Sequence[Mapping[str, Any]]  # of a head, or of a cascade's two
 
@@ -115,6 +122,13 @@ def with_decoder(config: Mapping[str, Any]) -> Mapping[str, Any]:
             "mmsegmentation cannot run it either"
         )
     return config
+
+
+def with_tokens(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """DPTHead takes maps and class tokens apart; here a token stands beside each position, in as many channels."""
+    if config.get("readout_type", "ignore") == "ignore":
+        return config
+    return {**config, "in_channels": [2 * width for width in config["in_channels"]]}
 
 
 @dataclass(frozen=True)
@@ -337,6 +351,23 @@ RULES: dict[str, HeadRule] = {
             (r"out_conv\.", "block.fuse."),
         ),
     ),
+    "IterativeDecodeHead": HeadRule(
+        KNet,
+        {
+            "first": "first",
+            "arguments": "arguments",
+            "num_stages": "stages",
+            "num_heads": "heads",
+            "num_mask_fcs": "layers",
+            "feedforward_channels": "feedforward",
+            "width": "width",
+        },
+        names=(
+            *((rf"kernel_update_head\.(\d)\.{there}", rf"stages.\1.{here}") for there, here in knet.NAMES),
+            (r"kernel_update_head\.", "stages."),
+        ),
+        levels=lambda levels: {},
+    ),
     "LRASPPHead": HeadRule(
         LRASPP,
         {"branch_channels": "branch_channels"},
@@ -378,6 +409,80 @@ RULES: dict[str, HeadRule] = {
             (r"object_context_block\.(query|key|value|out)_project\.", r"block.\1."),
             (r"object_context_block\.bottleneck\.", "block.fuse."),
         ),
+        levels=several,
+    ),
+    "DPTHead": HeadRule(
+        DPT,
+        {
+            "embed_dims": lambda width: {},
+            "post_process_channels": "widths",
+            "readout_type": "readout",
+            "patch_size": only("patch_size", 16),
+            "expand_channels": only("expand_channels", False),
+        },
+        prepare=with_tokens,
+        fixed={"readout": "ignore"},
+        names=(
+            (r"reassemble_blocks\.projects\.(\d)\.conv\.", r"reassemble.\1.project."),
+            (r"reassemble_blocks\.resize_layers\.(\d)\.", r"reassemble.\1.rescale."),
+            (r"reassemble_blocks\.readout_projects\.(\d)\.", r"reassemble.\1.read."),
+            (r"convs\.(\d)\.conv\.", r"convs.\1."),
+            (r"fusion_blocks\.(\d)\.project\.conv\.", r"fusions.\1.project."),
+            (r"fusion_blocks\.(\d)\.res_conv_unit1\.conv1\.", r"fusions.\1.lateral.convs.0."),
+            (r"fusion_blocks\.(\d)\.res_conv_unit1\.conv2\.", r"fusions.\1.lateral.convs.1."),
+            (r"fusion_blocks\.(\d)\.res_conv_unit2\.conv1\.", r"fusions.\1.residual.convs.0."),
+            (r"fusion_blocks\.(\d)\.res_conv_unit2\.conv2\.", r"fusions.\1.residual.convs.1."),
+        ),
+        levels=several,
+    ),
+    "SegformerHead": HeadRule(
+        SegFormer,
+        {"interpolate_mode": only("interpolate_mode", "bilinear")},
+        names=((r"convs\.", "laterals."), (r"fusion_conv\.", "fuse.")),
+        levels=several,
+    ),
+    "SegmenterMaskTransformerHead": HeadRule(
+        Segmenter,
+        {
+            "embed_dims": "channels",
+            "channels": lambda width: {},
+            "num_layers": "layers",
+            "num_heads": "heads",
+            "mlp_ratio": only("mlp_ratio", 4),
+            "qkv_bias": only("qkv_bias", True),
+            "drop_path_rate": lambda rate: {},
+            "drop_rate": lambda rate: {},
+            "attn_drop_rate": lambda rate: {},
+        },
+        names=(
+            (r"cls_emb", "classes"),
+            (r"dec_proj\.", "project."),
+            (r"patch_proj\.", "patch_query."),
+            (r"classes_proj\.", "class_query."),
+            (r"decoder_norm\.", "norm."),
+            (r"mask_norm\.", "logit_norm."),
+            (r"layers\.(\d+)\.ln([12])\.", r"layers.\1.norm\2."),
+            (r"layers\.(\d+)\.attn\.attn\.", r"layers.\1.self_attn."),
+            (r"layers\.(\d+)\.ffn\.layers\.0\.0\.", r"layers.\1.linear1."),
+            (r"layers\.(\d+)\.ffn\.layers\.1\.", r"layers.\1.linear2."),
+        ),
+    ),
+    "SETRUPHead": HeadRule(
+        SETR,
+        {
+            "num_convs": "num_convs",
+            "kernel_size": "kernel_size",
+            "up_scale": "scale",
+            "norm_layer": lambda norm: only("norm_layer", "LN")(norm["type"]) | only("eps", 1e-6)(norm["eps"]),
+        },
+        fixed={"num_convs": 1, "scale": 4, "kernel_size": 3},
+        names=((r"up_convs\.(\d)\.0\.", r"convs.\1."),),
+    ),
+    "SETRMLAHead": HeadRule(
+        SETRMLA,
+        {"mla_channels": "channels", "channels": lambda width: {}, "up_scale": "scale"},
+        fixed={"channels": 128, "scale": 4},
+        names=((r"up_convs\.", "branches."),),
         levels=several,
     ),
     "PSAHead": HeadRule(
@@ -429,8 +534,10 @@ IGNORED |= {f"coarse_{key}" for key in (*SHARED, *IGNORED)}  # training only, or
 
 
 def joined(config: Config) -> Mapping[str, Any]:
-    """A cascade as one config: the first head's keys with "coarse_" before them."""
+    """A cascade as one config: the first head's keys with "coarse_" before them. So is K-Net, which holds a head."""
     if isinstance(config, Mapping):
+        if knet.FIRST in config:
+            return knet.flattened(config, *head_arguments(config[knet.FIRST]))
         return config
     kinds = [stage["type"] for stage in config]
     if kinds != ["FCNHead", "OCRHead"]:
@@ -492,39 +599,18 @@ def rename_head(config: Config, state_dict: Mapping[str, Tensor]) -> dict[str, T
     """The tensors of an mmsegmentation head under our names."""
     names = (*rule_of(config).names, (r"conv_seg\.", "classifier."))
     renamed: dict[str, Tensor] = {}
+    if isinstance(config, Mapping) and knet.FIRST in config:
+        prefix = f"{knet.FIRST}."
+        inner = {name.removeprefix(prefix): each for name, each in state_dict.items() if name.startswith(prefix)}
+        first = rename_head(config[knet.FIRST], inner)
+        renamed = {name if name.startswith("classifier.") else f"first.{name}": each for name, each in first.items()}
+        state_dict = {name: each for name, each in state_dict.items() if not name.startswith(prefix)}
     for name, tensor in state_dict.items():
         ours = substitute(names, name if isinstance(config, Mapping) else name.removeprefix("1."))
         if ours in renamed and not (tensor.is_meta or torch.equal(renamed[ours], tensor)):
             raise InputError(f"Two different tensors, the second of them {name}, are one layer here: {ours}")
         renamed[ours] = tensor.reshape(-1) if ours.endswith("gamma") else tensor  # theirs have no dimension
     return renamed
-
-
-def substitute(names: Iterable[tuple[str, str]], name: str) -> str:
-    """``name`` after the first (pattern, replacement) that matches at its start."""
-    for pattern, replacement in names:
-        ours, count = re.subn(rf"\A{pattern}", replacement, name)
-        if count:
-            return ours
-    return name
-
-
-def set_norm(module: nn.Module, config: Mapping[str, Any]) -> None:
-    """Give batch norms the settings of ``norm_cfg``.
-
-    Raises:
-        InputError: it is another kind of normalisation.
-    """
-    norm = dict(config.get("norm_cfg") or {"type": None})
-    kind = norm.pop("type")
-    if kind not in ("BN", "SyncBN"):
-        raise InputError(f"{config['type']} has the normalisation {kind!r}: only BN and SyncBN have a counterpart here")
-    norm.pop("requires_grad", None)
-    if unknown := norm.keys() - {"eps", "momentum"}:
-        raise InputError(f"norm_cfg has {sorted(unknown)}, which have no counterpart here")
-    for each in module.modules():
-        if isinstance(each, nn.BatchNorm1d | nn.BatchNorm2d):
-            each.eps, each.momentum = norm.get("eps", each.eps), norm.get("momentum", each.momentum)
 
 
 def _widths(config: Mapping[str, Any], prefix: str = "") -> dict[int, int]:

@@ -37,7 +37,7 @@ def read_model(path: Path) -> dict[str, Any]:
         "backbone": backbone,
         "neck": model.get("neck"),
         "decode_head": model["decode_head"],
-        "auxiliary_head": (extra[0] if len(extra) == 1 else None) if isinstance(extra, list) else extra,
+        "auxiliary_head": extra[0] if isinstance(extra, list) and len(extra) == 1 else extra or None,
         "preprocess": _preprocess(config, path),
         "test_cfg": model.get("test_cfg") or config.get("test_cfg") or {"mode": "whole"},
         "fit": _test_size(config),

@@ -5,7 +5,7 @@ from typing import Any
 
 from lightning_app.blocks.generalized_attention import TERMS
 from lightning_app.util.errors import InputError
-from lightning_app.weights.openmmlab.heads import substitute
+from lightning_app.weights.openmmlab.names import substitute
 
 PLACES = {"after_conv2": "inside", "after_conv3": "shortcut"}
 ATTENTION = (
