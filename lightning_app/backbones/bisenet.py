@@ -27,7 +27,8 @@ class Gate(nn.Module):
         self.gate = ConvBNReLU(channels, channels, slope=slope)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.gate(F.adaptive_avg_pool2d(x, 1)).sigmoid()
+        gate: Tensor = self.gate(F.adaptive_avg_pool2d(x, 1)).sigmoid()
+        return x * gate
 
 
 class BiSeNetV1(Backbone):

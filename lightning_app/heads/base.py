@@ -66,11 +66,10 @@ class ContextHead(Described, nn.Module, ABC):
             self.low_level = ConvBNReLU(in_channels[0], low_level_channels)
             self.refine = ConvBNReLU(channels + low_level_channels, channels, 3)
         self.dropout = nn.Dropout2d(dropout)
-        classifier = Conv1x1(channels, num_classes)
-        nn.init.normal_(classifier.weight, std=0.01)
-        assert classifier.bias is not None
-        nn.init.zeros_(classifier.bias)
-        self.classifier: nn.Module = classifier
+        self.classifier: nn.Conv2d = Conv1x1(channels, num_classes)
+        nn.init.normal_(self.classifier.weight, std=0.01)
+        assert self.classifier.bias is not None
+        nn.init.zeros_(self.classifier.bias)
 
     @abstractmethod
     def context(self, features: Sequence[Tensor]) -> Tensor:

@@ -76,7 +76,6 @@ class KNet(ContextHead):
         """The logits of the first head and of each round."""
         x = self.refined(self.context(features), features)
         logits = [self.classifier(self.dropout(x))]
-        assert isinstance(self.classifier, nn.Conv2d)
         kernels = self.classifier.weight.flatten(1).expand(len(x), -1, -1)
         for stage in self.stages:
             masks, kernels = stage(x, kernels, logits[-1])

@@ -48,7 +48,7 @@ class Segmenter(ContextHead):
         if channels % heads:
             raise InputError(f"Segmenter with {heads} heads needs channels that they divide, not {channels}")
         if self.refine is None:  # what comes out are logits
-            self.classifier = nn.Identity()
+            self.classifier = nn.Identity()  # type: ignore[assignment]
         self.level = level
         self.project = nn.Linear(in_channels[level], channels)
         self.classes = nn.Parameter(torch.empty(1, num_classes, channels))

@@ -23,6 +23,7 @@ from lightning_app.weights.openmmlab import convert as openmmlab
 from lightning_app.weights.openmmlab.backbones import new_backbone
 from lightning_app.weights.openmmlab.published import upstream_config
 from zoo.datasets import backbones
+from zoo.tasks.semantic import details_of
 
 ENTRIES = [entry for entry in zoo.list_entries() if entry.format == "openmmlab"]
 ONE_OF_EACH_HEAD = list({entry.head: entry for entry in ENTRIES}.values())
@@ -96,8 +97,9 @@ def test_entries_convert(entries: list[zoo.ZooEntry]) -> None:
             with torch.device("meta"):
                 converted[key] = openmmlab.load_checkpoint(state_of(row), row)
         protocol = openmmlab.protocol_of(row)
-        assert (protocol.crop, protocol.stride) == (entry.window, entry.stride)
-        assert protocol.align_corners == entry.align_corners
+        details = details_of(entry)
+        assert (protocol.crop, protocol.stride) == (details.window, details.stride)
+        assert protocol.align_corners == details.align_corners
 
 
 @pytest.mark.parametrize("slug", backbones())

@@ -43,7 +43,17 @@ def neck_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
         InputError: it has no counterpart here.
     """
     kind = config["type"]
-    read = {"type", "in_channels", "out_channels", "embed_dim", "rescales", "scales", "norm_cfg", "init_cfg", "align_corners"}
+    read = {
+        "type",
+        "in_channels",
+        "out_channels",
+        "embed_dim",
+        "rescales",
+        "scales",
+        "norm_cfg",
+        "init_cfg",
+        "align_corners",
+    }
     for key in config.keys() - read:
         if key not in KNOWN.get(kind, {}) or config[key] != KNOWN[kind][key]:
             raise InputError(f'{kind} has the argument "{key}" ({config[key]!r}): no counterpart here')

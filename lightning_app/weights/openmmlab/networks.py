@@ -19,7 +19,7 @@ def _inner(config: Mapping[str, Any], output_stride: int) -> dict[str, Any]:
         raise InputError(f"{config['type']} around a {inner['type']} has no counterpart here, only around a ResNet")
     arguments = convolutional.RULES[inner["type"]].build(inner)
     if arguments["output_stride"] != output_stride:
-        raise InputError(f"{config['type']} around a ResNet of stride {arguments['output_stride']}: no counterpart here")
+        raise InputError(f"{config['type']} around a ResNet of stride {arguments['output_stride']} has none here")
     return {"name": arguments["name"], "changes": arguments["changes"]}
 
 
@@ -88,8 +88,7 @@ RULES: dict[str, BackboneRule] = {
             (r"conv_sub2\.", "middle."),
             (r"conv_sub4\.", "deep."),
         ),
-        SHARED
-        | {"layer_channels", "light_branch_middle_channels", "psp_out_channels", "pool_scales", "align_corners"},
+        SHARED | {"layer_channels", "light_branch_middle_channels", "psp_out_channels", "pool_scales", "align_corners"},
         FIXED,
         cls=ICNet,
         finish=_of_resnet,
