@@ -32,7 +32,7 @@ import yaml
 
 from lightning_app.app import configs, own_modules
 from lightning_app.runs import RUNS
-from lightning_app.tools import sweep_report
+from lightning_app.tools import sweep_report, sweep_table
 from lightning_app.tools.parser import Parser
 from lightning_app.util.checkout import commit
 from lightning_app.util.errors import InputError
@@ -70,9 +70,9 @@ def main(args: list[str]) -> int:
     """Run the command; 1 where a training failed."""
     options, words = _parse(args)
     if options.report is None:
-        classes = _classes(options.heads)
-        given = _given(options.options, classes)
-        mine = plan(classes, options.seeds, options.out, os.environ, options.folds)
+        classes = _classes(options.heads) if options.variants is None else {}
+        given = _given(options.options, classes) if options.variants is None else read_variants(options.variants)
+        mine = plan(classes or given, options.seeds, options.out, os.environ, options.folds)
         _Sweep(options, words, classes, given).run(mine)
         results = [training.result() or {} for training in mine]
         if any(results):
@@ -103,6 +103,7 @@ def _parse(args: list[str]) -> tuple[argparse.Namespace, list[str]]:
     add("recipe", nargs="?", metavar="RECIPE", help="as in contextzoo fit -c RECIPE; comes first")
     add("--heads", nargs="+", default=["all"], metavar="SLUG", help="contextzoo heads lists them; default all")
     add("--options", metavar="NAME|FILE", help="what some heads are given besides: {head: {option: value}}")
+    add("--variants", metavar="NAME|FILE", help="what is compared in place of heads: {name: {option of fit: value}}")
     add("--seeds", type=int, default=3, metavar="N", help="trainings of each head; default 3")
     add(
         "--folds",
@@ -130,6 +131,8 @@ def _parse(args: list[str]) -> tuple[argparse.Namespace, list[str]]:
     for name in ("seeds", "jobs"):
         if getattr(options, name) < 1:
             raise InputError(f"--{name} is {getattr(options, name)}: give a positive number")
+    if options.variants is not None and (options.heads != ["all"] or options.options is not None):
+        raise InputError("--variants are compared in place of heads: leave --heads and --options out")
     if options.folds is not None and options.folds < 2:
         raise InputError(f"--folds is {options.folds}: give 2 or more")
     options.per_image |= options.folds is not None  # a figure of all images needs the counts of each
@@ -194,6 +197,23 @@ def _given(name: str | None, heads: Iterable[str]) -> dict[str, list[str]]:
     return given
 
 
+def read_variants(name: str) -> dict[str, list[str]]:
+    """Name -> words of ``fit`` of each variant in a file."""
+    path = configs.find(name)
+    try:
+        variants = yaml.safe_load(path.read_text())
+        words = {
+            str(variant): [f"--{option}={json.dumps(value)}" for option, value in options.items()]
+            for variant, options in variants.items()
+        }
+    except (AttributeError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: write NAME: {{OPTION: VALUE}} on each line ({error})") from error
+    for variant in words:
+        if not re.fullmatch(r"\w[\w.-]*", variant):
+            raise InputError(f"{path}: {variant!r} cannot name a folder: use letters, digits, _ and -")
+    return words
+
+
 def plan(
     heads: Iterable[str], seeds: int, out: Path, environment: Mapping[str, str], folds: int | None = None
 ) -> list[Training]:
@@ -256,9 +276,9 @@ class _Sweep:
         result = training.result()
         if result is None or "error" in result:
             return False
-        theirs = (result["recipe"], result["options"], sweep_report.portable(result["words"]), result.get("folds"))
-        options = self.options
-        if theirs != (options.recipe, options.options, sweep_report.portable(self.words), options.folds):
+        theirs = [result.get(name) for name in ("recipe", "options", "variants", "folds")]
+        ours = [getattr(self.options, name) for name in ("recipe", "options", "variants", "folds")]
+        if (theirs, sweep_report.portable(result["words"])) != (ours, sweep_report.portable(self.words)):
             raise InputError(f"{training.folder} holds {result['command']}, which is another sweep: give another --out")
         if not result["resumed"]:
             self.seconds.append(60 * result["minutes"])
@@ -327,6 +347,7 @@ class _Sweep:
                 "folds": self.options.folds,
                 "recipe": self.options.recipe,
                 "options": self.options.options,
+                "variants": self.options.variants,
                 "words": self.words,
                 "command": typed,
                 "commit": self.commit,
@@ -352,7 +373,8 @@ class _Sweep:
             else:
                 self.seconds += [] if resumed else [seconds]
                 record |= measured | _resources(seconds, usage)
-                said = f"mIoU {100 * measured['mIoU']:.1f} in {seconds / 60:.1f} min"
+                figure = sweep_table.figure_of([measured])
+                said = f"{figure} {100 * measured[figure]:.1f} in {seconds / 60:.1f} min"
             with replacing(training.folder / sweep_report.RESULT) as path:
                 path.write_text(json.dumps(record, indent=1))
         if refused and not self.seconds:
@@ -364,7 +386,8 @@ class _Sweep:
     def _command(self, training: Training) -> list[str]:
         """What one would type for this training."""
         run = training.folder.relative_to(self.runs)
-        head = ["--model.head", self.classes[training.head], *self.given.get(training.head, [])]
+        head = ["--model.head", self.classes[training.head]] if self.classes else []
+        head += self.given.get(training.head, [])
         seed = ["--seed_everything", str(training.seed)]
         if training.fold is not None:
             seed += ["--data.fold", f"[{training.fold},{self.options.folds}]"]

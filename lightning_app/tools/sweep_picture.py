@@ -9,14 +9,15 @@ from lightning_app.util.files import replacing
 
 
 def draw_costs(rows: Sequence[Mapping[str, Any]], title: str, plain: str, picture: Path) -> None:
-    """mIoU against GFLOP and against parameters, a named point per head; a line at the head ``plain``."""
+    """Scores against GFLOP and against parameters, a named point per head; a line at the head ``plain``."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
     from matplotlib import ticker
 
-    scores = [100 * row["mIoU"] for row in rows]
+    figure_name = rows[0]["figure"]
+    scores = [100 * row[figure_name] for row in rows]
     spread = [100 * (row["deviation"] or 0) for row in rows]
     panels = {
         "GFLOP of the network, forward": [row["gflop"] for row in rows],
@@ -34,7 +35,7 @@ def draw_costs(rows: Sequence[Mapping[str, Any]], title: str, plain: str, pictur
                 axis.axhline(score, linestyle=":", color="tab:blue", linewidth=1)
         axis.grid(alpha=0.3)
         axis.margins(0.1)
-    axes[0].set_ylabel("validation mIoU, per cent: mean and deviation over seeds")
+    axes[0].set_ylabel(f"validation {figure_name}, per cent: mean and deviation over seeds")
     figure.suptitle(title)
     figure.canvas.draw()  # the layout settles, and with it where the points are
     for axis, costs in zip(axes, panels.values(), strict=True):
@@ -59,10 +60,10 @@ def draw_differences(rows: Sequence[Mapping[str, Any]], title: str, smallest: fl
     figure, axis = plt.subplots(figsize=(7, 1.2 + 0.22 * len(rows)), layout="constrained")
     axis.axvspan(-100 * smallest, 100 * smallest, color="0.93", label="less than the sweep can see")
     axis.axvline(0, color="0.4", linewidth=1)
-    for place, row in enumerate(sorted(rows, key=lambda row: row["minus_fcn"])):
+    for place, row in enumerate(sorted(rows, key=lambda row: row["minus_plain"])):
         sure = row["p"] < ALPHA
         axis.errorbar(
-            100 * row["minus_fcn"],
+            100 * row["minus_plain"],
             place,
             xerr=100 * NORMAL.inv_cdf(0.975) * row["error"],
             fmt="o",
@@ -71,7 +72,7 @@ def draw_differences(rows: Sequence[Mapping[str, Any]], title: str, smallest: fl
             markerfacecolor="tab:blue" if sure else "white",
             linewidth=1,
         )
-    axis.set_yticks(range(len(rows)), [row["head"] for row in sorted(rows, key=lambda row: row["minus_fcn"])])
+    axis.set_yticks(range(len(rows)), [row["head"] for row in sorted(rows, key=lambda row: row["minus_plain"])])
     axis.set(xlabel="mIoU less FCN's, points: mean over seeds, 95 % interval over images and seeds", title=title)
     axis.grid(axis="x", alpha=0.3)
     axis.plot([], [], "o", color="tab:blue", label="holds after Holm's correction")

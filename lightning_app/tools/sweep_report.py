@@ -11,7 +11,7 @@ from typing import Any
 from lightning_app.app import configs
 from lightning_app.tools import sweep_picture, sweep_rankings, sweep_table
 from lightning_app.tools.sweep_counts import FILE, Images, SweepCounts
-from lightning_app.tools.sweep_table import PLAIN, Result
+from lightning_app.tools.sweep_table import Result
 from lightning_app.util.errors import InputError
 from lightning_app.util.files import replacing
 from lightning_app.util.tables import print_table
@@ -67,8 +67,9 @@ def write(places: Sequence[Path], page: Path | None, *, per_image: bool = False)
         if rows:
             print(f"\n{title}: {_about(done)}")
             names = sweep_table.columns(rows)
-            print_table(("head", *names), [sweep_table.cells(row, names) for row in rows], right=names)
-            rankings[title] = {row["head"]: row["mIoU"] for row in rows}
+            print_table((_kind(results), *names), [sweep_table.cells(row, names) for row in rows], right=names)
+            if _kind(results) == "head":
+                rankings[title] = {row["head"]: row[row["figure"]] for row in rows}
         for failure in failures:
             print(_said(failure))
         if page:
@@ -163,6 +164,11 @@ def _description(recipe: str, words: Sequence[str]) -> list[str]:
     return [*said, ""] if said else []
 
 
+def _kind(results: Sequence[Result]) -> str:
+    """What is compared."""
+    return "variant" if results[0].get("variants") else "head"
+
+
 def _section(
     rows: Sequence[Mapping[str, Any]], results: Sequence[Result], counts: SweepCounts | None, picture: Path
 ) -> str:
@@ -171,28 +177,30 @@ def _section(
     title = Path(first["recipe"]).stem
     seeds = 1 + max(result["seed"] for result in results)
     options = ["--options", first["options"]] if first["options"] else []
+    options += ["--variants", first["variants"]] if first.get("variants") else []
     options += ["--folds", str(first["folds"])] if first.get("folds") else []
     command = shlex.join(["contextzoo", "sweep", first["recipe"], *options, "--seeds", str(seeds), *first["words"]])
     lines = [f"## {title}", "", *_description(first["recipe"], first["words"]), f"`{command}`", ""]
     if rows:
         done = [result for result in results if "error" not in result]
         height, width = done[0]["image_size"]
-        sweep_picture.draw_costs(rows, title, PLAIN, picture)
+        figure, plain = rows[0]["figure"], rows[0]["plain"]
+        sweep_picture.draw_costs(rows, title, plain, picture)
         lines += [
-            f"{_about(done)} mIoU of the best epoch on the validation split in per cent: mean ± sample deviation over "
-            "seeds, which change initial weights and dropout, not the order of the images or their augmentation. "
+            f"{_about(done)} {figure} of the best epoch on the validation split in per cent: mean ± sample deviation "
+            "over seeds, which change initial weights and dropout, not the order of the images or their augmentation. "
             f"Parameters of the whole network; GFLOP of its forward pass on {height} x {width}, 2 per multiply-add; "
             "images/s in training, the median; memory at its peak, of the process, or of the GPU.",
             "",
             *sweep_table.what_can_be_seen(rows, counts),
-            f"| {' | '.join(('head', 'seeds', *sweep_table.columns(rows)))} |",
+            f"| {' | '.join((_kind(results), 'seeds', *sweep_table.columns(rows)))} |",
             f"|---|{'---:|' * (1 + len(sweep_table.columns(rows)))}",
         ]
         for row in rows:
             head, *figures = sweep_table.cells(row, sweep_table.columns(rows))
             lines.append(f"| {' | '.join((head, str(row['seeds']), *figures))} |")
         lines += ["", *sweep_table.against_plain(rows)]
-        lines += ["", f"![mIoU against GFLOP and parameters]({picture.name})", ""]
+        lines += ["", f"![{figure} against GFLOP and parameters]({picture.name})", ""]
         if compared := sweep_table.compared(rows):
             differences = picture.with_stem(f"{picture.stem}-differences")
             sweep_picture.draw_differences(compared, title, sweep_table.smallest(rows), differences)

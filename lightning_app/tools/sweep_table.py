@@ -1,4 +1,4 @@
-"""The table of a sweep: a row per head, how far it is from FCN, and which of these differences hold."""
+"""The table of a sweep: a row per head or variant, how far it is from the plain one, and which differences hold."""
 
 from collections.abc import Mapping, Sequence
 from statistics import mean, median, stdev
@@ -8,42 +8,46 @@ from lightning_app.tools import sweep_statistics
 from lightning_app.tools.sweep_counts import SweepCounts
 from lightning_app.tools.sweep_statistics import Difference
 
-PLAIN = "fcn"  # the head without context, which the others are held against
+HEAD, VARIANT = "fcn", "none"  # the head, or the variant, without context, which the others are held against
+BESIDE: Mapping[str, tuple[str, ...]] = {"mIoU": ("mAcc",), "AP": ("AP50", "PCK")}  # what else a table has of a figure
 
 Result = dict[str, Any]  # of a training
 
 
 def summarise(results: Sequence[Result], counts: SweepCounts | None = None) -> list[dict[str, Any]]:
-    """A row per head, the best first: mean and sample deviation of mIoU over seeds, mean of mAcc, and the cost.
+    """A row per head, the best first: mean and sample deviation of its figure over seeds, means of others, the cost.
 
-    Scores are shares between 0 and 1. ``minus_fcn``: difference of the means; with the counts of each image,
-    ``error``: its standard error, ``p``: of no difference, by Holm's correction. ``images_per_s``: median over seeds;
-    ``memory_mb``: the largest, of the process, or of the GPU where it trained on one.
+    Scores are shares between 0 and 1. ``minus_plain``: difference of the means to the ``plain`` one; with the counts of
+    each image, ``error``: its standard error, ``p``: of no difference, by Holm's correction. ``images_per_s``: median
+    over seeds; ``memory_mb``: the largest, of the process, or of the GPU where it trained on one.
     """
     heads: dict[str, list[Result]] = {}
     for result in results:
         heads.setdefault(result["head"], []).append(result)
-    scores = {head: _scores(mine) for head, mine in heads.items()}
+    figure, nothing = figure_of(results), plain_of(results)
+    scores = {head: _scores(mine, figure) for head, mine in heads.items()}
     found: dict[str, Difference] = {}
     if counts is not None:
         scores = counts.means()
-        found = {each.head: each for each in sweep_statistics.differences(scores, counts.resampled(), PLAIN)}
-    plain = mean(scores[PLAIN]) if PLAIN in scores else None
+        found = {each.head: each for each in sweep_statistics.differences(scores, counts.resampled(), nothing)}
+    plain = mean(scores[nothing]) if nothing in scores else None
     rows = []
     for head, mine in heads.items():
-        best = max(mine, key=lambda result: result["mIoU"])
+        best = max(mine, key=lambda result: result[figure])
         speeds = [result["images_per_s"] for result in mine if result["images_per_s"] is not None]
         difference = found.get(head)
         rows.append(
             {
                 "head": head,
                 "seeds": len(scores[head]),
-                "mIoU": mean(scores[head]),
+                "figure": figure,
+                "plain": nothing,
+                figure: mean(scores[head]),
                 "deviation": stdev(scores[head]) if len(scores[head]) > 1 else None,
-                "mAcc": mean(result["mAcc"] for result in mine),
-                "best_mIoU": best["mIoU"],
+                **{name: mean(result[name] for result in mine) for name in BESIDE.get(figure, ())},
+                "best": best[figure],
                 "best_seed": best["seed"],
-                "minus_fcn": None if plain is None else mean(scores[head]) - plain,
+                "minus_plain": None if plain is None else mean(scores[head]) - plain,
                 "error": difference and difference.error,
                 "p": difference and difference.p,
                 "parameters": best["parameters"],
@@ -53,40 +57,57 @@ def summarise(results: Sequence[Result], counts: SweepCounts | None = None) -> l
                 "memory_mb": max(result["device_memory_mb"] or result["peak_memory_mb"] for result in mine),
             }
         )
-    return sorted(rows, key=lambda row: row["mIoU"], reverse=True)
+    return sorted(rows, key=lambda row: row[figure], reverse=True)
 
 
-def _scores(mine: Sequence[Result]) -> list[float]:
+def figure_of(results: Sequence[Mapping[str, Any]]) -> str:
+    """What they are ranked by, the figure of their task; results of before there were several tasks do not say."""
+    return next((str(each["figure"]) for each in results if "figure" in each), "mIoU")
+
+
+def plain_of(results: Sequence[Mapping[str, Any]]) -> str:
+    """The head or variant that the others are held against."""
+    return VARIANT if any(each.get("variants") for each in results) else HEAD
+
+
+def _scores(mine: Sequence[Result], figure: str) -> list[float]:
     """Of one head, for each seed; of a seed's folds the mean."""
     seeds = sorted({result["seed"] for result in mine})
-    return [mean(result["mIoU"] for result in mine if result["seed"] == seed) for seed in seeds]
+    return [mean(result[figure] for result in mine if result["seed"] == seed) for seed in seeds]
 
 
 def _interval(row: Mapping[str, Any]) -> tuple[float, float]:
-    """Of the difference to FCN, in points."""
+    """Of the difference to the plain one, in points."""
     half = sweep_statistics.NORMAL.inv_cdf(0.975) * row["error"]
-    return 100 * (row["minus_fcn"] - half), 100 * (row["minus_fcn"] + half)
+    return 100 * (row["minus_plain"] - half), 100 * (row["minus_plain"] + half)
 
 
-COST = ("mAcc", "parameters", "of the head", "GFLOP", "images/s", "memory")
+COST = ("parameters", "of the head", "GFLOP", "images/s", "memory")
 
 
 def columns(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     """Behind the head's name."""
     sure = ("95 %", "p (Holm)") if any(row["p"] is not None for row in rows) else ()
-    return ("mIoU", "best (seed)", "to FCN", *sure, *COST)
+    figure, plain = (rows[0]["figure"], rows[0]["plain"]) if rows else ("mIoU", HEAD)
+    return (figure, "best (seed)", f"to {said(plain)}", *sure, *BESIDE.get(figure, ()), *COST)
+
+
+def said(plain: str) -> str:
+    """The plain head or variant as a table calls it."""
+    return "FCN" if plain == HEAD else plain
 
 
 def cells(row: Mapping[str, Any], names: Sequence[str]) -> list[str]:
     """A row of ``summarise`` as people read it: per cent, millions, MB."""
     deviation = "" if row["deviation"] is None else f" ± {100 * row['deviation']:.1f}"
+    apart = "" if row["minus_plain"] is None or row["head"] == row["plain"] else f"{100 * row['minus_plain']:+.1f}"
     texts = {
-        "mIoU": f"{100 * row['mIoU']:.1f}{deviation}",
-        "best (seed)": f"{100 * row['best_mIoU']:.1f} ({row['best_seed']})",
-        "to FCN": "" if row["minus_fcn"] is None or row["head"] == PLAIN else f"{100 * row['minus_fcn']:+.1f}",
+        row["figure"]: f"{100 * row[row['figure']]:.1f}{deviation}",
+        "best (seed)": f"{100 * row['best']:.1f} ({row['best_seed']})",
+        f"to {said(row['plain'])}": apart,
         "95 %": "" if row["p"] is None else "{:+.1f} to {:+.1f}".format(*_interval(row)),
         "p (Holm)": "" if row["p"] is None else f"{row['p']:.2g}",
-        "mAcc": f"{100 * row['mAcc']:.1f}",
+        **{name: f"{100 * row[name]:.1f}" for name in BESIDE.get(row["figure"], ())},
         "parameters": f"{row['parameters'] / 1e6:.2f} M",
         "of the head": f"{row['head_parameters'] / 1e6:.2f} M",
         "GFLOP": f"{row['gflop']:.3g}",
@@ -97,7 +118,7 @@ def cells(row: Mapping[str, Any], names: Sequence[str]) -> list[str]:
 
 
 def compared(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Those whose difference to FCN has an interval."""
+    """Those whose difference to the plain one has an interval."""
     return [row for row in rows if row["p"] is not None]
 
 
@@ -127,14 +148,14 @@ def what_can_be_seen(rows: Sequence[Mapping[str, Any]], counts: SweepCounts | No
 
 
 def against_plain(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Who is above and below FCN, as far as that is known."""
-    others = [row for row in rows if row["head"] != PLAIN and row["minus_fcn"] is not None]
+    """Who is above and below the plain one, as far as that is known."""
+    others = [row for row in rows if row["head"] != row["plain"] and row["minus_plain"] is not None]
     if tested := compared(rows):
         sure = [row for row in tested if row["p"] < sweep_statistics.ALPHA]
         above, below = (
-            ", ".join(row["head"] for row in sure if (row["minus_fcn"] > 0) == up) or "none" for up in (True, False)
+            ", ".join(row["head"] for row in sure if (row["minus_plain"] > 0) == up) or "none" for up in (True, False)
         )
-        rest = len(tested) - len(sure)
-        return [f"Surely above FCN: {above}. Surely below: {below}. The other {rest} cannot be told from it."]
-    behind = [row["head"] for row in others if row["minus_fcn"] < 0]
-    return [f"Below FCN: {', '.join(behind)}."] if behind else []
+        rest, plain = len(tested) - len(sure), said(rows[0]["plain"])
+        return [f"Surely above {plain}: {above}. Surely below: {below}. The other {rest} cannot be told from it."]
+    behind = [row["head"] for row in others if row["minus_plain"] < 0]
+    return [f"Below {said(rows[0]['plain'])}: {', '.join(behind)}."] if behind else []

@@ -25,7 +25,8 @@ from weights import fit_camvid
 import zoo
 from lightning_app.app.cli import main
 from lightning_app.registry import HEADS
-from lightning_app.tools.sweep import plan
+from lightning_app.tools.sweep import plan, read_variants
+from lightning_app.util.errors import InputError
 from zoo import index
 
 TINY = {
@@ -301,7 +302,7 @@ def test_the_table_is_of_the_results(two: tuple[Path, Path], capsys: pytest.Capt
     with (two[0] / "results.csv").open() as file:
         ccnet, fcn = csv.DictReader(file)
     assert float(ccnet["deviation"]) == pytest.approx(statistics.stdev([0.58, 0.55, 0.61]))
-    assert float(ccnet["minus_fcn"]) == pytest.approx(0.07)
+    assert float(ccnet["minus_plain"]) == pytest.approx(0.07)
     assert (fcn["head"], fcn["seeds"], fcn["parameters"]) == ("fcn", "3", "2000000")
     content = json.loads((two[0] / "results.json").read_text())
     assert content["heads"][0]["mIoU"] == float(ccnet["mIoU"])
@@ -322,6 +323,35 @@ def test_one_page_of_two_sweeps(two: tuple[Path, Path]) -> None:
     for picture in ("results-reported.png", "results-other.png"):
         assert f"]({picture})" in page
         assert Path("docs", picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_variants_are_compared_by_the_figure_of_their_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, ap in (("none", 0.30), ("se", 0.34)):
+        for seed in range(2):
+            found = {"figure": "AP", "AP": ap + seed / 100, "AP50": 0.7, "PCK": 0.8, "variants": "blocks.yaml"}
+            pretend(Path("poses"), name, seed, **found)
+    assert main(["sweep", "--report", "poses", "--to", "page.md"]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith((" se", " none"))]
+    assert " ".join(rows[0]) == "se 34.5 ± 0.7 35.0 (1) +4.0 70.0 80.0 2.00 M 0.50 M 1.25 10.0 700 MB"
+    assert rows[1][0] == "none"
+    page = Path("page.md").read_text()
+    assert "| variant | seeds | AP | best (seed) | to none | AP50 | PCK |" in page
+    assert "`contextzoo sweep tiny.yaml --variants blocks.yaml --seeds 2`" in page
+
+
+def test_a_file_gives_variants(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "variants.yaml"
+    file.write_text("plain: {}\ntall: {model.head.recurrence: 3, data.cells: [3, 4]}\n")
+    assert read_variants(str(file)) == {"plain": [], "tall": ["--model.head.recurrence=3", "--data.cells=[3, 4]"]}
+    for text, line in (("a: 3", "write NAME: {OPTION: VALUE}"), ("../a: {}", "cannot name a folder"), ("- a", "write")):
+        file.write_text(text)
+        with pytest.raises(InputError, match=line):
+            read_variants(str(file))
+    assert run(f"sweep tiny.yaml --variants {file} --heads fcn") == 2
+    assert "leave --heads and --options out" in capsys.readouterr().err
 
 
 def test_a_recipe_on_other_data_is_not_described_by_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
