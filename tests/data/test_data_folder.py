@@ -187,3 +187,38 @@ def test_a_list_of_classes_that_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_bytes("Straße".encode("latin-1"))
     with pytest.raises(InputError, match=r"classes\.txt is no UTF-8 text"):
         Folder(tmp_path)
+
+
+# Cross-validation
+
+
+def folds(root: Path, parts: int, **options: Any) -> list[tuple[set[str], set[str]]]:
+    """What each part trains on and validates on."""
+    modules = [Folder(root, classes=CLASSES, fold=(part, parts), num_workers=0, **options) for part in range(parts)]
+    return [
+        (
+            {pair.image.stem for pair in module.pairs("train")},
+            {pair.image.stem for pair in module.pairs("val")},
+        )
+        for module in modules
+    ]
+
+
+@pytest.mark.parametrize("parts", [2, 3, 7])
+def test_each_image_is_validated_in_one_part_and_trained_on_in_the_others(tmp_path: Path, parts: int) -> None:
+    for number in range(7):
+        put(tmp_path, f"{number}", RAW * 0, split="val" if number % 3 else "train")
+    found = folds(tmp_path, parts)
+    everything = {str(number) for number in range(7)}
+    assert sorted(name for _, val in found for name in val) == sorted(everything)
+    assert all(train == everything - val for train, val in found)
+    assert max(len(val) for _, val in found) - min(len(val) for _, val in found) <= 1
+
+
+def test_parts_that_cannot_be(tmp_path: Path) -> None:
+    for number, split in enumerate(("train", "val")):
+        put(tmp_path, f"{number}", RAW * 0, split=split)
+    with pytest.raises(InputError, match="2 images are too few for so many parts"):
+        folds(tmp_path, 3)
+    with pytest.raises(InputError, match=r"data\.fold 3, 3: give a part from 0 to n - 1, and n"):
+        Folder(tmp_path, classes=CLASSES, fold=(3, 3))

@@ -16,16 +16,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from commands import TESTS, logged, run
+from PIL import Image
 from weights import fit_camvid
 
 import zoo
 from lightning_app.app.cli import main
 from lightning_app.registry import HEADS
 from lightning_app.tools.sweep import plan, read_variants
+from lightning_app.tools.sweep_counts import Images, SweepCounts
 from lightning_app.util.errors import InputError
 from zoo import index
 
@@ -64,6 +67,20 @@ def _folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         Path("tiny.yaml").write_text(f"# Seconds long.\n# contextzoo fit -c tiny.yaml\n{yaml.safe_dump(TINY)}")
         Path("killed.yaml").write_text(yaml.safe_dump(KILLED))
         yield
+
+
+def make_folder(root: Path, images: int) -> Path:
+    """Noise of two classes in the layout of Folder, one image of them to validate on."""
+    dice = np.random.default_rng(0)
+    for folder in ("images", "masks"):
+        (root / folder).mkdir(parents=True)
+    for number in range(images):
+        Image.fromarray(dice.integers(0, 256, (40, 48, 3), dtype=np.uint8)).save(root / "images" / f"{number}.png")
+        Image.fromarray(dice.integers(0, 2, (40, 48), dtype=np.uint8)).save(root / "masks" / f"{number}.png")
+    (root / "classes.txt").write_text("even\nodd\n")
+    (root / "train.txt").write_text("\n".join(map(str, range(1, images))))
+    (root / "val.txt").write_text("0")
+    return root
 
 
 def result(name: str, out: Path = OUT) -> dict[str, Any]:
@@ -235,6 +252,41 @@ def test_all_heads_come_first_with_the_first_seed() -> None:
         ("b", 1),
         ("c", 1),
     ]
+
+
+def test_folds_are_trainings_of_their_own() -> None:
+    trainings = plan(["a", "b"], 2, Path("out"), {}, folds=2)
+    assert [each.folder.name for each in trainings[:5]] == [
+        "a-0-fold0",
+        "a-0-fold1",
+        "b-0-fold0",
+        "b-0-fold1",
+        "a-1-fold0",
+    ]
+    assert len({each.folder for each in trainings}) == 8
+
+
+@pytest.mark.slow
+def test_cross_validation_scores_every_image_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two folds of the images to train and to validate on; the figure is of all of them together."""
+    monkeypatch.chdir(tmp_path)
+    fakes = make_folder(tmp_path / "data", images=5)
+    recipe = TINY | {"data": {"class_path": "Folder", "init_args": {"root": str(fakes), "batch_size": 2}}}
+    recipe["trainer"] = {"accelerator": "cpu", "max_epochs": 1, "log_every_n_steps": 1}
+    Path("crossed.yaml").write_text(yaml.safe_dump(recipe))
+    typed = "sweep crossed.yaml --heads fcn ccnet --seeds 1 --folds 2 --out crossed"
+    assert run(typed) == 0
+    counts = SweepCounts.read(Path("crossed/results.npz"))
+    assert len(counts.names) == len(set(counts.names)) == 5
+    rows = json.loads(Path("crossed/results.json").read_text())["heads"]
+    assert {row["head"]: row["mIoU"] for row in rows} == {head: value for head, (value,) in counts.means().items()}
+    for part in range(2):
+        alone = Images.read(Path(f"crossed/fcn-0-fold{part}/images.npz"))
+        union = (alone.truth + alone.predicted - alone.hits).sum(0)
+        iou = alone.hits.sum(0)[union > 0] / union[union > 0]
+        assert result(f"fcn-0-fold{part}", Path("crossed"))["mIoU"] == pytest.approx(iou.mean(), abs=1e-6)
+    assert "--folds 2" in Path("crossed/results.md").read_text()
+    assert run(typed.replace("--folds 2", "--folds 3")) == 2
 
 
 @pytest.mark.parametrize(
@@ -421,6 +473,8 @@ BAD = {
     "sweep tiny.yaml --heads ccnett": 'Unknown head "ccnett". Did you mean "ccnet"? (contextzoo heads)',
     "sweep tiny.yaml --seeds 0": "--seeds is 0: give a positive number",
     "sweep tiny.yaml --jobs -1": "--jobs is -1: give a positive number",
+    "sweep tiny.yaml --folds 1": "--folds is 1: give 2 or more",
+    "sweep tiny.yaml --data.fold=[0,2]": "--data.fold=[0,2]: the sweep gives it",
     "sweep tiny.yaml --budget 100": "'100' is not a time such as 100m or 2h",
     "sweep tiny.yaml --model.head CCNet": "--model.head: the sweep gives it to each training; leave it out",
     "sweep tiny.yaml --run=a": "--run=a: the sweep gives it",
