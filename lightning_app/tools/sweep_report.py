@@ -96,6 +96,11 @@ def write(places: Sequence[Path], page: Path | None, *, per_image: bool = False)
         print(f"Wrote {page}")
 
 
+def is_of_class_maps(place: Path) -> bool:
+    """Whether its figure comes of the pixels of each image, which can be counted."""
+    return sweep_table.figure_of(_results(place)) == "mIoU"
+
+
 def _counts(place: Path, done: Sequence[Result], *, count: bool) -> SweepCounts | None:
     """Of each image: counted now, or as they lie beside a file of results or in the runs of a folder."""
     if place.is_file():
@@ -108,6 +113,8 @@ def _counts(place: Path, done: Sequence[Result], *, count: bool) -> SweepCounts 
     if not runs or (missing and not count):
         return None
     if missing:
+        if not is_of_class_maps(place):
+            raise InputError(f"{place} is of {sweep_table.figure_of(done)}: --per-image counts pixels of class maps")
         from lightning_app.tools.sweep_images import count_images  # imports torch
 
         for run in missing:

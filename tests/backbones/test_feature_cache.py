@@ -219,6 +219,11 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     assert begun.format(f"{6 + 5} images, 0.00 GB") in capsys.readouterr().out
     assert len(files(tmp_path / "features")) == 6 + 5
 
+    assert run("fit --run one --ckpt_path last --trainer.max_epochs 2 --model.feature_cache_gb 1") == 0  # goes on
+    said = capsys.readouterr().out
+    assert f"features/{room.name}: {6 + 5} images, 0.00 GB, 0.0 of 1 GB taken" in said
+    assert len(files(tmp_path / "features")) == 6 + 5
+
     (tmp_path / "features" / "mine-0123456789ab").mkdir()
     (tmp_path / "features" / "mine-0123456789ab" / "weights.safetensors").touch()
     assert run("cache features") == 0

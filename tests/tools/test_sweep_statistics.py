@@ -2,6 +2,7 @@
 
 import json
 import math
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +211,39 @@ def test_the_page_says_first_what_can_be_seen(tmp_path: Path, monkeypatch: pytes
     assert "](page-kept-differences.png)" in page
     assert Path("page-kept-differences.png").read_bytes().startswith(b"\x89PNG")
     assert "## Rankings compared" in page
+
+
+def test_results_are_taken_in_by_one_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "take_in_sweep.py"))
+    monkeypatch.chdir(tmp_path)
+    Path("docs/results").mkdir(parents=True)
+    pretend(Path("runs/new"), {"fcn": 0.9, "ccnet": 0.93}, 2)
+    pretend(Path("runs/old"), {"fcn": 0.8, "ccnet": 0.7, "danet": 0.6, "ann": 0.9}, 2)
+    for name in ("old", "new"):
+        assert script["main"]([f"runs/{name}"]) == 0
+    assert sorted(path.name for path in Path("docs/results").iterdir()) == [
+        "new.json",
+        "new.npz",
+        "old.json",
+        "old.npz",
+    ]
+    page = Path("docs/results.md").read_text()
+    assert "sweep --report docs/results/new.json docs/results/old.json --to docs/results.md`" in page
+    assert page.count("have scattered by") == 2
+    assert script["main"](["runs/nowhere"]) == 2
+
+
+def test_figures_of_other_tasks_are_not_counted_by_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pretend(Path("pose"), {"fcn": 0.9}, 1)
+    result = json.loads(Path("pose/fcn-0/result.json").read_text())
+    result |= {"figure": "AP", "AP": 0.5, "AP50": 0.6, "PCK": 0.7}
+    Path("pose/fcn-0/result.json").write_text(json.dumps(result))
+    Path("pose/fcn-0/images.npz").unlink()
+    assert run("sweep --report pose --per-image") == 2
+    assert capsys.readouterr().err == "pose is of AP: --per-image counts pixels of class maps\n"
 
 
 def test_one_seed_claims_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
