@@ -62,8 +62,8 @@ class ZooEntry:
     iterations: int | None = None
     epochs: int | None = None
     batch: int
-    optimizer: str
-    lr: float
+    optimizer: str | None = None
+    lr: float | None = None
     memory_gb: float | None = None
 
     url: str

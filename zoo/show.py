@@ -140,8 +140,10 @@ def _figures(entry: ZooEntry, protocol: str) -> dict[str, str]:
 def _training(entry: ZooEntry) -> dict[str, str]:
     length = f"{entry.epochs} epochs" if entry.iterations is None else f"{entry.iterations} steps"
     memory = "unknown" if entry.memory_gb is None else f"{entry.memory_gb:g} GB on each device"
+    optimizer = "" if entry.optimizer is None else f", {entry.optimizer}"
+    optimizer += "" if entry.lr is None else f" {entry.lr:g}"
     return {
-        "training": f"{length} of {entry.batch} {entry.details.training()}, {entry.optimizer} {entry.lr:g}",
+        "training": f"{length} of {entry.batch} {entry.details.training()}{optimizer}",
         "training memory": memory,
     }
 

@@ -39,6 +39,7 @@ class Changes(TypedDict, total=False):
         pad_patches: transformer: images, and in Twins levels, are padded at the bottom and the right to whole patches.
         pad_windows: Swin: maps are padded to whole windows before these are shifted, and never in smaller windows.
         any_size: images are taken as they are, and what fills no whole patch at the bottom and the right is not seen.
+        mean, std: of each channel of images in 0..1, where the weights were trained with others than timm's.
         level_norm: "layer" or "group" (one group) normalises each level.
         norm_eps: eps of every layer norm, those of the levels too.
         positions: ViT: how the table of positions is resized, "bicubic" or "bilinear", without antialiasing.
@@ -69,6 +70,8 @@ class Changes(TypedDict, total=False):
     pad_patches: bool
     pad_windows: bool
     any_size: bool
+    mean: Sequence[float]
+    std: Sequence[float]
     level_norm: Literal["layer", "group"]
     norm_eps: float
     positions: Literal["bicubic", "bilinear"]
@@ -89,7 +92,7 @@ BUILT_IN = (
     "img_size",
     "use_abs_pos_emb",
 )  # timm's own arguments; the others are made afterwards
-ELSEWHERE = ("any_size", "level_norm", "norm_eps")  # of the whole backbone
+ELSEWHERE = ("any_size", "level_norm", "norm_eps", "mean", "std")  # of the whole backbone
 RESNET = ("dilations", "multi_grid", "conv2_dilation", "stride_in_1x1", "deformable")
 
 

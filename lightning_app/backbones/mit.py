@@ -1,5 +1,6 @@
 """Mix Transformer, SegFormer's encoder, as segmentation_models_pytorch has it. arXiv:2105.15203."""
 
+import torch
 from torch import Tensor, nn
 
 from lightning_app.backbones.base import Backbone
@@ -30,9 +31,11 @@ class MiT(Backbone):
 
         check_choice("name", name, NAMES)
         self.name = name
-        self.model: nn.Module = get_encoder(name, weights=None)
+        with torch.device("cpu"):  # it reads numbers while it is built
+            model = get_encoder(name, weights=None)
+        self.model: nn.Module = model.to(torch.get_default_device())
         set_norm_eps(self, {"norm_eps": norm_eps})
-        self.channels = list(self.model.out_channels[-4:])
+        self.channels = list(model.out_channels[-4:])
         self.reductions = [4, 8, 16, 32]
 
     def forward(self, images: Tensor) -> list[Tensor]:

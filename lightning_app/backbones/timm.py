@@ -86,7 +86,8 @@ class TimmBackbone(Backbone):
             self.channels = [2 * width for width in self.channels]
         self.norms = level_norms(self.channels, changes or {})
         set_norm_eps(self, changes or {})
-        self.mean, self.std = _statistics(name, self.model.pretrained_cfg, in_channels)
+        own = {key: (changes or {})[key] for key in ("mean", "std") if key in (changes or {})}
+        self.mean, self.std = _statistics(name, self.model.pretrained_cfg | own, in_channels)
         self.nhwc = getattr(self.model, "output_fmt", None) == "NHWC"
         if context:
             self._insert(context, in_channels)

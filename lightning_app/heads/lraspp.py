@@ -24,6 +24,7 @@ class LRASPP(ContextHead):
     Args:
         branch_channels: width of each finer level's branch, finest first.
         levels: the levels it reads, finest first: one for each branch and the coarse one.
+        norm_eps: eps of the batch norms; published weights have MobileNetV3's, 1e-3.
 
     Reference: OpenMMLab's LRASPPHead.
     """
@@ -36,6 +37,7 @@ class LRASPP(ContextHead):
         channels: int = 128,
         branch_channels: Sequence[int] = (32, 64),
         levels: Sequence[int] = (0, 1, -1),
+        norm_eps: float = 1e-5,
         **options: Any,
     ) -> None:
         super().__init__(in_channels, num_classes, channels, **options)
@@ -48,6 +50,8 @@ class LRASPP(ContextHead):
             Conv1x1(in_channels[level], width, bias=False) for level, width in zip(finer, branch_channels, strict=True)
         )
         self.fuse = nn.ModuleList(ConvBNReLU(channels + width, channels) for width in branch_channels)
+        for layer in (self.reduce, *self.fuse):
+            layer.bn.eps = norm_eps
 
     def context(self, features: Sequence[Tensor]) -> Tensor:
         *finer, top = (features[level] for level in self.levels)

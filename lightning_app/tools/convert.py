@@ -38,7 +38,7 @@ def main(args: Sequence[str]) -> int:
     content = unpickle(options.checkpoint)
     state = cleaned(state_dict(content, options.checkpoint))
     try:
-        config = _of_classes(config, state, options.checkpoint)
+        config = _of_classes(dict(openmmlab.as_the_weights_have_it(config, state)), state, options.checkpoint)
         count = joined(config["decode_head"])["num_classes"]
         classes, palette = _classes(options, entry, content, count)
         parts = openmmlab.parts_of(config)

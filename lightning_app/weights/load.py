@@ -95,7 +95,7 @@ def _entry_of(path: Path) -> ZooEntry | None:
 
 
 def _from_openmmlab(path: Path, entry: ZooEntry) -> Segmentor:
-    config = upstream_config(entry)
+    config = openmmlab.as_the_weights_have_it(upstream_config(entry), path)
     model = openmmlab.load_checkpoint(path, config)
     dataset = datasets()[entry.dataset]
     description = Description(

@@ -28,7 +28,7 @@ FILES = [path for path in golden_files("whole_more", "") if holds_a_row(path)]
 def difference(actual: Tensor, arrays: dict[str, np.ndarray], key: str) -> float:
     """Largest deviation from a map, of which some positions may be stored, relative to the logits' deviation."""
     expected = torch.from_numpy(arrays[key])
-    if f"{key}_at" in arrays:
+    if f"{key}_shape" in arrays:
         assert list(actual.shape) == arrays[f"{key}_shape"].tolist()
         actual = actual.flatten(2)[..., arrays[f"{key}_at"]]
     assert actual.shape == expected.shape

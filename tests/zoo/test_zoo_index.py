@@ -32,20 +32,28 @@ PER_HEAD = {
     "apcnet": 12,
     "ccnet": 16,
     "danet": 16,
-    "deeplabv3": 41,
-    "deeplabv3plus": 43,
+    "deeplabv3": 45,
+    "deeplabv3plus": 47,
     "dmnet": 12,
     "dnlnet": 12,
+    "dpt": 1,
     "emanet": 4,
     "encnet": 12,
-    "fcn": 41,
+    "fcn": 69,
     "gcnet": 16,
     "isanet": 16,
+    "knet": 7,
+    "lraspp": 4,
     "nonlocal_net": 16,
     "ocrnet": 24,
     "psanet": 16,
-    "pspnet": 54,
-    "upernet": 16,
+    "pspnet": 58,
+    "segformer": 13,
+    "segmenter": 4,
+    "semantic_fpn": 11,
+    "setr": 4,
+    "setr_mla": 3,
+    "upernet": 48,
 }
 
 
@@ -355,8 +363,8 @@ def test_wrong_own_weights_leave_the_index_as_it_was(tmp_path: Path) -> None:
 
 def test_own_weights_inherit_nothing_from_published_ones(tmp_path: Path) -> None:
     copy_of_ccnet(tmp_path)
-    with pytest.raises(ZooError, match="lr: is missing"):
-        add("ccnet_resnet18_x-1x1_1k", "semantic", "ccnet", "CCNet", "p", OWN | {"lr": None}, folder=tmp_path)
+    with pytest.raises(ZooError, match="batch: is missing"):
+        add("ccnet_resnet18_x-1x1_1k", "semantic", "ccnet", "CCNet", "p", OWN | {"batch": None}, folder=tmp_path)
 
 
 def test_an_entry_checks_itself() -> None:

@@ -17,7 +17,9 @@ class Details(details.Details):
     Attributes:
         decode_head: of OpenMMLab's weights, the head's arguments in OpenMMLab's words, ``type`` among them; a cascade
             is a list of two. None of our own weights, whose file tells what it holds.
-        auxiliary_head: those of the auxiliary head.
+        auxiliary_head: those of the auxiliary head, or of several.
+        neck: those of what stands between backbone and heads.
+        preprocess: mean and std of the images, 0..255, where they are not ImageNet's.
         crop: height and width of the training crops.
         align_corners, window, stride: of OpenMMLab's weights, how the figures were measured: with windows of that size
             at every stride, or None = the whole image at once. Of our own weights the file tells that.
@@ -26,7 +28,9 @@ class Details(details.Details):
     metrics: ClassVar = {"mIoU": "mIoU", "mIoU_ms": "ms+flip"}
 
     decode_head: dict[str, Any] | list[dict[str, Any]] | None = None
-    auxiliary_head: dict[str, Any] | None = None
+    auxiliary_head: dict[str, Any] | list[dict[str, Any]] | None = None
+    neck: dict[str, Any] | None = None
+    preprocess: dict[str, Any] | None = None
     crop: tuple[int, int]
     align_corners: bool | None = None
     window: tuple[int, int] | None = None
@@ -36,9 +40,14 @@ class Details(details.Details):
         for name in ("crop", "window", "stride"):
             self._check(name, is_pair(getattr(self, name)), "[height, width]")
         self._check("stride", (self.window is None) == (self.stride is None), "window and stride go together")
-        for name, part in [*(("decode_head", stage) for stage in self.stages), ("auxiliary_head", self.auxiliary_head)]:
-            typed = isinstance(part, dict) and isinstance(part.get("type"), str)
-            self._check(name, typed or (part is None and name == "auxiliary_head"), "needs a type")
+        parts = [("decode_head", stage) for stage in self.stages]
+        parts += [("auxiliary_head", head) for head in self.auxiliary_heads]
+        for name, part in [*parts, *([("neck", self.neck)] if self.neck else [])]:
+            self._check(name, isinstance(part, dict) and isinstance(part.get("type"), str), "needs a type")
+        for key in ("mean", "std") if self.preprocess else ():
+            numbers = (self.preprocess or {}).get(key)
+            good = isinstance(numbers, list) and all(type(each) in (int, float) for each in numbers)
+            self._check("preprocess", good and len(numbers or ()) == 3, "needs mean and std, three numbers each")
 
     def check_published(self) -> None:
         self._check("decode_head", bool(self.stages), "needs a type")
@@ -51,13 +60,21 @@ class Details(details.Details):
             return []
         return self.decode_head if isinstance(self.decode_head, list) else [self.decode_head]
 
+    @property
+    def auxiliary_heads(self) -> list[dict[str, Any]]:
+        """The auxiliary heads of OpenMMLab's weights: none, one or several."""
+        extra = self.auxiliary_head
+        return extra if isinstance(extra, list) else [] if extra is None else [extra]
+
     def lines(self) -> dict[str, str]:
         if not self.stages:
             return {}
-        extra = self.auxiliary_head
+        extra = "; ".join(call(head["type"], head) for head in self.auxiliary_heads)
+        neck = {"neck": call(self.neck["type"], self.neck)} if self.neck else {}
         return {
+            **neck,
             "decode head": "; then ".join(call(stage["type"], stage) for stage in self.stages),
-            "auxiliary head": call(extra["type"], extra) if extra else "none",
+            "auxiliary head": extra or "none",
         }
 
     def protocol(self, told: Mapping[str, Any]) -> str:

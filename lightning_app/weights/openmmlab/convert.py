@@ -4,9 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
+from lightning_app.backbones.timm import TimmBackbone
 from lightning_app.heads.base import ContextHead
 from lightning_app.tasks.semantic.inference import EvaluationProtocol
 from lightning_app.tasks.semantic.network import Segmentor
@@ -17,6 +20,7 @@ from lightning_app.weights.openmmlab.necks import rename_neck
 from lightning_app.weights.openmmlab.tensors import read_tensors
 
 NORM_EPS = 1e-5  # of torch's batch norms
+OWN_EPS = ("MobileNetV3", "LRASPPHead")  # timm's network has theirs, and our head an argument
 
 
 def load_checkpoint(weights: str | Path | Mapping[str, Tensor], config: Mapping[str, Any]) -> Segmentor:
@@ -58,10 +62,15 @@ def new_segmentor(config: Mapping[str, Any]) -> Segmentor:
     )
 
 
-def as_the_weights_have_it(config: Mapping[str, Any], state_dict: Mapping[str, Tensor]) -> Mapping[str, Any]:
-    """The config with what its own words leave open: the patches of a ViT have a bias in files of release 0.x only."""
+def as_the_weights_have_it(config: Mapping[str, Any], weights: str | Path | Mapping[str, Tensor]) -> Mapping[str, Any]:
+    """The config with what its own words leave open: the patches of a ViT have a bias in files of release 0.x only.
+
+    Raises:
+        InputError: an unreadable file.
+    """
     backbone = config["backbone"]
     if backbone["type"] == "VisionTransformer" and "patch_bias" not in backbone:
+        state_dict = weights if isinstance(weights, Mapping) else read_tensors(Path(weights))
         bias = "backbone.patch_embed.projection.bias" in state_dict
         return {**config, "backbone": {**backbone, "patch_bias": bias}}
     return config
@@ -80,14 +89,16 @@ def parts_of(config: Mapping[str, Any]) -> dict[str, Any]:
 
     extra = _auxiliary_heads(config)
     for part in (config["backbone"], config["decode_head"], *extra):
-        norm = (part if isinstance(part, Mapping) else part[-1]).get("norm_cfg") or {}
-        if norm.get("type") != "LN" and norm.get("eps", NORM_EPS) != NORM_EPS:
+        part = part if isinstance(part, Mapping) else part[-1]
+        norm = part.get("norm_cfg") or {}
+        told = norm.get("type") == "LN" or part["type"] in OWN_EPS
+        if not told and norm.get("eps", NORM_EPS) != NORM_EPS:
             raise InputError(f"norm_cfg has eps {norm['eps']}: only {NORM_EPS} has a counterpart in our configurations")
     cls = rule_of(config["backbone"]).cls
-    backbone = {
-        "class_path": f"{cls.__module__}.{cls.__qualname__}",
-        "init_args": _plain(backbone_arguments(config["backbone"], _neck(config))),
-    }
+    arguments = _plain(backbone_arguments(config["backbone"], _neck(config)))
+    if cls is TimmBackbone and (statistics := _other_statistics(arguments["name"], config.get("preprocess"))):
+        arguments["changes"] = arguments.get("changes", {}) | statistics
+    backbone = {"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": arguments}
     auxiliary = [head(each) for each in extra]
     parts = {
         "backbone": backbone,
@@ -95,6 +106,17 @@ def parts_of(config: Mapping[str, Any]) -> dict[str, Any]:
         "auxiliary": auxiliary if len(extra) > 1 else auxiliary[0] if extra else None,
     }
     return parts | ({"auxiliary_weight": _auxiliary_weight(extra)} if extra else {})
+
+
+def _other_statistics(name: str, preprocess: Mapping[str, Any] | None) -> dict[str, list[float]]:
+    """Mean and standard deviation of the images, in 0..1, where they are not those of timm's model."""
+    if not preprocess:
+        return {}
+    own = timm.get_pretrained_cfg(name, allow_unregistered=False)
+    ours = {"mean": own.mean, "std": own.std} if own else {"mean": IMAGENET_DEFAULT_MEAN, "std": IMAGENET_DEFAULT_STD}
+    theirs = {key: [value / 255 for value in preprocess[key]] for key in ("mean", "std")}
+    same = all(abs(a - b) < 1e-5 for key in ours for a, b in zip(ours[key], theirs[key], strict=True))
+    return {} if same else theirs
 
 
 def _plain(value: Any) -> Any:

@@ -370,7 +370,7 @@ RULES: dict[str, HeadRule] = {
     ),
     "LRASPPHead": HeadRule(
         LRASPP,
-        {"branch_channels": "branch_channels"},
+        {"branch_channels": "branch_channels", "norm_cfg": lambda norm: {"norm_eps": norm.get("eps", 1e-5)}},
         names=(
             (r"image_pool\.1\.conv\.", "gate."),
             (r"aspp_conv\.", "reduce."),

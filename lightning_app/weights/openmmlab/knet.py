@@ -51,6 +51,11 @@ READ = {"num_classes", "num_heads", "num_mask_fcs", "feedforward_channels", "in_
 READ |= {"kernel_updator_cfg"}
 
 
+def _told(value: Any) -> Any:
+    """A value without what is None, which a file may leave out."""
+    return {key: each for key, each in value.items() if each is not None} if isinstance(value, Mapping) else value
+
+
 def flattened(
     config: Mapping[str, Any], first: type, in_channels: list[int], arguments: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -68,7 +73,7 @@ def flattened(
         (update, UPDATE, {"in_channels", "feat_channels", "out_channels"}),
     ):
         for key in part.keys() - read:
-            if key not in fixed or part[key] != fixed[key]:
+            if key not in fixed or _told(part[key]) != _told(fixed[key]):
                 raise InputError(f'{part["type"]} has the argument "{key}" ({part[key]!r}): no counterpart here')
     widths = {update.get(f"{kind}_channels") for kind in ("in", "feat", "out")}
     if len(widths) != 1 or {one["in_channels"], one["out_channels"]} != {arguments["channels"]}:

@@ -16,6 +16,11 @@ _RESNET: Final = {
     "style": "pytorch",
     "contract_dilation": True,
 }
+_SHARED: Final[Mapping[str, Mapping[str, Any]]] = {
+    "ResNet": {**_RESNET, "norm_cfg": _SYNC_BN, "norm_eval": False},
+    "ResNetV1c": {**_RESNET, "norm_cfg": _SYNC_BN, "norm_eval": False},
+    "HRNet": {"norm_cfg": _SYNC_BN, "norm_eval": False},
+}  # by the backbone's type; the others' tables hold all that is particular
 _PREPROCESS: Final = {
     "mean": [123.675, 116.28, 103.53],
     "std": [58.395, 57.12, 57.375],
@@ -55,22 +60,27 @@ def upstream_config(entry: ZooEntry) -> dict[str, Any]:
 
     def head(arguments: Mapping[str, Any], loss_weight: float) -> dict[str, Any]:
         loss = {"type": "CrossEntropyLoss", "use_sigmoid": False, "loss_weight": loss_weight}
+        if "kernel_generate_head" in arguments:  # holds heads that say all of themselves
+            return dict(arguments)
         return {**shared, "loss_decode": loss, **arguments}
 
     *coarse, final = details.stages
     decode_head = [*(head(stage, 0.4) for stage in coarse), head(final, 1.0)]
-    resnet = {} if entry.backbone.upstream["type"] == "HRNet" else _RESNET
+    upstream = entry.backbone.upstream
+    backbone = {**_SHARED.get(upstream["type"], {}), **upstream}
+    extra = details.auxiliary_heads
+    auxiliary = [head(each, 0.4) for each in extra]
     test: dict[str, Any] = {"mode": "whole"}
     if details.window and details.stride:
         test = {"mode": "slide", "crop_size": list(details.window), "stride": list(details.stride)}
     return deepcopy(
         {
-            "backbone": {**resnet, "norm_cfg": _SYNC_BN, "norm_eval": False, **entry.backbone.upstream},
-            "neck": None,
+            "backbone": backbone,
+            "neck": details.neck,
             "decode_head": decode_head if coarse else decode_head[0],
-            "auxiliary_head": head(details.auxiliary_head, 0.4) if details.auxiliary_head else None,
+            "auxiliary_head": auxiliary if len(extra) > 1 else auxiliary[0] if extra else None,
             "segmentor": "CascadeEncoderDecoder" if coarse else "EncoderDecoder",
             "test_cfg": test,
-            "preprocess": _PREPROCESS,
+            "preprocess": {**_PREPROCESS, **(details.preprocess or {})},
         }
     )
