@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from lightning_app.data.base import Batch
-from lightning_app.tasks.base import AnyTask, Report
+from lightning_app.tasks.base import AnyTask, Drawing, Report
+from lightning_app.tasks.report import Box
 from lightning_app.util.errors import InputError
 from lightning_app.util.files import replacing
 
@@ -54,14 +55,14 @@ class WandbRunLogger(WandbLogger):
 
 
 class WandbReport(Callback):
-    """Sample images with prediction and truth, confusion matrices, the best score and the best weights.
+    """Sample images with masks and boxes, predicted and true, confusion matrices, the best score and the best weights.
 
     The same images at every validation; the best weights as one artifact at the end of fit. Does nothing with another
     logger, on other ranks and while sanity checking.
     """
 
     def __init__(self) -> None:
-        self._samples: list[tuple[str, NDArray[np.uint8], dict[str, Any]]] = []
+        self._samples: list[tuple[str, NDArray[np.uint8], dict[str, Any], dict[str, Any]]] = []
 
     def setup(self, trainer: Trainer, pl_module: AnyTask, stage: str) -> None:
         logger = _logger(trainer)
@@ -94,16 +95,20 @@ class WandbReport(Callback):
                 name: {"mask_data": _small(mask), "class_labels": dict(drawing.labels)}
                 for name, mask in drawing.masks.items()
             }
-            picture = drawing.photograph if masks else np.asarray(drawing.overlay())
-            self._samples.append((drawing.name, _small(picture), masks))
+            boxes = {
+                name: {"box_data": [_box(box, drawing) for box in found], "class_labels": dict(drawing.labels)}
+                for name, found in drawing.boxes.items()
+            }
+            picture = drawing.photograph if masks or boxes else np.asarray(drawing.overlay())
+            self._samples.append((drawing.name, _small(picture), masks, boxes))
 
     def on_validation_end(self, trainer: Trainer, pl_module: AnyTask) -> None:
         logger = _logger(trainer)
         if logger is None or trainer.sanity_checking:
             return
-        names, images, masks = zip(*self._samples[:SAMPLES], strict=True)
+        names, images, masks, boxes = zip(*self._samples[:SAMPLES], strict=True)
         self._samples = []
-        shown = {"masks": list(masks)} if any(masks) else {}
+        shown = {kind: list(each) for kind, each in (("masks", masks), ("boxes", boxes)) if any(each)}
         logger.log_image("val/samples", list(images), step=trainer.global_step, caption=list(names), **shown)
         _log_confusion(logger, "val", pl_module.reports["val"], trainer.global_step)
 
@@ -141,6 +146,19 @@ def _logger(trainer: Trainer) -> WandbLogger | None:
 def _best(trainer: Trainer) -> ModelCheckpoint | None:
     """The checkpoint callback that keeps the best weights."""
     return next((c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.monitor), None)
+
+
+def _box(box: Box, drawing: Drawing) -> dict[str, Any]:
+    """A box as W&B draws it: corners as shares of the picture, of whatever size that is shown."""
+    height, width = drawing.photograph.shape[:2]
+    left, top, right, bottom = box.corners
+    position = {"minX": left / width, "minY": top / height, "maxX": right / width, "maxY": bottom / height}
+    return {
+        "position": position,
+        "class_id": box.label,
+        "box_caption": f"{drawing.labels.get(box.label, box.label)} {box.score:.2f}",
+        "scores": {"score": box.score},
+    }
 
 
 def _small(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:

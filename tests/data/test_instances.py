@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from instances import SIZE, coco_json, scene, write_coco, write_masks
 from PIL import Image
 from torchvision import tv_tensors
 
@@ -15,7 +16,6 @@ from lightning_app.data.instance.folder import FolderInstances
 from lightning_app.data.instance.transforms import RandomWindow, ScaleJitter, visible
 from lightning_app.data.rle import decode
 from lightning_app.util.errors import InputError
-from tests.instances import SIZE, coco_json, scene, write_coco, write_masks
 
 PLAIN: dict[str, Any] = {"image_size": None, "flip": False, "num_workers": 0}
 

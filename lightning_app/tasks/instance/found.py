@@ -13,9 +13,11 @@ from lightning_app.data.instance.instances import Instances
 from lightning_app.data.rle import RLE, decode, encode, to_rle
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Found:
     """Objects of one picture, annotated or found; ``found[keep]`` are some of them.
+
+    Not frozen, since Lightning copies what is predicted field by field.
 
     Shape: boxes (N, 4) left, top, right, bottom in pixels; labels (N,); scores (N,), 1 in an annotation.
 

@@ -1,21 +1,29 @@
 """The task of objects: what is learned, found, scored, drawn and written."""
 
+import contextlib
+import io
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import wandb
+from instances import SIZE, scene, write_coco
 from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.loggers import WandbLogger
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from lightning_app.backbones.timm import TimmBackbone
+from lightning_app.callbacks import PredictionWriter, WandbReport
 from lightning_app.data import rle
 from lightning_app.data.coco import CocoAnnotation, CocoImage
 from lightning_app.data.instance.coco import COCOInstances
 from lightning_app.tasks.instance.draw import InstanceDrawing, overlay
 from lightning_app.tasks.instance.found import Found
 from lightning_app.tasks.instance.task import InstanceTask
-from tests.instances import SIZE, scene, write_coco
 
 COLOURS = [(0, 114, 178), (230, 159, 0)]  # of two classes
 
@@ -177,3 +185,45 @@ def test_annotations_become_objects_without_crowds() -> None:
     assert next(iter(found.bitmaps())).sum() == 800
     boxes = Found.annotated(image, [CocoAnnotation(1, 1, 9, (5, 10, 40, 20), 800)], [9])
     assert boxes.masks is None
+
+
+def test_a_prediction_is_overlays_and_one_file_that_scores_as_the_run_did(data: COCOInstances, tmp_path: Path) -> None:
+    task = new_task(data, score_threshold=0.0)
+    run = trainer(tmp_path, callbacks=[PredictionWriter()])
+    run.validate(task, datamodule=data, verbose=False)
+    run.predict(task, datamodule=data)
+    folder = tmp_path / "predictions"
+    assert sorted(path.name for path in folder.iterdir()) == sorted(
+        [*(f"{number}_overlay.jpg" for number in range(8, 12)), "predictions.json"]
+    )
+    results = json.loads((folder / "predictions.json").read_text())
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(data.file("val").path))
+        for each in results:
+            del each["bbox"]
+        judge = COCOeval(truth, truth.loadRes(results), "segm")
+        judge.evaluate()
+        judge.accumulate()
+        judge.summarize()
+    assert task.reports["val"].figures["mask_AP"] == pytest.approx(judge.stats[0], abs=1e-9)
+    assert task.reports["val"].figures["mask_AR100"] == pytest.approx(judge.stats[8], abs=1e-9)
+    assert len(results) > 50
+
+
+@pytest.mark.slow
+def test_samples_show_masks_and_boxes_in_wandb(
+    data: COCOInstances, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    logger = WandbLogger(save_dir=str(tmp_path))
+    task = new_task(data, score_threshold=0.0)
+    trainer(tmp_path, logger=logger, callbacks=[WandbReport()]).validate(task, datamodule=data, verbose=False)
+    wandb.finish()
+    (folder,) = (tmp_path / "wandb").glob("offline-run-*")
+    kinds = [path for path in folder.rglob("*.json") if "boxes2D" in str(path)]
+    assert len(kinds) >= 4
+    contents = [json.loads(path.read_text())["box_data"] for path in kinds]
+    box = next(boxes[0] for boxes in contents if boxes)
+    assert 0 <= box["position"]["minX"] <= box["position"]["maxX"] <= 1.01
+    assert any("mask" in str(path) for path in folder.rglob("*.png"))
