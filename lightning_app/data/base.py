@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lightning_app._moved import moved_names
+from lightning_app.data.findings import Checked, Statistics
 from lightning_app.data.sampler import EvalSampler, Loader, PredictLoader, TrainLoader, TrainSampler
 from lightning_app.util.described import Described
 from lightning_app.util.errors import InputError
@@ -130,6 +131,18 @@ class DataModule(Described, LightningDataModule, ABC):
         Raises:
             InputError: they make none.
         """
+
+    def check(self) -> Checked:
+        """All that is wrong with its files, each of them read; nothing where it has none."""
+        return Checked()
+
+    def statistics(self) -> Statistics:
+        """What there is of each class in the training split.
+
+        Raises:
+            InputError: nothing is known of it.
+        """
+        raise InputError(f"{type(self).__name__} has no statistics")
 
     def same_size(self, stage: Stage) -> bool:
         """Whether all images of a stage, and their labels, have one size."""

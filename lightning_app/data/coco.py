@@ -137,7 +137,15 @@ def parse(path: Path, fault: Fault) -> CocoFile:
     Raises:
         BadFile: it is no COCO JSON at all.
     """
-    content = read_json(path)
+    return parse_content(read_json(path), path, fault)
+
+
+def parse_content(content: Any, path: Path, fault: Fault) -> CocoFile:
+    """The same of what ``path`` holds.
+
+    Raises:
+        BadFile: it is no COCO JSON at all.
+    """
     for name in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(content.get(name), list):
             raise BadFile(path, (f'No list of "{name}"',), "Give a COCO JSON of instances or keypoints.")

@@ -1,23 +1,22 @@
 """``contextzoo data check`` and ``contextzoo data stats``: a dataset's faults and figures, before any training."""
 
+import importlib
+import pkgutil
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from typing import NoReturn
 
-import torch
 from lightning.pytorch.cli import LightningArgumentParser
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+import lightning_app.data
 from lightning_app.app import trust
 from lightning_app.app.arguments import with_config_paths
 from lightning_app.app.parser_errors import explain
-from lightning_app.data import FileDataModule, SegmentationDataModule
-from lightning_app.data.images import BadFile, Header
-from lightning_app.data.semantic.check import Finding, check, counts
-from lightning_app.tasks.semantic.losses import balanced_weights, log_frequency_weights
+from lightning_app.data.base import DataModule
+from lightning_app.data.findings import Finding
 from lightning_app.util.errors import InputError, suggest
 
 USAGE = """usage: contextzoo data check|stats --data CLASS [--data.ARGUMENT VALUE ...] [-c NAME or FILE]
@@ -46,34 +45,33 @@ class _Parser(LightningArgumentParser):
         raise InputError(explain(message, list(self._option_string_actions))) from ex
 
 
-def _datamodule(args: list[str]) -> SegmentationDataModule:
+def _datamodule(args: list[str]) -> DataModule:
     trusted = trust.OPTION in args
     args, files = with_config_paths([arg for arg in args if arg != trust.OPTION])
+    for module in pkgutil.walk_packages(lightning_app.data.__path__, f"{lightning_app.data.__name__}."):
+        importlib.import_module(module.name)  # so that the datamodules of all tasks are known by their names
     parser = _Parser(prog="contextzoo data")
     parser.add_argument("-c", "--config", action="config")
-    parser.add_lightning_class_args(SegmentationDataModule, "data", subclass_mode=True, required=True)
+    parser.add_lightning_class_args(DataModule, "data", subclass_mode=True, required=True)
     with trust.imports(files, args, trust=trusted):
         data = parser.instantiate_classes(parser.parse_args(args)).data
-    assert isinstance(data, SegmentationDataModule)
+    assert isinstance(data, DataModule)
     return data
 
 
-def run_check(data: SegmentationDataModule) -> int:
+def run_check(data: DataModule) -> int:
     """Print what is wrong; 1 if any of it would stop a training or make its score worthless."""
-    if not isinstance(data, FileDataModule):
-        print(f"{data.facts.name} is made on the fly: no files to check.")
+    checked = data.check()
+    if not checked.counts and not checked.findings:
+        print(f"{type(data).__name__} is made on the fly: no files to check.")
         return 0
-    findings, found = check(data), counts(data)
+    findings = checked.findings
     console = Console()
-    groups = [*dict.fromkeys(data.splits.values()), *dict.fromkeys(each.split for each in findings)]
-    for split in dict.fromkeys(groups):
+    for split in dict.fromkeys([*checked.counts, *(each.split for each in findings)]):
         mine = sorted((finding for finding in findings if finding.split == split), key=lambda each: not each.fatal)
         title = f"{split}:"
-        if split in found:
-            images, masks = found[split]
-            official = data.facts.splits.get(split, images)
-            title += f" {images} images, {masks} masks."
-            title += f" The official split has {official}." if official != images else ""
+        if split in checked.counts:
+            title += f" {checked.counts[split]}"
             title += "" if any(finding.fatal for finding in mine) else " All usable."
         if not console.is_terminal:
             print(title)
@@ -98,43 +96,22 @@ def _weight(finding: Finding) -> str:
     return "fatal" if finding.fatal else "harmless"
 
 
-def run_stats(data: SegmentationDataModule) -> int:
-    """Print class shares, suggested weights and image sizes of the training split; 1 if some of it is unreadable."""
-    faults: list[str] = []
-    sizes: Counter[tuple[int, int]] = Counter()
-    if isinstance(data, FileDataModule):
-        pixels, bad = data.label_counts_and_faults()
-        headers = data.image_headers("train").values()
-        faults = [str(each) for each in (*bad, *headers) if isinstance(each, BadFile)]
-        sizes.update(each.size for each in headers if isinstance(each, Header))
-        print(*faults, sep="\n", end="\n" * bool(faults), file=sys.stderr)
-    else:
-        pixels = data.label_counts()
-    known = pixels[: data.num_classes]
-    if not known.any():
-        raise InputError(f"{data.facts.name}: no labelled pixel in the training split. (contextzoo data check)")
-    gentle, balanced = log_frequency_weights(torch.from_numpy(known)), balanced_weights(torch.from_numpy(known))
-    rows = [
-        (name, str(count), f"{100 * count / known.sum():.2f}", f"{gentle[i]:.3f}", f"{balanced[i]:.3f}")
-        for i, (name, count) in enumerate(zip(data.class_names, known, strict=True))
-    ]
-    titles = ("class", "pixels", "share %", "log_frequency", "balanced")
+def run_stats(data: DataModule) -> int:
+    """Print what there is of each class in the training split; 1 if some of it is unreadable."""
+    found = data.statistics()
+    print(*found.faults, sep="\n", end="\n" * bool(found.faults), file=sys.stderr)
     console = Console()
     if console.is_terminal:
-        table = Table(*(Column(title, justify="left" if title == "class" else "right") for title in titles))
-        for row in rows:
-            table.add_row(*row)
+        table = Table(
+            *(Column(title, justify="right" if place else "left") for place, title in enumerate(found.columns))
+        )
+        for row in found.rows:
+            table.add_row(*map(escape, row))
         console.print(table)
     else:
-        for row in (titles, *rows):
+        for row in (found.columns, *found.rows):
             print("\t".join(row))
-    print(f"ignored: {100 * pixels[data.ignore_index] / pixels.sum():.2f} % of {pixels.sum()} pixels")
-    if sizes:
-        common = ", ".join(f"{width}x{height} ({count})" for (height, width), count in sizes.most_common(5))
-        rest = f" and {len(sizes) - 5} more" if len(sizes) > 5 else ""
-        heights, widths = zip(*sizes, strict=True)
-        print(f"image sizes: {common}{rest}")
-        print(f"width {min(widths)} to {max(widths)}, height {min(heights)} to {max(heights)}")
-    if faults:
-        print(f"{len(faults)} files left out (contextzoo data check)", file=sys.stderr)
-    return int(bool(faults))
+    print(*found.lines, sep="\n")
+    if found.faults:
+        print(f"{len(found.faults)} files left out (contextzoo data check)", file=sys.stderr)
+    return int(bool(found.faults))

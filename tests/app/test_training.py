@@ -17,7 +17,8 @@ from torch import nn
 from lightning_app.data import ContextProbe
 from lightning_app.data.base import Stage
 from lightning_app.data.semantic.base import SegmentationDataset
-from lightning_app.tasks.semantic.losses import OHEM, balanced_weights
+from lightning_app.data.semantic.class_weights import balanced_weights
+from lightning_app.tasks.semantic.losses import OHEM
 from lightning_app.tasks.semantic.task import SegmentationTask
 
 FIT = f"fit {PROBE}"

@@ -12,7 +12,8 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from lightning_app.data.base import Batch, DataModule, Stage
-from lightning_app.data.coco import CocoAnnotation, CocoCategory, CocoFile, CocoImage
+from lightning_app.data.coco import CocoAnnotation, CocoCategory, CocoFile, CocoImage, Fault
+from lightning_app.data.findings import Checked, Statistics
 from lightning_app.data.images import BadFile, image_size
 from lightning_app.data.instance.dataset import InstanceDataset, Sample
 from lightning_app.data.instance.instances import Instances
@@ -48,7 +49,7 @@ class InstanceBatch(Batch):
 class InstanceDataModule(DataModule):
     """Pictures and each object on them, as COCO's JSON says it.
 
-    A subclass implements ``find_categories``, ``read`` and ``folder``.
+    A subclass implements ``find_categories``, ``parse`` and ``folder``.
 
     Attributes:
         categories: the classes, in the order of the labels 0, 1, ...
@@ -126,11 +127,14 @@ class InstanceDataModule(DataModule):
         """The classes, in the order of their ids, before all annotations are read."""
 
     @abstractmethod
-    def read(self, split: str) -> CocoFile:
+    def parse(self, split: str, fault: Fault | None = None) -> CocoFile:
         """The annotations of a split.
 
+        Args:
+            fault: is told of what cannot be used; none = the first of it is an error.
+
         Raises:
-            InputError: there are none, or they cannot be used.
+            InputError: there are none, or they cannot be read at all.
         """
 
     @abstractmethod
@@ -148,7 +152,7 @@ class InstanceDataModule(DataModule):
             InputError: they cannot be used, or have other classes than the other splits.
         """
         if split not in self._files:
-            file = self.read(split)
+            file = self.parse(split)
             if file.categories != self.categories:
                 raise InputError(
                     f"{file.path} has other categories than the other splits: {_list(file.categories)}, and not "
@@ -156,6 +160,16 @@ class InstanceDataModule(DataModule):
                 )
             self._files[split] = file
         return self._files[split]
+
+    def check(self) -> Checked:
+        from lightning_app.data.instance.check import check  # which knows this class
+
+        return check(self)
+
+    def statistics(self) -> Statistics:
+        from lightning_app.data.instance.check import statistics
+
+        return statistics(self.file(self.splits["train"]))
 
     def make_dataset(self, stage: Stage) -> InstanceDataset:
         if stage == "predict":

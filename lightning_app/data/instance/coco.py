@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from lightning_app.data import coco
-from lightning_app.data.coco import CocoCategory, CocoFile
+from lightning_app.data.coco import CocoCategory, CocoFile, Fault
 from lightning_app.data.instance.base import InstanceDataModule
 from lightning_app.util.errors import InputError
 
@@ -69,7 +69,7 @@ class COCOInstances(InstanceDataModule):
         splits = list(dict.fromkeys(self.splits.values()))
         there = [split for split in splits if self._is_there(split)]
         split = (there or splits)[0]
-        self._files[split] = self.read(split)
+        self._files[split] = self.parse(split)
         return self._files[split].categories
 
     def _is_there(self, split: str) -> bool:
@@ -78,14 +78,15 @@ class COCOInstances(InstanceDataModule):
         except InputError:
             return False
 
-    def read(self, split: str) -> CocoFile:
-        file = coco.read(self.path(split))
+    def parse(self, split: str, fault: Fault | None = None) -> CocoFile:
+        path = self.path(split)
+        file = coco.parse(path, fault) if fault else coco.read(path)
         return file if self.classes is None else file.with_classes(self.classes)
 
     def folder(self, split: str) -> Path:
         if self.images is not None:
             return self.root / self.images
-        file = self.file(split)
+        file = self._files.get(split) or self.parse(split, lambda problem, where: None)
         places = [self.root / place.format(split) for place in FOLDERS] + [file.path.parent]
         for image in file.images[:100]:  # some of them may be missing
             for place in places:

@@ -2,16 +2,17 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from lightning_app.data.coco import CocoAnnotation, CocoCategory, CocoFile, CocoImage
+from lightning_app.data.coco import CocoAnnotation, CocoCategory, CocoFile, CocoImage, Fault
 from lightning_app.data.images import BadFile, read_header
 from lightning_app.data.instance.base import InstanceDataModule
 from lightning_app.data.masks import LOSSY, PNG, MaskReader
-from lightning_app.data.rle import area, box, encode
+from lightning_app.data.rle import RLE, area, box, encode
 from lightning_app.data.semantic.folder import Folder
 from lightning_app.util.errors import InputError
 
@@ -49,11 +50,11 @@ class FolderInstances(InstanceDataModule):
     def find_categories(self) -> Sequence[CocoCategory]:
         return [CocoCategory(number, name) for number, name in enumerate(self.classes, 1)]
 
-    def read(self, split: str) -> CocoFile:
-        """The objects of all masks of a split."""
+    def parse(self, split: str, fault: Fault | None = None) -> CocoFile:
+        """The objects of all masks of a split; of one that cannot be used ``fault`` is told."""
         pairs = self._pairs.pairs(split)
         with ThreadPoolExecutor() as pool:
-            masks = list(pool.map(self._objects, (pair.mask for pair in pairs)))
+            masks = list(pool.map(partial(self._objects, fault=fault), (pair.mask for pair in pairs)))
         images, annotations, count = [], {}, 0
         for number, (pair, (size, objects)) in enumerate(zip(pairs, masks, strict=True), 1):
             name = pair.image.relative_to(self.folder(split)).as_posix()
@@ -69,9 +70,18 @@ class FolderInstances(InstanceDataModule):
     def folder(self, split: str) -> Path:
         return self.root / "images"
 
-    def _objects(self, path: Path | None) -> tuple[tuple[int, int], list[tuple[int, Any]]]:
+    def _objects(self, path: Path | None, fault: Fault | None) -> tuple[tuple[int, int], list[tuple[int, RLE]]]:
         """Height and width of a mask; class number and RLE of each object."""
         assert path is not None
+        try:
+            return self._read_objects(path)
+        except BadFile as error:
+            if fault is None:
+                raise
+            fault("; ".join(error.problems), f"{path.name} ({error.detail or error.fix})")
+            return (1, 1), []
+
+    def _read_objects(self, path: Path) -> tuple[tuple[int, int], list[tuple[int, RLE]]]:
         values = self._raw(path)
         if read_header(path).lossy:
             raise BadFile(path, (LOSSY,), PNG)

@@ -13,6 +13,8 @@ from torch.nn import functional as F
 
 from lightning_app.data.base import Batch, DataModule, ImageDataset, Stage
 from lightning_app.data.facts import Colour, DatasetFacts
+from lightning_app.data.findings import Statistics, said_sizes
+from lightning_app.data.semantic.class_weights import balanced_weights, log_frequency_weights
 from lightning_app.util.errors import InputError
 
 
@@ -105,6 +107,29 @@ class SegmentationDataModule(DataModule):
                 raise sample
             counts += np.bincount(sample["mask"].numpy().ravel(), minlength=256)
         return counts
+
+    def statistics(self) -> Statistics:
+        """Pixels and suggested weights of each class, and how large the images are.
+
+        Raises:
+            InputError: no pixel has a class.
+        """
+        pixels, sizes, faults = self.survey()
+        known = pixels[: self.num_classes]
+        if not known.any():
+            raise InputError(f"{self.facts.name}: no labelled pixel in the training split. (contextzoo data check)")
+        gentle, balanced = log_frequency_weights(torch.from_numpy(known)), balanced_weights(torch.from_numpy(known))
+        rows = [
+            (name, str(count), f"{100 * count / known.sum():.2f}", f"{gentle[i]:.3f}", f"{balanced[i]:.3f}")
+            for i, (name, count) in enumerate(zip(self.class_names, known, strict=True))
+        ]
+        columns = ("class", "pixels", "share %", "log_frequency", "balanced")
+        lines = [f"ignored: {100 * pixels[self.ignore_index] / pixels.sum():.2f} % of {pixels.sum()} pixels"]
+        return Statistics(columns, rows, [*lines, *said_sizes(sizes)], faults)
+
+    def survey(self) -> tuple[NDArray[np.int64], Sequence[tuple[int, int]], Sequence[str]]:
+        """Pixels of each train id in the training split, height and width of its images, what could not be read."""
+        return self.label_counts(), [], []
 
     def class_statistics(self) -> list[int]:
         """Pixels of each class in the training labels."""

@@ -3,14 +3,13 @@
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_app.data.facts import Colour, DatasetFacts, default_palette
-from lightning_app.data.listing import Listing, files, read_list, require
+from lightning_app.data.listing import Listing, files, place_of, read_list, require
 from lightning_app.data.semantic.pairs import FileDataModule
 from lightning_app.util.errors import InputError, closest
 
@@ -90,8 +89,8 @@ class Folder(FileDataModule):
         if split not in SHARED or {*SHARED} & {*known} or closest(split, known):
             raise self.unknown_split(split, known or SHARED)
         all_images, all_masks = files(images), files(masks)
-        keys = sorted({*all_images, *all_masks}, key=_place)
-        count = sum(_place(key) < self.val_share for key in keys)
+        keys = sorted({*all_images, *all_masks}, key=place_of)
+        count = sum(place_of(key) < self.val_share for key in keys)
         count = min(max(count, 1), len(keys) - 1) if len(keys) > 1 else 0  # of few names, each side still gets one
         if not self._has_spoken and keys:
             self._has_spoken = True
@@ -102,11 +101,6 @@ class Folder(FileDataModule):
             )
         chosen = keys[:count] if split == "val" else keys[count:]
         return all_images.only(chosen), all_masks.only(chosen)
-
-
-def _place(key: str) -> float:
-    """A number from 0 to 1 that hangs on the name alone."""
-    return int.from_bytes(sha256(key.encode()).digest()[:8], "big") / 2**64
 
 
 def _key(name: str, known: Mapping[str, Path]) -> str:

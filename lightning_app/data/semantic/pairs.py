@@ -20,6 +20,7 @@ from torchvision.transforms.v2 import functional as F
 
 from lightning_app.data.base import STAGES, Stage
 from lightning_app.data.facts import DatasetFacts
+from lightning_app.data.findings import Checked
 from lightning_app.data.headers import cache_folder, check_headers, read_headers, recall, remember
 from lightning_app.data.images import BadFile, Header, read_image, require_same_size
 from lightning_app.data.listing import Listing, files, read_list, require
@@ -325,6 +326,17 @@ class FileDataModule(SegmentationDataModule):
             return np.bincount(self.read_mask(mask).ravel(), minlength=256)
         except BadFile as error:
             return error
+
+    def check(self) -> Checked:
+        from lightning_app.data.semantic.check import checked  # which knows this class
+
+        return checked(self)
+
+    def survey(self) -> tuple[NDArray[np.int64], Sequence[tuple[int, int]], Sequence[str]]:
+        pixels, bad = self.label_counts_and_faults()
+        headers = self.image_headers("train").values()
+        faults = [str(each) for each in (*bad, *headers) if isinstance(each, BadFile)]
+        return pixels, [each.size for each in headers if isinstance(each, Header)], faults
 
     def image_headers(self, stage: Stage) -> dict[Path, Header | BadFile]:
         """The header of each image of a stage."""

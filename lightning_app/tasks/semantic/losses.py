@@ -4,7 +4,7 @@ Every loss takes logits (B, K, H, W) and a target (B, H, W) of int64 class numbe
 no pixel has a label: a crop that is all ``ignore_index`` trains on.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -222,39 +222,6 @@ def build_loss(
         return CrossEntropy(ignore_index=ignore_index, class_weights=class_weights, count_ignored=count_ignored)
 
     return Sum({name: build(name) for name in weights}, weights)
-
-
-def balanced_weights(counts: Tensor) -> Tensor:
-    """Median-frequency weights w_c = median(n) / n_c over the classes present.
-
-    An absent class gets the largest weight of the others: it may be absent only from the part that was counted.
-
-    Shape: counts (K,) pixels per class -> (K,) float32.
-
-    Paper: arXiv:1411.4734.
-    """
-    return _weigh(counts, lambda share: share.quantile(0.5) / share)
-
-
-def log_frequency_weights(counts: Tensor) -> Tensor:
-    """ENet's weights w_c = 1 / ln(1.02 + p_c), p_c the class's share of the pixels: 1.4 to 50.5, gentler than balanced.
-
-    An absent class gets the largest weight of the others.
-
-    Shape: counts (K,) pixels per class -> (K,) float32.
-
-    Paper: arXiv:1606.02147.
-    """
-    return _weigh(counts, lambda share: 1 / (1.02 + share).log())
-
-
-def _weigh(counts: Tensor, rule: Callable[[Tensor], Tensor]) -> Tensor:
-    """Weights by ``rule`` of the shares of the classes present, the largest of them for the rest."""
-    present = counts > 0
-    if not present.any():
-        raise InputError("No pixel has a label, so there are no class weights: check the masks (contextzoo data check)")
-    weights = rule(counts[present].double() / counts.sum())
-    return weights.max().repeat(len(counts)).masked_scatter(present, weights).float()
 
 
 def _full(logits: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 from lightning_app.backbones.base import Backbone
 from lightning_app.data.facts import default_palette
 from lightning_app.data.semantic.base import SemanticBatch
+from lightning_app.data.semantic.class_weights import balanced_weights, log_frequency_weights
 from lightning_app.heads.base import ContextHead
 from lightning_app.heads.fcn import FCN
 from lightning_app.reading import checkpoints, specs
@@ -19,9 +20,7 @@ from lightning_app.tasks.semantic.inference import EvaluationProtocol, predict
 from lightning_app.tasks.semantic.losses import (
     CrossEntropy,
     Presence,
-    balanced_weights,
     build_loss,
-    log_frequency_weights,
 )
 from lightning_app.tasks.semantic.metrics import SegmentationMetrics
 from lightning_app.tasks.semantic.network import Segmentor

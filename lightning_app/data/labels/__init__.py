@@ -1,0 +1,1 @@
+"""What labelling tools export, made into what the datamodules read."""
