@@ -17,12 +17,15 @@ from lightning_app.app.arguments import with_config_paths
 from lightning_app.app.parser_errors import explain
 from lightning_app.data.base import DataModule
 from lightning_app.data.findings import Finding
+from lightning_app.tools import data_import
 from lightning_app.util.errors import InputError, suggest
 
 USAGE = """usage: contextzoo data check|stats --data CLASS [--data.ARGUMENT VALUE ...] [-c NAME or FILE]
+       contextzoo data import FOLDER --out DIR
 
-  check  read every file and name all that is wrong (exit status 1 if any of it is fatal)
-  stats  class shares, suggested class weights, image sizes
+  check   read every file and name all that is wrong (exit status 1 if any of it is fatal)
+  stats   what there is of each class: shares and suggested weights, or objects and their sizes; image sizes
+  import  exports of CVAT, Label Studio, Roboflow, LabelMe and YOLO
 
 contextzoo data check --data CamVid --data.root data/camvid --data.test_split val
 --data.help CLASS lists the arguments of a dataset"""
@@ -32,11 +35,14 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit status (0 fine, 1 problems found)."""
     args = list(sys.argv[1:] if args is None else args)
     verbs = {"check": run_check, "stats": run_stats}
-    if not args or {"-h", "--help"} & set(args):
+    if not args or (args[0] != "import" and {"-h", "--help"} & set(args)):
         print(USAGE)
         return 0
+    if args[0] == "import":
+        return data_import.main(args[1:])
     if args[0] not in verbs:
-        raise InputError(f'Unknown command "data {args[0]}".{suggest(args[0], verbs, cutoff=0.5)} (check, stats)')
+        close = suggest(args[0], [*verbs, "import"], cutoff=0.5)
+        raise InputError(f'Unknown command "data {args[0]}".{close} (check, stats, import)')
     return verbs[args[0]](_datamodule(args[1:]))
 
 
