@@ -95,7 +95,7 @@ class WandbReport(Callback):
                 name: {"mask_data": _small(mask), "class_labels": dict(drawing.labels)}
                 for name, mask in drawing.masks.items()
             }
-            boxes = {
+            boxes: dict[str, Any] = {
                 name: {"box_data": [_box(box, drawing) for box in found], "class_labels": dict(drawing.labels)}
                 for name, found in drawing.boxes.items()
             }

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Final
@@ -52,7 +53,7 @@ def check(data: InstanceDataModule) -> Checked:
         counts[split] = f"{len(file.images)} images, {objects} objects."
         problems += _of_file(file, data)
         with ThreadPoolExecutor() as pool:
-            read = list(pool.map(lambda image, folder=folder: _of_picture(folder, image), file.images))  # type: ignore[misc]
+            read = list(pool.map(partial(_of_picture, folder), file.images))
         prints[split] = [mark for mark, _ in read if mark]
         problems += [problem for _, found in read for problem in found]
         findings += grouped(split, problems)
