@@ -8,14 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightning_app.data.semantic.class_weights import balanced_weights, log_frequency_weights
 from lightning_app.tasks.semantic.losses import (
     OHEM,
     CrossEntropy,
     Presence,
     Region,
-    balanced_weights,
     build_loss,
-    log_frequency_weights,
 )
 from lightning_app.util.errors import InputError
 
