@@ -1,17 +1,23 @@
-"""Names under which blocks and heads are chosen: explicit slugs, each with its paper."""
+"""Names under which blocks, heads and tasks are chosen: explicit slugs."""
+
+from __future__ import annotations
 
 import importlib
+import importlib.util
 import pkgutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from inspect import getdoc
-from typing import TypeVar
-
-from torch import nn
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from lightning_app.util.errors import InputError, suggest
 
-M = TypeVar("M", bound=type[nn.Module])
+if TYPE_CHECKING:  # the help of a training command needs names, and no torch
+    from torch import nn
+
+M = TypeVar("M", bound="type[nn.Module]")
+T = TypeVar("T", bound="type[Any]")
 
 
 @dataclass(frozen=True)
@@ -102,3 +108,72 @@ class Registry(Mapping[str, Entry]):
 
 BLOCKS = Registry("block", "lightning_app.blocks", "contextzoo blocks")
 HEADS = Registry("head", "lightning_app.heads", "contextzoo heads")
+
+
+class Tasks(Mapping[str, Any]):
+    """Slug, in any case -> class of a task.
+
+    A package of ``lightning_app/tasks`` with a module ``task`` is one: found by name, imported when it is chosen, and
+    with it the datamodules of the same name in ``lightning_app/data``. So adding the files is enough.
+    """
+
+    PACKAGE: Final = "lightning_app.tasks"
+    DATA: Final = "lightning_app.data"
+
+    def __init__(self) -> None:
+        self._classes: dict[str, type[Any]] = {}
+
+    def register(self, slug: str, *, again: bool = False) -> Callable[[T], T]:
+        """Class decorator that files a task under ``slug``, which it then knows; ``again``: in place of the one there,
+        as in a notebook."""
+
+        def add(cls: T) -> T:
+            ours = slug in self._packages() and cls.__module__ != f"{self.PACKAGE}.{slug}.task"
+            if (slug in self._classes or ours) and not again:
+                raise ValueError(f"task {slug!r} is registered twice: {self._classes.get(slug, 'ours')} and {cls}")
+            cls.slug = slug
+            self._classes[slug] = cls
+            return cls
+
+        return add
+
+    def file(self, slug: str) -> Path | None:
+        """The module of a task that comes with this program."""
+        return self._packages().get(slug)
+
+    def slug(self, name: str) -> str:
+        """The slug of what was typed.
+
+        Raises:
+            InputError: no such task.
+        """
+        found = {plain(each): each for each in self}.get(plain(name))
+        if found is None:
+            raise InputError(f'Unknown task "{name}".{suggest(name, self)} (one of {", ".join(self)})')
+        return found
+
+    def _packages(self) -> dict[str, Path]:
+        (folder,) = importlib.import_module(self.PACKAGE).__path__
+        files = {each.name: Path(folder, each.name, "task.py") for each in pkgutil.iter_modules([folder])}
+        return {name: file for name, file in files.items() if file.is_file()}
+
+    def __getitem__(self, name: str) -> type[Any]:
+        slug = self.slug(name)
+        if slug not in self._classes:
+            importlib.import_module(f"{self.PACKAGE}.{slug}.task")
+        if importlib.util.find_spec(f"{self.DATA}.{slug}"):
+            for module in pkgutil.iter_modules(importlib.import_module(f"{self.DATA}.{slug}").__path__):
+                importlib.import_module(f"{self.DATA}.{slug}.{module.name}")
+        return self._classes[slug]
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and plain(name) in map(plain, self)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted({*self._classes, *self._packages()}))
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+
+TASKS = Tasks()

@@ -87,7 +87,7 @@ def _run(args: list[str]) -> int:
         if {"-h", "--help"} & set(rest):
             from lightning_app.app.usage import usage
 
-            print(usage(verb, TRAINING[verb]))
+            print(usage(verb, TRAINING[verb], rest))
             return 0
         from lightning_app.app.training import train
 
@@ -119,6 +119,6 @@ def _overview() -> str:
             "",
             *lines,
             "",
-            "--import MODULE, to any command: know the heads, backbones and datasets of your own in MODULE.py",
+            "--import MODULE, to any command: know the heads, backbones, datasets and tasks of your own in MODULE.py",
         ]
     )

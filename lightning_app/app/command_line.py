@@ -4,29 +4,30 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import torch
-from lightning.pytorch import LightningDataModule
 from lightning.pytorch.accelerators import CPUAccelerator
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException  # type: ignore[attr-defined]
 
 from lightning_app.app import configs
+from lightning_app.app.class_names import choices
 from lightning_app.app.parser_errors import explain, with_file
 from lightning_app.app.resume import Checkpoint
 from lightning_app.app.run_folder import RunFolder
 from lightning_app.callbacks import SaveConfig
-from lightning_app.data import FileDataModule
 from lightning_app.reading import specs
+from lightning_app.registry import TASKS
 from lightning_app.runs import RUNS
 from lightning_app.runs.endings import why_it_ended
 from lightning_app.tasks.base import AnyTask
 from lightning_app.util.errors import InputError, input_error
 from lightning_app.weights.load import find
 
-BASE = configs.FOLDER / "base.yaml"
+BASE = configs.FOLDER / "base.yaml"  # of every task; configs/task/ has what one of them adds
 BEST = "best"  # the file of the checkpoint that the task's figure chooses
 VERBS = ("fit", "validate", "test", "predict")
 
@@ -39,6 +40,8 @@ def without_weights(verb: str) -> InputError:
 class Parser(LightningArgumentParser):
     """A parser whose errors are one line."""
 
+    choices: ClassVar[dict[str, type]] = {}  # what is chosen by the name of a class -> what that class is below
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.allow_abbrev = False  # the beginning of an option is a misspelt option
@@ -50,7 +53,7 @@ class Parser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         parser = self.verbs.choices["fit"] if self.verbs else self
-        raise InputError(explain(message, list(parser._option_string_actions))) from ex
+        raise InputError(explain(message, list(parser._option_string_actions), self.choices)) from ex
 
 
 class CommandLine(LightningCLI):
@@ -58,11 +61,10 @@ class CommandLine(LightningCLI):
 
     Args:
         args: the subcommand and what was typed behind it.
-        task: the class of the task; its arguments are ``--model.X``.
-        data: the base class of the datamodules that it takes.
+        task: its arguments are ``--model.X``, and its datamodules ``--data``.
         run: where it writes.
         checkpoint: what it goes on from.
-        base: the configuration below all others.
+        start: what the task adds to the defaults of all; that of configs/task/ where none is given.
         or_own_test_split: test on the split that the dataset has, where the one that it should have is not there.
 
     Raises:
@@ -74,22 +76,23 @@ class CommandLine(LightningCLI):
         args: Sequence[str],
         *,
         task: type[AnyTask],
-        data: type[LightningDataModule],
         run: RunFolder,
         checkpoint: Checkpoint | None = None,
-        base: Path = BASE,
+        start: Path | None = None,
         or_own_test_split: bool = False,
     ) -> None:
         self.task = task
         self.run_folder, self.checkpoint, self.or_own_test_split = run, checkpoint, or_own_test_split
+        files = [BASE, start or configs.of_task(task.slug)]
+        defaults = {"default_config_files": [str(file) for file in files if file.is_file()]}
         try:
             super().__init__(
                 task,
-                data,
+                task.data,
                 subclass_mode_data=True,
                 save_config_callback=SaveConfig,
-                parser_class=Parser,
-                parser_kwargs={verb: {"default_config_files": [str(base)]} for verb in VERBS},
+                parser_class=type("TaskParser", (Parser,), {"choices": choices(task)}),
+                parser_kwargs=dict.fromkeys(VERBS, defaults),
                 args=list(args),
                 auto_configure_optimizers=False,
             )
@@ -110,10 +113,12 @@ class CommandLine(LightningCLI):
             "--weights", type=str | None, default=None, help="evaluate these: an id of the zoo, or a file"
         )
         parser.add_argument("--run", type=str | None, default=None, help=f"name of the run's folder under {RUNS}/")
-        for option in ("--model.head.help", "--model.auxiliary.help"):
-            if option in parser._option_string_actions:
-                # in_channels and num_classes, which the task gives
-                parser._option_string_actions[option].sub_add_kwargs["skip"] = {2}  # type: ignore[attr-defined]
+        parser.add_argument("--task", type=str, default=self.task.slug, help=f"one of {', '.join(TASKS)}")
+        for name, part in self.task.parts.items():
+            option = f"--model.{name}.help"
+            if part.given and option in parser._option_string_actions:
+                skipped = {"skip": {len(part.given)}}
+                parser._option_string_actions[option].sub_add_kwargs |= skipped  # type: ignore[attr-defined]
         for fact in self.task.from_data:
             parser.link_arguments(f"data.{fact}", f"model.{fact}", apply_on="instantiate")
 
@@ -128,6 +133,9 @@ class CommandLine(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         verb, config, checkpoint = str(self.subcommand), self.config[self.subcommand], self.checkpoint
+        config.task = TASKS.slug(config.task)
+        if config.task != self.task.slug:  # said where nobody looked for it, as in an environment variable
+            raise InputError(f"This is the task {self.task.slug}, not {config.task}: type --task {config.task}")
         config.ckpt_path = self.ckpt_path
         if "verbose" in config:
             config.verbose = False  # Lightning's table of every metric; ClassTable shows them readably
@@ -152,7 +160,7 @@ class CommandLine(LightningCLI):
             saves = callback.class_path.endswith("ModelCheckpoint")
             if saves and arguments.filename == BEST and arguments.monitor is None:  # what is best, the task says
                 arguments.monitor, arguments.mode = self.task.monitor, self.task.mode
-        self.run_folder.choose(verb, config)
+        self.run_folder.choose(verb, config, self.task)
 
     def instantiate_classes(self) -> None:
         try:
@@ -164,36 +172,35 @@ class CommandLine(LightningCLI):
     @contextmanager
     def _without_first_weights(self) -> Iterator[None]:
         """A network that gets its own weights fetches no others; its configuration stays as it was."""
-        part: Any = self.config[self.subcommand].get("model.backbone.init_args") if self.checkpoint else None
-        before = {name: part[name] for name in specs.STARTING if name in part} if part else {}
-        for name in before:
+        model: Any = self.config[self.subcommand].model
+        parts = [model.get(part) for part in self.task.parts] if self.checkpoint else []
+        given = [part.init_args for part in parts if hasattr(part, "init_args")]
+        before = [(part, name, part[name]) for part in given for name in specs.STARTING if name in part]
+        for part, name, _ in before:
             part[name] = False
         yield
-        for name, value in before.items():
+        for part, name, value in before:
             part[name] = value
 
     def after_instantiate_classes(self) -> None:
-        if self.or_own_test_split and isinstance(self.datamodule, FileDataModule):
+        for callback in self.trainer.checkpoint_callbacks:  # a task may say only now which of its figures counts
+            if isinstance(callback, ModelCheckpoint) and callback.monitor == self.task.monitor:
+                callback.monitor = self.model.monitor
+        if self.or_own_test_split:
             self.datamodule.fall_back_to_own_test_split()
         self.datamodule.setup(self.subcommand)  # bad data is found before anything is written
         if self.subcommand == "fit":
             self.datamodule.train_dataloader()
-        network = self.model.network
-        count = sum(parameter.numel() for parameter in network.parameters()) / 1e6
-        names = f"{type(network.head).__name__} on {getattr(network.backbone, 'name', type(network.backbone).__name__)}"
-        rank_zero_only(print)(f"{names}, {count:.1f} M parameters, in {self.trainer.default_root_dir}")
+        count = sum(parameter.numel() for parameter in self.model.network.parameters()) / 1e6
+        rank_zero_only(print)(f"{self.model.title}, {count:.1f} M parameters, in {self.trainer.default_root_dir}")
         on_cpu = isinstance(self.trainer.accelerator, CPUAccelerator)
         if on_cpu and self.trainer.precision.startswith("bf16") and torch.backends.cpu.get_cpu_capability() == "AVX2":
             rank_zero_only(print)(
                 "This processor computes bf16 many times slower than fp32: add --trainer.precision 32-true",
                 file=sys.stderr,
             )
-        if self.checkpoint is not None and self.checkpoint.num_classes != self.model.hparams.num_classes:
-            raise InputError(
-                f"{self.checkpoint.path} knows {self.checkpoint.num_classes} classes, "
-                f"{type(self.datamodule).__name__} has {self.model.hparams.num_classes}: "
-                "give the data it was trained on"
-            )
+        if self.checkpoint is not None:
+            self.model.check_data(self.checkpoint.facts, self.checkpoint.path, type(self.datamodule).__name__)
         if self.subcommand == "fit":
             self.run_folder.take(self.trainer)
 

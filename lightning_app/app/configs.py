@@ -2,11 +2,13 @@
 
 import os
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
 import yaml
 
+from lightning_app.registry import TASKS
 from lightning_app.util.errors import InputError, closest
 
 _PACKAGE = Path(__file__).parents[1]
@@ -17,8 +19,14 @@ DEEPEST: Final = 40  # values in one another
 
 
 def names() -> list[str]:
-    """Every shipped configuration, as ``axis/name``."""
-    return sorted(path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.glob("*/*.yaml"))
+    """Every shipped configuration, as ``axis/name``, or ``recipes/task/name``."""
+    files = [*FOLDER.glob("*/*.yaml"), *(file for task in TASKS for file in FOLDER.glob(f"recipes/{task}/*.yaml"))]
+    return sorted(path.relative_to(FOLDER).with_suffix("").as_posix() for path in files)
+
+
+def of_task(slug: str) -> Path:
+    """What runs of a task start from besides base.yaml; there need be none."""
+    return FOLDER / "task" / f"{slug}.yaml"
 
 
 def find(name: str) -> Path:
@@ -67,6 +75,24 @@ def checked(path: Path) -> Path:
     if not isinstance(content, dict):
         raise InputError(f"{path} holds no configuration: write keys and values, such as model: {{lr: 0.01}}")
     return path
+
+
+def with_included(path: Path) -> list[Path]:
+    """``path`` and the files that it includes, ``config: other.yaml``, all checked; what comes later wins.
+
+    Raises:
+        InputError: one of them is no configuration, or they include one another without end.
+    """
+    return _with_included(path, ())
+
+
+def _with_included(path: Path, above: tuple[Path, ...]) -> list[Path]:
+    if path.resolve() in above:
+        raise InputError(f"{path} includes itself")
+    included = yaml.safe_load(checked(path).read_text()).get("config")
+    names = [name for name in (included if isinstance(included, list) else [included]) if isinstance(name, str)]
+    below = [_with_included(path.parent / name, (*above, path.resolve())) for name in names]
+    return [*chain.from_iterable(below), path]
 
 
 def _size(root: yaml.Node) -> int:

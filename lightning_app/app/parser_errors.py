@@ -1,18 +1,13 @@
 """jsonargparse's messages as one line that names the value and the fix."""
 
 import re
-from collections.abc import Sequence
-from inspect import isabstract
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from lightning_app.app.arguments import config_files
+from lightning_app.app.class_names import names_below, registered
 from lightning_app.app.trust import ADVICE
-from lightning_app.backbones.base import Backbone
-from lightning_app.data import SegmentationDataModule
-from lightning_app.heads.base import ContextHead
 from lightning_app.util.errors import suggest
-
-CHOICES = {"head": ContextHead, "auxiliary": ContextHead, "data": SegmentationDataModule, "backbone": Backbone}
 
 ELSEWHERE = {  # what other programs call our options
     option: ours
@@ -64,12 +59,13 @@ SAID_OPTION: Final = re.compile(r'Unknown option "[^"]+"\..*?\)')
 SAID_VALUE: Final = re.compile(r'- (\w+ cannot be ".*?"(?:: expected .+?(?= - Expected)|\..*?\(one of .*?\)))')
 
 
-def explain(message: str, options: list[str]) -> str:
+def explain(message: str, options: list[str], choices: Mapping[str, type]) -> str:
     """One line for a person.
 
     Args:
         message: what jsonargparse says, over many lines where a type is a union.
         options: the options of the parser that says it.
+        choices: what is chosen by the name of a class -> what that class is below.
     """
     text = " ".join(message.split())
     key = (KEY.search(text) or ["", ""])[1]
@@ -82,9 +78,12 @@ def explain(message: str, options: list[str]) -> str:
     if linked := LINKED.search(text) or LINKED_VALUE.search(text):
         return f"{linked[1]} comes from the data: leave it out"
     if missing := MISSING.search(text):
-        example = ", such as --data CamVid --data.root FOLDER" if missing[1] == "data" else ""
+        names = names_below(choices["data"]) if missing[1] == "data" else []
+        name = "CamVid" if "CamVid" in names else names[0] if names else None
+        example = f", such as --data {name} --data.root FOLDER" if name else ""
+        example = ", such as -c backbone/resnet50" if missing[1] == "model.backbone" else example
         return f"--{missing[1]} is required{example}"
-    return _option(text, options) or _class(text, key) or _value(text, key) or text
+    return _option(text, options) or _class(text, key, choices) or _value(text, key) or text
 
 
 def _option(text: str, options: list[str]) -> str | None:
@@ -103,15 +102,15 @@ def _option(text: str, options: list[str]) -> str | None:
     return None
 
 
-def _class(text: str, key: str) -> str | None:
+def _class(text: str, key: str, choices: Mapping[str, type]) -> str | None:
     """A class that there is not."""
     wrong, noun = NO_CLASS.search(text), key.rpartition(".")[2]
     if wrong is None:
         return None
-    if noun not in CHOICES:
+    if noun not in choices:
         return f'{key} cannot be "{wrong[1]}": no such class; give its full path, such as package.module.Class'
-    names = _subclasses(CHOICES[noun])
-    listing = "contextzoo heads" if CHOICES[noun] is ContextHead else f"one of {', '.join(names)}"
+    names = names_below(choices[noun])
+    listing = "contextzoo heads" if registered(choices[noun]) else f"one of {', '.join(names)}"
     return f'Unknown {noun} "{wrong[1]}".{_suggest(wrong[1], names)} ({listing})'
 
 
@@ -150,9 +149,3 @@ def _suggest(word: str, known: list[str]) -> str:
     """A suggestion where one of ``known`` is near, or ends with the word."""
     longer = [name for name in known if name.endswith(f".{word.lstrip('-')}")]
     return f' Did you mean "{longer[0]}"?' if longer else suggest(word, known, cutoff=0.5)
-
-
-def _subclasses(base: type) -> list[str]:
-    children: list[type] = base.__subclasses__()
-    below = [name for child in children for name in _subclasses(child)]
-    return sorted({*below, *([] if isabstract(base) else [base.__name__])})

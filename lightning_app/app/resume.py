@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning_app.app import saved
+from lightning_app.app import saved, which_task
 from lightning_app.callbacks.save_config import PLACES
 from lightning_app.reading import checkpoints
+from lightning_app.registry import TASKS
 from lightning_app.runs import RUNS
 from lightning_app.runs.folders import WORDS, good_ones, newest, run_of, weights_of
-from lightning_app.tasks.semantic.task import FROM_DATA
+from lightning_app.tasks.base import AnyTask
 from lightning_app.util.errors import InputError
 
 
@@ -22,13 +23,15 @@ class Checkpoint:
     Args:
         path: the file.
         step: optimiser steps that were done.
-        num_classes: that its model tells apart.
+        task: whose it is.
+        facts: what it knows of the data that it was trained on.
         config: of the run that wrote it: below everything on this command line, above the defaults.
     """
 
     path: Path
     step: int
-    num_classes: int
+    task: type[AnyTask]
+    facts: Mapping[str, Any]
     config: dict[str, Any]
 
     @property
@@ -39,7 +42,9 @@ class Checkpoint:
     def line(self, verb: str, now: Mapping[str, Any]) -> str:
         """What is loaded, and which of its settings ``now`` overrides."""
         parts = [part for part in ("model", "data", "trainer") if part in self.config]
-        before, after = (_flat({part: config[part] for part in parts}) for config in (self.config, now))
+        before, after = (
+            _flat({part: config[part] for part in parts}, hidden=self.task.from_data) for config in (self.config, now)
+        )
         changes = [f"{key} {old} -> {after[key]}" for key, old in before.items() if key in after and after[key] != old]
         changes += [f"{key} -> {new}" for key, new in after.items() if key not in before and new is not None]
         override = f" You override: {', '.join(changes)}." if changes else ""
@@ -67,15 +72,16 @@ def find(verb: str, name: str | None, run: str | None, *, trust: bool) -> Checkp
         content = checkpoints.read(path)
     except checkpoints.Damaged as error:
         raise InputError(f"{error}. {good_ones(path, verb)}") from error
-    config, left = saved.configuration(content["config"], path, resume=verb == "fit", trust=trust)
+    task = TASKS[which_task.of_configuration(content["config"], path)]
+    config, left = saved.configuration(content["config"], path, task, resume=verb == "fit", trust=trust)
     checkpoints.check_states(content.get("callbacks"), path)
     if left:
         print(f"Not taken from {path}: {', '.join(left)}; give it again where it is wanted", file=sys.stderr)
     _find_places(config.get("data") or {}, path)
-    num_classes, step = content["hyper_parameters"].get("num_classes"), content.get("global_step")
-    if type(num_classes) is not int or type(step) is not int:
+    step = content.get("global_step")
+    if type(step) is not int:
         raise InputError(f"{path} does not say how to rebuild its model: contextzoo fit did not write it")
-    return Checkpoint(path, step, num_classes, config)
+    return Checkpoint(path, step, task, task.facts_of(content["hyper_parameters"], path), config)
 
 
 def _find_places(data: Mapping[str, Any], checkpoint: Path) -> None:
@@ -89,15 +95,15 @@ def _find_places(data: Mapping[str, Any], checkpoint: Path) -> None:
             arguments[name] = str(there)
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flat(tree: Mapping[str, Any], prefix: str = "", *, hidden: tuple[str, ...]) -> dict[str, Any]:
     """Nested configuration as dotted keys, without the words that only jsonargparse needs."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         name = prefix if key == "init_args" else f"{prefix}.{key}" if prefix else key
         if isinstance(value, Mapping) and key != "loss":
-            flat |= _flat(value, name)
+            flat |= _flat(value, name, hidden=hidden)
         elif key == "class_path":
             flat[prefix] = str(value).rpartition(".")[2]
-        elif key not in (*FROM_DATA, "callbacks", "logger", "default_root_dir"):
+        elif key not in (*hidden, "callbacks", "logger", "default_root_dir"):
             flat[name] = list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
     return flat

@@ -15,6 +15,7 @@ from lightning_app.reading import checkpoints
 from lightning_app.runs import RUNS
 from lightning_app.runs.folders import check_name
 from lightning_app.runs.lock import Lock
+from lightning_app.tasks.base import AnyTask
 from lightning_app.util.errors import InputError
 
 VARIABLE: Final = "CONTEXTZOO_RUN"  # tells the other processes of a run, which read the same command line, its folder
@@ -32,9 +33,9 @@ class RunFolder:
     def __init__(self, lock: Lock, resumed: Path | None = None, *, typed: Sequence[str] | None) -> None:
         self.lock, self.resumed, self.typed = lock, resumed, typed
 
-    def choose(self, verb: str, config: Any) -> None:
+    def choose(self, verb: str, config: Any, task: type[AnyTask]) -> None:
         """Settle the folder of a parsed configuration: its root, and where callbacks and loggers write."""
-        folder, trainer = self._folder(verb, config), config.trainer
+        folder, trainer = self._folder(verb, config, task), config.trainer
         before = trainer.default_root_dir  # of the run whose configuration this one starts from
         trainer.default_root_dir = str(folder)
         callbacks: list[Any] = []
@@ -52,14 +53,14 @@ class RunFolder:
         if self.typed is not None:
             trust.check_places(trainer.as_dict(), folder, self.typed)
 
-    def _folder(self, verb: str, config: Any) -> Path:
+    def _folder(self, verb: str, config: Any, task: type[AnyTask]) -> Path:
         if VARIABLE in os.environ and "LOCAL_RANK" in os.environ:
             return Path(os.environ[VARIABLE])
         if config.run is not None:
             check_name(config.run)
             folder: Path = RUNS / config.run
         else:
-            folder = self.resumed or RUNS / _name(config)
+            folder = self.resumed or RUNS / _name(config, task)
         if verb == "fit" and folder.exists():
             self._take(folder)
         os.environ[VARIABLE] = str(folder)
@@ -87,12 +88,9 @@ class RunFolder:
             )
 
 
-def _name(config: Any) -> str:
-    """The name of a run that was given none: its data, its head or weights, and when it began."""
+def _name(config: Any, task: type[AnyTask]) -> str:
+    """The name of a run that was given none: its data, its model or weights, and when it began."""
     data = config.data.class_path.rpartition(".")[2]
-    if config.weights:
-        what = Path(config.weights).stem
-    else:
-        what = config.model.head.class_path.rpartition(".")[2] if config.model.head else "fcn"
+    what = Path(config.weights).stem if config.weights else task.run_name(config.model)
     when = os.environ.get("SLURM_JOB_ID") or time.strftime("%Y%m%d-%H%M%S")
     return f"{data}-{what}-{when}".lower()

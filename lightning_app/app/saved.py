@@ -9,21 +9,22 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 
 from lightning_app.app.trust import FOLDERS, harmless, leads_out
-from lightning_app.data import SegmentationDataModule
 from lightning_app.reading import specs
-from lightning_app.tasks.semantic.task import SegmentationTask
+from lightning_app.tasks.base import AnyTask
 from lightning_app.util.errors import InputError
-from lightning_app.weights.parts import GIVEN, PARTS
 
 NEVER: Final = ("plugins", "model_registry")  # code, and an address
 LABELS: Final = ("entity", "group", "job_type", "mode", "notes", "tags")  # that W&B's logger passes on to wandb.init
 
 
-def configuration(content: Any, path: Path, *, resume: bool, trust: bool) -> tuple[dict[str, Any], list[str]]:
+def configuration(
+    content: Any, path: Path, task: type[AnyTask], *, resume: bool, trust: bool
+) -> tuple[dict[str, Any], list[str]]:
     """The configuration to go on from, and the names of what was left in the file.
 
     Args:
         content: the checkpoint's own configuration.
+        task: whose it is.
         resume: with the trainer's settings, callbacks and loggers too, of which the ones that are known are taken.
         trust: import the classes that it names first.
 
@@ -36,21 +37,23 @@ def configuration(content: Any, path: Path, *, resume: bool, trust: bool) -> tup
     model, data = (content.get("model"), content.get("data")) if isinstance(content, Mapping) else (None, None)
     if not isinstance(model, Mapping):
         raise InputError(f"{path} does not say how to rebuild its model: contextzoo fit did not write it")
-    for part, base in PARTS.items():
-        if model.get(part) is not None:
-            given = () if part == "backbone" else GIVEN
-            _check(model[part], specs.known_classes(base), f"{path}: its model.{part}", given)
-    settings = {key: value for key, value in model.items() if key not in PARTS}
-    specs.fit(settings, specs.parameters(SegmentationTask), f"{path}: its model")
-    config: dict[str, Any] = {"model": dict(model)}
+    for name, part in task.parts.items():
+        spec = model.get(name)
+        for each in spec if isinstance(spec, list) else [spec]:
+            if each is not None:
+                _check(each, specs.known_classes(part.base), f"{path}: its model.{name}", part.given)
+    settings = {key: value for key, value in model.items() if key not in task.parts}
+    specs.fit(settings, specs.parameters(task), f"{path}: its model")
+    config: dict[str, Any] = {"task": task.slug, "model": dict(model)}
     if data is not None:
         config["data"] = data
-        _check(data, specs.known_classes(SegmentationDataModule), f"{path}: its data")
+        _check(data, specs.known_classes(task.data), f"{path}: its data")
     if not resume:
-        if isinstance(spec := model.get("backbone"), Mapping):
-            arguments = specs.given(spec)
-            none = {name: False for name in specs.STARTING if name in arguments}  # all weights are in the checkpoint
-            config["model"]["backbone"] = {**spec, "init_args": {**arguments, **none}}
+        for name in task.parts:
+            if isinstance(spec := model.get(name), Mapping):
+                arguments = specs.given(spec)
+                none = {each: False for each in specs.STARTING if each in arguments}  # the checkpoint has all weights
+                config["model"][name] = {**spec, "init_args": {**arguments, **none}}
         return config, []
     seed = content.get("seed_everything")
     config["seed_everything"] = seed if type(seed) in (int, bool) else True

@@ -9,20 +9,18 @@ from typing import Any
 import torch
 import yaml
 
-from lightning_app.app import resume, trust
-from lightning_app.app.arguments import prepared, value_of, with_config_paths, with_value
+from lightning_app.app import evaluation, resume, start_from_weights, trust, which_task
+from lightning_app.app.arguments import value_of, with_config_paths, with_value
+from lightning_app.app.class_names import choices, prepared
 from lightning_app.app.command_line import CommandLine, without_weights
-from lightning_app.app.evaluation import evaluate
 from lightning_app.app.run_folder import RunFolder
-from lightning_app.app.start_from_weights import model_of_weights
-from lightning_app.backbones.patchify import Patchify  # noqa: F401
-from lightning_app.data import SegmentationDataModule
-from lightning_app.registry import HEADS
+from lightning_app.registry import HEADS, TASKS
 from lightning_app.runs.endings import why_it_ended
 from lightning_app.runs.folders import check_name
 from lightning_app.runs.lock import Lock
-from lightning_app.tasks.semantic.task import SegmentationTask
+from lightning_app.tasks.base import AnyTask
 from lightning_app.util.errors import InputError
+from lightning_app.weights.load import load
 
 ASKING = ("-c", "--config", "--help", "--print_config")  # a configuration may name weights, and help needs none
 SAID = (  # by Lightning and torch of what is meant so
@@ -45,9 +43,11 @@ def train(verb: str, args: list[str]) -> int:
     args, files = with_config_paths([arg for arg in args if arg != trust.OPTION])
     if (run := value_of(args, "--run")) is not None:
         check_name(run)
-    with trust.imports(files, args, trust=trusted), Lock() as lock:
+    if (said := which_task.said(args, files)) is not None:
+        args = with_value(args, which_task.OPTION, said)
+    with Lock() as lock:
         try:
-            return _train(verb, args, lock, trusted)
+            return _train(verb, args, files, said, lock, trusted)
         except (OSError, RuntimeError) as error:
             if line := why_it_ended(error, lock.folder):
                 raise InputError(line) from error
@@ -58,42 +58,61 @@ def train(verb: str, args: list[str]) -> int:
             raise
 
 
-def _train(verb: str, args: list[str], lock: Lock, trusted: bool) -> int:
-    HEADS.import_all()  # the parser knows by short name what is imported, as Patchify and the datamodules above are
-    args = prepared(args)
+def _train(verb: str, args: list[str], files: list[Path], said: str | None, lock: Lock, trusted: bool) -> int:
+    HEADS.import_all()  # the parser knows by short name what is imported
     _quieten()
     torch.set_float32_matmul_precision("high")
+    typed = None if trusted else args
     if weights := value_of(args, "--weights"):
-        return evaluate(verb, weights, args, trusted=trusted)
+        evaluation.check(verb, args)
+        network = load(weights)
+        task = TASKS[which_task.settle(said, weights, which_task.of_network(network))]
+        with trust.imports(files, args, choices(task).values(), trust=trusted):
+            return evaluation.evaluate(verb, network, prepared(args, task), task, RunFolder(lock, typed=typed))
     checkpoint = resume.find(verb, value_of(args, "--ckpt_path"), value_of(args, "--run"), trust=trusted)
     if checkpoint is not None:
+        task = TASKS[which_task.settle(said, str(checkpoint.path), checkpoint.task.slug)]
         args = with_value(args, "--ckpt_path", str(checkpoint.path))
         below = checkpoint.config
     elif verb == "fit":
-        below = {"model": parts} if (parts := model_of_weights(args)) else {}
+        task, below = _start(args, said)
     elif any(arg in ASKING or arg.endswith(".help") for arg in args):
-        below = {}
+        task, below = TASKS[said or which_task.DEFAULT], {}
     else:
         raise without_weights(verb)
-    run = RunFolder(lock, checkpoint.run if checkpoint else None, typed=None if trusted else args)
-    return _run(verb, args, below, checkpoint, run)
+    with trust.imports(files, args, choices(task).values(), trust=trusted):
+        run = RunFolder(lock, checkpoint.run if checkpoint else None, typed=typed)
+        return _run(verb, prepared(args, task), task, below, checkpoint, run)
+
+
+def _start(args: list[str], said: str | None) -> tuple[type[AnyTask], dict[str, Any]]:
+    """The task that a new training is of, and what it takes of the weights that it starts from."""
+    weights, part = start_from_weights.of_command(args)
+    if not weights:
+        return TASKS[said or which_task.DEFAULT], {}
+    network = load(weights)
+    of_weights = which_task.of_network(network)
+    task = TASKS[said or of_weights]
+    part = part if task.slug == of_weights else "backbone"
+    parts = start_from_weights.parts_of(network.known.parts, part, args, task)
+    return task, {"model": parts} if parts else {}
 
 
 def _run(
-    verb: str, args: list[str], below: dict[str, Any], checkpoint: resume.Checkpoint | None, run: RunFolder
+    verb: str,
+    args: list[str],
+    task: type[AnyTask],
+    below: dict[str, Any],
+    checkpoint: resume.Checkpoint | None,
+    run: RunFolder,
 ) -> int:
     """Run the subcommand with a configuration ``below`` those that were typed."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "below.yaml"
         file.write_text(yaml.safe_dump(below))
         try:
-            return CommandLine(
-                [verb, *(["-c", str(file)] if below else []), *args],
-                task=SegmentationTask,
-                data=SegmentationDataModule,
-                run=run,
-                checkpoint=checkpoint,
-            ).status
+            given = ["-c", str(file)] if below else []
+            return CommandLine([verb, *given, *args], task=task, run=run, checkpoint=checkpoint).status
         except InputError as error:
             if checkpoint is None:
                 raise

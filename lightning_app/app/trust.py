@@ -8,7 +8,7 @@ import importlib
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -24,16 +24,11 @@ from lightning.pytorch.strategies import Strategy
 
 from lightning_app import callbacks  # noqa: F401
 from lightning_app.app import own_modules
-from lightning_app.backbones.base import Backbone
-from lightning_app.data import SegmentationDataModule
-from lightning_app.heads.base import ContextHead
-from lightning_app.reading.specs import import_paths, subclasses
-from lightning_app.registry import HEADS
+from lightning_app.reading.specs import import_paths, known_classes, subclasses
 from lightning_app.util.errors import InputError
 
 OPTION: Final = "--trust"
 ADVICE: Final = f"add {OPTION} if you have read it"
-BASES: Final = (Backbone, ContextHead, SegmentationDataModule)
 OF_TRAINER: Final = (Callback, Logger, Profiler, Strategy, Accelerator)
 # Left out, since they call what they are given: LambdaCallback, BackboneFinetuning, ModelPruning, ThroughputMonitor,
 # PyTorchProfiler.
@@ -62,15 +57,11 @@ _PATH: Final = re.compile(r"(?<![\w./-])[^\W\d]\w*(\.[^\W\d]\w*)+(?![\w/-])")
 
 
 def harmless(base: type) -> dict[str, type]:
-    """Path -> class of what a file may name where ``base`` is expected: parts of models and data that are imported,
-    callbacks and loggers of this program and of what ``--import`` named, and the harmless ones of Lightning."""
-    HEADS.import_all()
-    ours = (
-        each
-        for each in subclasses(base)
-        if issubclass(each, BASES) or each.__module__.startswith("lightning_app.") or own_modules.is_own(each)
-    )
-    found = [base, *ours]
+    """Path -> class of what a file may name where a callback, a logger or the like is expected: those of this program
+    and of what ``--import`` named, and the harmless ones of Lightning."""
+    found = [base]
+    found += (each for each in subclasses(base) if f"{each.__module__}.".startswith("lightning_app."))
+    found += (each for each in subclasses(base) if own_modules.is_own(each))
     for module, names in STOCK.items():
         stock = [getattr(importlib.import_module(module), name) for name in names]
         found += [cls for cls in stock if issubclass(cls, base)]
@@ -78,10 +69,11 @@ def harmless(base: type) -> dict[str, type]:
 
 
 @contextmanager
-def imports(files: Sequence[Path], args: Sequence[str], *, trust: bool) -> Iterator[None]:
+def imports(files: Sequence[Path], args: Sequence[str], bases: Iterable[type], *, trust: bool) -> Iterator[None]:
     """While the block runs, jsonargparse imports what may be named, fetches nothing and builds nothing under ``Any``.
 
     Args:
+        bases: of the model's parts and of the data: what is below them and imported may be named.
         files: the configurations that are read.
         args: what was typed besides.
         trust: whether these files may import more.
@@ -89,7 +81,8 @@ def imports(files: Sequence[Path], args: Sequence[str], *, trust: bool) -> Itera
     Raises:
         InputError: a file names something else, and ``trust`` is off.
     """
-    allowed = {path for base in (*BASES, *OF_TRAINER) for path in harmless(base)}
+    allowed = {path for base in bases for path in (*import_paths(base), *known_classes(base))}
+    allowed |= {path for base in OF_TRAINER for path in harmless(base)}
     allowed |= {path for arg in args for path in _typed(arg)}
     before = dict(_common.parsing_settings)
     try:

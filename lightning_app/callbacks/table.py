@@ -70,13 +70,13 @@ class ClassTable(Callback):
 def print_report(report: Report, title: str | None = None) -> None:
     """The table and the line that sums it up; aligned text without frames where stdout is no terminal."""
     console = Console(markup=False, emoji=False, highlight=False)  # names are no markup
+    if title:  # which a narrow table would break
+        console.print(title, style="italic", soft_wrap=True)
     if report.columns:
-        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD if console.is_terminal else None)
+        table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None)
         for place, column in enumerate(report.columns):
             table.add_column(column, justify="right" if place else "left", no_wrap=True)
         for name, *cells in report.rows:
             table.add_row(name, *("-" if math.isnan(cell) else f"{100 * cell:.1f}" for cell in cells))
         console.print(table)
-    elif title:
-        console.print(title)
     console.print(report.summary, soft_wrap=True)

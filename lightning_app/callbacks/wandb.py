@@ -106,11 +106,13 @@ class WandbReport(Callback):
         logger = _logger(trainer)
         if logger is None or trainer.sanity_checking:
             return
+        _log_confusion(logger, "val", pl_module.reports["val"], trainer.global_step)
+        if not self._samples:  # a task may draw nothing
+            return
         names, images, masks, boxes = zip(*self._samples[:SAMPLES], strict=True)
         self._samples = []
         shown = {kind: list(each) for kind, each in (("masks", masks), ("boxes", boxes)) if any(each)}
         logger.log_image("val/samples", list(images), step=trainer.global_step, caption=list(names), **shown)
-        _log_confusion(logger, "val", pl_module.reports["val"], trainer.global_step)
 
     def on_test_end(self, trainer: Trainer, pl_module: AnyTask) -> None:
         if logger := _logger(trainer):
@@ -189,6 +191,6 @@ def _log_confusion(logger: WandbLogger, stage: str, report: Report, step: int) -
         "wandb/confusion_matrix/v1",
         wandb.Table(columns=columns, data=rows),
         dict(zip(columns, columns, strict=True)),
-        {"title": f"Pixels, {stage}"},
+        {"title": f"Confusion, {stage}"},
     )
     logger.log_metrics({f"{stage}/confusion": chart}, step)

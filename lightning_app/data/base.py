@@ -144,6 +144,9 @@ class DataModule(Described, LightningDataModule, ABC):
         """
         raise InputError(f"{type(self).__name__} has no statistics")
 
+    def fall_back_to_own_test_split(self) -> None:
+        """Test on the dataset's own test split where the one that was chosen is not on disk but that is."""
+
     def same_size(self, stage: Stage) -> bool:
         """Whether all images of a stage, and their labels, have one size."""
         return True

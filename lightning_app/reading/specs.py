@@ -11,7 +11,7 @@ import sys
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin, get_type_hints, is_typeddict
@@ -28,6 +28,19 @@ STARTING: Final = ("pretrained",)  # arguments that fetch the first weights: a m
 MOST: Final = 10_000  # values in one spec
 DEEPEST: Final = 20
 LONGEST: Final = 4096  # characters
+
+
+@dataclass(frozen=True)
+class Part:
+    """An argument of a model that is a class with arguments of its own.
+
+    Args:
+        base: what the class is below.
+        given: its first arguments, which the model gives and no file.
+    """
+
+    base: type
+    given: tuple[str, ...] = ()
 
 
 def subclasses(base: type) -> Iterator[type]:
@@ -48,8 +61,9 @@ def import_paths(cls: type) -> set[str]:
 
 
 def known_classes(base: type) -> dict[str, type]:
-    """Path -> class, of all below ``base`` that are imported."""
-    return {path: cls for cls in subclasses(base) for path in import_paths(cls)}
+    """Path -> class, of all below ``base`` that are imported, and of itself where something can be made of it."""
+    own = [] if inspect.isabstract(base) else [base]
+    return {path: cls for cls in (*own, *subclasses(base)) for path in import_paths(cls)}
 
 
 def class_of(spec: Any, known: Mapping[str, type], what: str) -> type:

@@ -2,7 +2,7 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, Self, TypeVar, cast
 
@@ -11,40 +11,45 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.optim import SGD, AdamW, Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 from torchmetrics import Metric
 
 from lightning_app.backbones.base import Backbone
 from lightning_app.backbones.feature_cache import GB, FeatureCache, require_frozen
 from lightning_app.backbones.freeze import freeze_parts
-from lightning_app.data.base import Batch
+from lightning_app.data.base import Batch, DataModule
 from lightning_app.reading import checkpoints
+from lightning_app.reading.specs import Part
+from lightning_app.tasks import optimization
+from lightning_app.tasks.evaluation import Evaluation
 from lightning_app.tasks.report import Drawing, Report
 from lightning_app.util.described import Described
 from lightning_app.util.errors import InputError
 from lightning_app.weights.load import load
 from lightning_app.weights.transfer import transfer
 
-__all__ = ["AnyTask", "Drawing", "Report", "Stage", "Task"]
+__all__ = ["AnyTask", "Drawing", "Evaluation", "Part", "Report", "Stage", "Task"]
 
 B = TypeVar("B", bound=Batch)
 N = TypeVar("N", bound=nn.Module)
 Stage = Literal["val", "test"]
-KEPT = ("optimizer", "decay_norms", "schedule", "freeze")  # what a resumed run cannot change
 
 
 class Task(LightningModule, ABC, Generic[N, B]):
     """A network that learns from batches, is judged by a report, and draws what it predicts.
 
-    A class below says ``monitor`` and ``mode``, gives its network to this constructor, and implements ``losses``,
-    ``predict``, ``update``, ``report`` and ``draw``. Its own arguments come first; it takes ``**options`` and hands
-    them on to here, where a misspelt one raises.
+    A class below is registered (``@TASKS.register("x")``), says ``monitor``, ``mode`` and ``data``, gives its network
+    to this constructor, and implements ``losses``, ``predict``, ``update``, ``report`` and ``draw``. Its own arguments
+    come first; it takes ``**options`` and hands them on to here, where a misspelt one raises. All that the command line
+    must know of a task it asks the class; most of the answers are given here.
 
     Attributes:
+        slug: its name in the registry, on the command line and in files.
         monitor: the figure that the best checkpoint is chosen by, such as val/mIoU.
         mode: whether more of it is better (max), or less (min).
+        data: what its datamodules are below.
         from_data: arguments of the task that its datamodule gives, by the same names.
+        parts: those that are classes with arguments of their own.
+        evaluated: those that may be changed where weights are evaluated.
         network: what is trained; it has a ``backbone``.
         reports: the last report of each stage.
 
@@ -70,9 +75,13 @@ class Task(LightningModule, ABC, Generic[N, B]):
         compile: compile backbone and head.
     """
 
+    slug: ClassVar[str]
     monitor: str
     mode: ClassVar[Literal["max", "min"]] = "max"
+    data: ClassVar[type[DataModule]]
     from_data: ClassVar[tuple[str, ...]] = ()
+    parts: ClassVar[Mapping[str, Part]] = {"backbone": Part(Backbone)}
+    evaluated: ClassVar[tuple[str, ...]] = ("channels_last", "compile")
 
     def __init__(
         self,
@@ -133,6 +142,51 @@ class Task(LightningModule, ABC, Generic[N, B]):
     def draw(self, batch: B, predictions: Sequence[Any]) -> list[Drawing]:
         """A picture for each image, with the truth where the batch has it."""
 
+    @classmethod
+    def run_name(cls, model: Mapping[str, Any]) -> str:
+        """What a run with the configured model is called, between its data and its time."""
+        return cls.slug
+
+    @classmethod
+    def facts_of(cls, hyper_parameters: Mapping[str, Any], path: Path) -> dict[str, Any]:
+        """What a checkpoint knows of the data that it was trained on.
+
+        Raises:
+            InputError: less than its network needs.
+        """
+        return {name: hyper_parameters[name] for name in cls.from_data if name in hyper_parameters}
+
+    def check_data(self, before: Mapping[str, Any], path: Path, data: str) -> None:
+        """Raise an InputError where a checkpoint's facts are of other data than the ones that are given now, which are
+        called ``data``: here where a list, as of names, has another length."""
+        for name, value in before.items():
+            now = self.hparams.get(name)
+            if isinstance(value, list) and isinstance(now, list) and len(value) != len(now):
+                words = name.replace("_", " ")
+                raise InputError(
+                    f"{path} has {len(value)} {words}, {data} has {len(now)}: give the data it was trained on"
+                )
+
+    @classmethod
+    def parts_of(cls, weights: Mapping[str, Any], given: Collection[str]) -> dict[str, Any]:
+        """Of the model that weights describe, what fit starts with beside the parts that were given."""
+        return {part: weights[part] for part in cls.parts if part in weights and part not in given}
+
+    @classmethod
+    def with_weights(cls, network: N) -> Evaluation:
+        """How ``--weights`` evaluates a network that brings them.
+
+        Raises:
+            InputError: the task does not say.
+        """
+        raise InputError(f"The task {cls.slug} evaluates no published weights: give --ckpt_path")
+
+    @property
+    def title(self) -> str:
+        """The network in a few words."""
+        top = getattr(self.network, "head", self.network)
+        return f"{type(top).__name__} on {getattr(self.backbone, 'name', type(self.backbone).__name__)}"
+
     @property
     def backbone(self) -> nn.Module:
         """The part of the network that learns at its own rate, and that may be frozen."""
@@ -163,7 +217,8 @@ class Task(LightningModule, ABC, Generic[N, B]):
         h = self.hparams
         if h["weights"] and not self.restored:
             source = load(h["weights"], device=self.device)
-            part = None if h["weights_part"] == "all" else h["weights_part"]
+            of_task = h["weights_part"] == "all" and type(source) is type(self.network)
+            part = None if of_task else "backbone"  # which networks of all tasks have
             line = transfer(source, self.network, h.get("num_classes", 0), part=part, force=h["weights_force"])
             rank_zero_only(print)(line)
         if h["feature_cache"] is not None:
@@ -221,46 +276,9 @@ class Task(LightningModule, ABC, Generic[N, B]):
         self.log_dict({f"{stage}/{name}": value for name, value in report.logged().items()})
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = self._optimizer()
-        scheduler = self._scheduler(optimizer, int(self.trainer.estimated_stepping_batches))
+        optimizer = optimization.optimizer(self.network, self.backbone, self.hparams)
+        scheduler = optimization.schedule(optimizer, int(self.trainer.estimated_stepping_batches), self.hparams)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    def _optimizer(self) -> Optimizer:
-        h = self.hparams
-        backbone = {id(parameter) for parameter in self.backbone.parameters()}
-        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-        for parameter in self.network.parameters():
-            if parameter.requires_grad:
-                decays = h["decay_norms"] or parameter.dim() > 1
-                groups.setdefault((id(parameter) in backbone, decays), []).append(parameter)
-        options = [
-            {
-                "params": parameters,
-                "lr": h["lr"] * (h["backbone_lr"] if in_backbone else 1),
-                "weight_decay": h["weight_decay"] if decays else 0.0,
-                "name": ("backbone" if in_backbone else "head") + ("" if decays else "_no_decay"),
-            }
-            for (in_backbone, decays), parameters in groups.items()
-        ]
-        return AdamW(options) if h["optimizer"] == "adamw" else SGD(options, momentum=0.9)
-
-    def _scheduler(self, optimizer: Optimizer, steps: int) -> LRScheduler:
-        h = self.hparams
-        if h["schedule"] == "onecycle":
-            warmup = 0.3 if h["warmup_steps"] is None else h["warmup_steps"] / steps
-            peaks = [group["lr"] for group in optimizer.param_groups]
-            return OneCycleLR(optimizer, peaks, total_steps=steps, pct_start=min(warmup, 1.0))
-        warmup = h["warmup_steps"] or 0
-
-        def factor(step: int) -> float:
-            if step < warmup:
-                return float((step + 1) / (warmup + 1))
-            if h["schedule"] == "constant":
-                return 1.0
-            left = max(0.0, 1 - (step - warmup) / max(1, steps - warmup))
-            return float(h["min_lr"] + (1 - h["min_lr"]) * left ** h["poly_power"])
-
-        return LambdaLR(optimizer, factor)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Say how to make this task again, in the words of the command line, whose runs say it themselves."""
@@ -283,6 +301,7 @@ class Task(LightningModule, ABC, Generic[N, B]):
         trainer = self.trainer
         data: Any = getattr(trainer, "datamodule", None)
         return {
+            "task": self.slug,
             "seed_everything": int(os.environ.get("PL_GLOBAL_SEED", 0)),
             "model": {k: v for k, v in self.hparams.items() if k not in self.from_data} | self.describe(),
             "data": data.description() if isinstance(data, Described) else None,
@@ -314,27 +333,8 @@ class Task(LightningModule, ABC, Generic[N, B]):
         if self.trainer.state.fn != "fit" or not checkpoint.get("optimizer_states"):
             return
         self.resuming = True
-        before = checkpoint["hyper_parameters"]
-        for fixed in KEPT:
-            if before.get(fixed) != self.hparams[fixed]:
-                raise InputError(
-                    f"model.{fixed} {before.get(fixed)} -> {self.hparams[fixed]}: a resumed run keeps it; "
-                    "start a new one from the weights with --model.weights"
-                )
-        now = {group["name"]: group for group in self._optimizer().param_groups}
-        (saved,) = checkpoint["optimizer_states"]
-        (schedule,) = checkpoint["lr_schedulers"]
-        for length in ("total_steps", "_schedule_phases"):  # of onecycle; without them it keeps those of now
-            schedule.pop(length, None)
-        for index, group in enumerate(saved["param_groups"]):
-            peak_before = before["lr"] * (before["backbone_lr"] if group["name"].startswith("backbone") else 1)
-            change = now[group["name"]]["lr"] / peak_before if peak_before else 1.0
-            group["weight_decay"] = now[group["name"]]["weight_decay"]
-            for rate in ("lr", "initial_lr", "max_lr", "min_lr"):
-                if rate in group:
-                    group[rate] *= change
-            for rates in ("base_lrs", "_last_lr"):
-                schedule[rates][index] *= change
+        optimization.check_kept(checkpoint["hyper_parameters"], self.hparams)
+        optimization.let_now_win(checkpoint, optimization.optimizer(self.network, self.backbone, self.hparams))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """Checkpoints of before tasks shared a name for their network call it segmentor."""

@@ -46,9 +46,12 @@ def main(args: Sequence[str] | None = None) -> int:
     return verbs[args[0]](_datamodule(args[1:]))
 
 
+CHOICES = {"data": DataModule}
+
+
 class _Parser(LightningArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        raise InputError(explain(message, list(self._option_string_actions))) from ex
+        raise InputError(explain(message, list(self._option_string_actions), CHOICES)) from ex
 
 
 def _datamodule(args: list[str]) -> DataModule:
@@ -59,7 +62,7 @@ def _datamodule(args: list[str]) -> DataModule:
     parser = _Parser(prog="contextzoo data")
     parser.add_argument("-c", "--config", action="config")
     parser.add_lightning_class_args(DataModule, "data", subclass_mode=True, required=True)
-    with trust.imports(files, args, trust=trusted):
+    with trust.imports(files, args, CHOICES.values(), trust=trusted):
         data = parser.instantiate_classes(parser.parse_args(args)).data
     assert isinstance(data, DataModule)
     return data

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from commands import PROBE, run
@@ -42,9 +43,9 @@ def test_pattern_finds_what_is_said(
 ) -> None:
     said: list[str] = []
 
-    def explain(message: str, options: list[str]) -> str:
+    def explain(message: str, *known: Any) -> str:
         said.append(" ".join(message.split()))
-        return parser_errors.explain(message, options)
+        return parser_errors.explain(message, *known)
 
     monkeypatch.setattr(command_line, "explain", explain)
     monkeypatch.chdir(tmp_path)

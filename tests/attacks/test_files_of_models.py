@@ -155,7 +155,7 @@ def test_checkpoints_in_python(checkpoint: Path, trap: Trap, tally: Tally, whole
         for python in (load, SegmentationTask.load_from_checkpoint):
             with suppress(InputError):
                 python("b.ckpt")
-        configuration(tree["config"], Path("b.ckpt"), resume=True, trust=False)
+        configuration(tree["config"], Path("b.ckpt"), SegmentationTask, resume=True, trust=False)
 
     tree = {"config": content["config"], "hyper_parameters": content["hyper_parameters"]}
     tried, bad = walk(tree, trap, use, every=1 if whole else 151)
@@ -283,7 +283,7 @@ def test_what_ships_is_taken_to_resume(name: str, capsys: pytest.CaptureFixture[
     capsys.readouterr()
     assert run(f"fit {PROBE} -c {name} --print_config") == 0
     content = yaml.safe_load(capsys.readouterr().out)
-    config, left = configuration(content, Path("b.ckpt"), resume=True, trust=False)
+    config, left = configuration(content, Path("b.ckpt"), SegmentationTask, resume=True, trust=False)
     assert left == []
     given, taken = (
         [each["class_path"] for part in ("callbacks", "logger") for each in listed(trainer[part])]

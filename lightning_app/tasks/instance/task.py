@@ -1,13 +1,14 @@
 """Instance segmentation: each object's class, box and mask."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from lightning_app.backbones.base import Backbone
-from lightning_app.data.instance.base import InstanceBatch
+from lightning_app.data.instance.base import InstanceBatch, InstanceDataModule
+from lightning_app.registry import TASKS
 from lightning_app.tasks.base import Drawing, Report, Stage, Task
 from lightning_app.tasks.coco_scores import CocoResults, ImageResult
 from lightning_app.tasks.instance.draw import InstanceDrawing
@@ -18,6 +19,7 @@ from lightning_app.tasks.instance.network import InstanceSegmentor
 SHOWN = 0.5  # the score from which on an object is drawn
 
 
+@TASKS.register("instance")
 class InstanceTask(Task[InstanceSegmentor, InstanceBatch]):
     """Train and evaluate Mask R-CNN, or Faster R-CNN, on a backbone with context blocks in it.
 
@@ -39,7 +41,8 @@ class InstanceTask(Task[InstanceSegmentor, InstanceBatch]):
 
     monitor = "val/mask_AP"
     mode = "max"
-    from_data: ClassVar[tuple[str, ...]] = ("class_names", "category_ids", "masks", "image_size")
+    data = InstanceDataModule
+    from_data = ("class_names", "category_ids", "masks", "image_size")
 
     def __init__(
         self,

@@ -1,6 +1,6 @@
 """Top-down pose: the keypoints of what stands in each box."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, ClassVar, cast
 
@@ -15,7 +15,8 @@ from lightning_app.data.pose.base import PoseBatch, PoseDataModule
 from lightning_app.data.pose.facts import Keypoints, Pair
 from lightning_app.heads.base import ContextHead
 from lightning_app.heads.simple_baseline import SimpleBaseline
-from lightning_app.tasks.base import Drawing, Report, Stage, Task
+from lightning_app.registry import TASKS
+from lightning_app.tasks.base import Drawing, Part, Report, Stage, Task
 from lightning_app.tasks.coco_scores import CocoResults, ImageResult
 from lightning_app.tasks.pose.codec import Codec
 from lightning_app.tasks.pose.metrics import report_of
@@ -24,9 +25,8 @@ from lightning_app.tasks.pose.oks import KEYPOINT_THRESHOLD, NMS_THRESHOLD, oks_
 from lightning_app.tasks.pose.poses import PoseDrawing, Poses
 from lightning_app.util.errors import InputError
 
-FROM_DATA = ("keypoint_names", "skeleton", "flip_pairs", "sigmas")  # arguments of the task that its data give
 
-
+@TASKS.register("pose")
 class PoseTask(Task[PoseEstimator, PoseBatch]):
     """Train and evaluate a backbone with a head that gives a map for each keypoint.
 
@@ -45,7 +45,12 @@ class PoseTask(Task[PoseEstimator, PoseBatch]):
 
     monitor = "val/AP"
     mode = "max"
-    from_data: ClassVar[tuple[str, ...]] = FROM_DATA
+    data = PoseDataModule
+    from_data = ("keypoint_names", "skeleton", "flip_pairs", "sigmas")
+    parts: ClassVar[Mapping[str, Part]] = {
+        "backbone": Part(Backbone),
+        "head": Part(ContextHead, ("in_channels", "num_classes")),
+    }
 
     def __init__(
         self,

@@ -1,21 +1,23 @@
 """Semantic segmentation: a class for every pixel."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from lightning_app.backbones.base import Backbone
 from lightning_app.data.facts import default_palette
-from lightning_app.data.semantic.base import SemanticBatch
+from lightning_app.data.semantic.base import SegmentationDataModule, SemanticBatch
 from lightning_app.data.semantic.class_weights import balanced_weights, log_frequency_weights
 from lightning_app.heads.base import ContextHead
 from lightning_app.heads.fcn import FCN
 from lightning_app.reading import checkpoints, specs
-from lightning_app.tasks.base import Drawing, Report, Stage, Task
+from lightning_app.registry import TASKS
+from lightning_app.tasks.base import Drawing, Evaluation, Part, Report, Stage, Task
 from lightning_app.tasks.semantic.inference import EvaluationProtocol, predict
 from lightning_app.tasks.semantic.losses import (
     CrossEntropy,
@@ -27,12 +29,12 @@ from lightning_app.tasks.semantic.network import Segmentor
 from lightning_app.tasks.semantic.segmentation import SegmentationDrawing
 from lightning_app.tasks.semantic.summary import best_validation, report_of
 from lightning_app.util.errors import InputError
-from lightning_app.weights.parts import PARTS, new_segmentor
+from lightning_app.weights.parts import GIVEN, HEAD, PARTS, new_segmentor
 
-FROM_DATA = ("num_classes", "ignore_index", "class_names", "palette")  # arguments of the task that its data give
 WEIGHTINGS = {"balanced": balanced_weights, "log_frequency": log_frequency_weights}
 
 
+@TASKS.register("semantic")
 class SegmentationTask(Task[Segmentor, SemanticBatch]):
     """Train and evaluate a backbone with a context head.
 
@@ -54,7 +56,12 @@ class SegmentationTask(Task[Segmentor, SemanticBatch]):
 
     monitor = "val/mIoU"
     mode = "max"
-    from_data: ClassVar[tuple[str, ...]] = FROM_DATA
+    data = SegmentationDataModule
+    from_data = ("num_classes", "ignore_index", "class_names", "palette")
+    parts: ClassVar[Mapping[str, Part]] = {
+        part: Part(base, GIVEN if part in HEAD else ()) for part, base in PARTS.items()
+    }
+    evaluated = ("protocol", "channels_last", "compile")
 
     def __init__(
         self,
@@ -160,6 +167,43 @@ class SegmentationTask(Task[Segmentor, SemanticBatch]):
     def _logits(self, batch: SemanticBatch) -> Tensor:
         return predict(self.network, batch.image, batch.sizes[0], self.protocol)
 
+    @classmethod
+    def run_name(cls, model: Mapping[str, Any]) -> str:
+        head = model.get("head") or {"class_path": "FCN"}
+        return str(head["class_path"]).rpartition(".")[2].lower()
+
+    @classmethod
+    def facts_of(cls, hyper_parameters: Mapping[str, Any], path: Path) -> dict[str, Any]:
+        if type(hyper_parameters.get("num_classes")) is not int:
+            raise InputError(f"{path} does not say how to rebuild its model: contextzoo fit did not write it")
+        return super().facts_of(hyper_parameters, path)
+
+    def check_data(self, before: Mapping[str, Any], path: Path, data: str) -> None:
+        if before["num_classes"] != self.hparams["num_classes"]:
+            raise InputError(
+                f"{path} knows {before['num_classes']} classes, {data} has {self.hparams['num_classes']}: "
+                "give the data it was trained on"
+            )
+
+    @classmethod
+    def parts_of(cls, weights: Mapping[str, Any], given: Collection[str]) -> dict[str, Any]:
+        """Backbone and head; the auxiliary head and its weight where it stands beside that very head."""
+        parts = super().parts_of({"head": None, **weights}, {"auxiliary", *given})
+        if not {"head", "auxiliary"} & set(given):
+            parts |= {key: weights[key] for key in ("auxiliary", "auxiliary_weight") if key in weights}
+        return parts
+
+    @classmethod
+    def with_weights(cls, network: Segmentor) -> Evaluation:
+        info = network.known
+        return Evaluation(
+            type("EvaluationTask", (EvaluationTask,), {"pretrained": network}),
+            {"protocol": asdict(info.protocol)},
+            info.data,
+            info.split,
+            "no figure is known" if info.miou is None else f"{info.miou:.2f} {info.miou_source}",
+        )
+
     def describe(self) -> dict[str, Any]:
         network = self.network
         auxiliary = [head.description(skip=2) for head in network.auxiliary_heads]
@@ -186,10 +230,10 @@ class SegmentationTask(Task[Segmentor, SemanticBatch]):
         """
         path = Path(checkpoint_path)
         content = checkpoints.read(path)
-        given, facts = content["config"].get("model"), content["hyper_parameters"]
-        if not isinstance(given, dict) or type(facts.get("num_classes")) is not int:
+        given, facts = content["config"].get("model"), cls.facts_of(content["hyper_parameters"], path)
+        if not isinstance(given, dict):
             raise InputError(f"{path} does not say how to rebuild its model: contextzoo fit did not write it")
-        facts = {name: facts[name] for name in FROM_DATA if facts.get(name) is not None}
+        facts = {name: fact for name, fact in facts.items() if fact is not None}
         settings = {name: value for name, value in given.items() if name not in PARTS} | facts
         specs.check_plain(settings, f"{path}: its model")
         settings = specs.fit(settings, specs.parameters(cls), f"{path}: its model")
@@ -220,6 +264,49 @@ class SegmentationTask(Task[Segmentor, SemanticBatch]):
             checkpoint["callbacks"]["ClassTable"] = best.state()
 
 
+class EvaluationTask(SegmentationTask):
+    """A task that evaluates a network with weights that say what they are.
+
+    The command line makes it of the arguments alone, so the network comes with the class, a new one for each.
+
+    Raises:
+        InputError: data of other classes.
+    """
+
+    pretrained: ClassVar[Segmentor]
+
+    def __init__(
+        self,
+        num_classes: int,
+        ignore_index: int,
+        class_names: list[str],
+        palette: list[tuple[int, int, int]],
+        protocol: EvaluationProtocol = EvaluationProtocol(),
+        channels_last: bool = False,
+        compile: bool = False,
+    ) -> None:
+        network, info = self.pretrained, self.pretrained.known
+        if num_classes != len(info.classes):
+            raise InputError(
+                f"{info.name} knows {len(info.classes)} classes, the data has {num_classes}: "
+                "give the data it was trained on"
+            )
+        if tuple(class_names) != info.classes:
+            rank_zero_only(print)(f"Compared by number: {info.name} calls its classes {', '.join(info.classes)}")
+        super().__init__(
+            network.backbone,
+            _given(network.head),
+            [_given(head) for head in network.auxiliary_heads] or None,
+            num_classes=num_classes,
+            ignore_index=ignore_index,
+            class_names=list(info.classes),
+            palette=list(info.palette),
+            protocol=protocol,
+            channels_last=channels_last,
+            compile=compile,
+        )
+
+
 def _build(head: Callable[[list[int], int], ContextHead], backbone: Backbone, num_classes: int) -> ContextHead:
     try:
         return head(backbone.channels, num_classes)
@@ -228,3 +315,8 @@ def _build(head: Callable[[list[int], int], ContextHead], backbone: Backbone, nu
         raise InputError(
             f"A head asks for a level that is not among the backbone's {count}: 0 to {count - 1}"
         ) from error
+
+
+def _given(head: ContextHead) -> Callable[[list[int], int], ContextHead]:
+    """What builds a head, where it is built."""
+    return lambda in_channels, num_classes: head
