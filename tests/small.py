@@ -25,6 +25,9 @@ SMALL = {  # where a head or block has the argument
     "widths": (8, 12, 16, 24),
     "heads": 4,
     "feedforward": 48,
+    "inner_channels": 16,
+    "slots": 8,
+    "expansion": 2,
 }
 
 

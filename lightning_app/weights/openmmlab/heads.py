@@ -22,7 +22,9 @@ from lightning_app.heads.encnet import EncNet
 from lightning_app.heads.fcn import FCN
 from lightning_app.heads.gcnet import GCNet
 from lightning_app.heads.isanet import ISANet
+from lightning_app.heads.isnet import ISNet
 from lightning_app.heads.knet import KNet
+from lightning_app.heads.lightham import LightHam
 from lightning_app.heads.lraspp import LRASPP
 from lightning_app.heads.nonlocal_net import NonLocal
 from lightning_app.heads.ocrnet import OCRNet
@@ -122,6 +124,20 @@ def with_decoder(config: Mapping[str, Any]) -> Mapping[str, Any]:
             "mmsegmentation cannot run it either"
         )
     return config
+
+
+def ham_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Of ``ham_kwargs``; its inv_t is never used there."""
+    unknown = config.keys() - {"MD_S", "MD_R", "train_steps", "eval_steps", "inv_t", "rand_init"}
+    steps = config.get("train_steps", 6)
+    if unknown or config.get("eval_steps", 7) != steps + 1:
+        raise InputError(f"ham_kwargs={dict(config)!r} is not supported: eval_steps must be train_steps + 1")
+    return {
+        "slices": config.get("MD_S", 1),
+        "bases": config.get("MD_R", 64),
+        "steps": steps,
+        "redraw": config.get("rand_init", True),
+    }
 
 
 def with_tokens(config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -367,6 +383,49 @@ RULES: dict[str, HeadRule] = {
             (r"kernel_update_head\.", "stages."),
         ),
         levels=lambda levels: {},
+    ),
+    "ISNetHead": HeadRule(
+        ISNet,
+        {
+            "transform_channels": "inner_channels",
+            "concat_input": only("concat_input", True),
+            "shortcut_feat_channels": "shortcut_channels",
+            "shortcut_in_channels": lambda width: {},
+            "with_shortcut": lambda there: {} if there else {"shortcut_channels": 0},
+        },
+        prepare=lambda config: {key: config[key] for key in sorted(config)},  # with_shortcut has the last word
+        names=(
+            (r"bottleneck\.", "reduce."),
+            (r"ilc_net\.bottleneck\.", "image.fuse."),
+            (r"slc_net\.bottleneck\.", "semantic.fuse."),
+            (r"ilc_net\.correlate_net\.(query|key|value|out)_project\.", r"image.correlation.\1."),
+            (r"slc_net\.correlate_net\.(query|key|value|out)_project\.", r"semantic.correlation.\1."),
+            (r"decoder_stage1\.0\.", "first.0."),
+            (r"decoder_stage1\.2\.", "first_classifier."),
+            (r"decoder_stage2\.0\.", "fuse."),
+            (r"decoder_stage2\.[12]\.", "classifier."),
+        ),
+        levels=lambda levels: {"level": levels[-1]},
+    ),
+    "LightHamHead": HeadRule(
+        LightHam,
+        {
+            "ham_channels": "block_channels",
+            "ham_kwargs": ham_arguments,
+            "norm_cfg": lambda norm: {"norm_groups": norm["num_groups"] if norm["type"] == "GN" else 0},
+        },
+        fixed={"one_step": False},
+        names=(
+            (r"squeeze\.gn\.", "reduce.bn."),
+            (r"squeeze\.", "reduce."),
+            (r"hamburger\.ham_in\.conv\.", "block.lower."),
+            (r"hamburger\.ham_out\.gn\.", "block.upper.bn."),
+            (r"hamburger\.ham_out\.", "block.upper."),
+            (r"hamburger\.ham\.bases", "block.start"),
+            (r"align\.gn\.", "project.bn."),
+            (r"align\.", "project."),
+        ),
+        levels=several,
     ),
     "LRASPPHead": HeadRule(
         LRASPP,
