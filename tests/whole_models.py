@@ -19,7 +19,7 @@ ROWS = Path(__file__).parents[2] / "shared" / "openmmlab"  # where present
 @cache
 def row_of(config: str) -> dict[str, Any]:
     """The published model of that config: from the index, or from lists of models beside the checkout."""
-    for entry in zoo.list_entries():
+    for entry in zoo.list_entries(task="semantic"):
         if entry.config == config:
             return upstream_config(entry)
     for path in sorted(ROWS.glob("published_*.json")):

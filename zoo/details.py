@@ -35,6 +35,10 @@ class Details(ABC):
     def lines(self) -> dict[str, str]:
         """What ``zoo show`` says of them: a name and a value for each line."""
 
+    def begins(self, head: str) -> str:
+        """What the ids of a head begin with."""
+        return f"{head}_"
+
     def protocol(self, told: Mapping[str, Any]) -> str:
         """How the figures were measured, in words, or as the weights' own file tells; empty where nothing is known."""
         return ""

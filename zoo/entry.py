@@ -85,7 +85,8 @@ class ZooEntry:
         check_types(self, _KINDS)
         check = self._check
         check("id", _ID.fullmatch(self.id) is not None, "lower-case letters, digits, - and _, 150 at most")
-        check("id", self.id.startswith(f"{self.head}_"), f'must start with "{shown(self.head)}_", the name of its file')
+        begins = self.details.begins(self.head)
+        check("id", self.id.startswith(begins), f'must start with "{shown(begins)}", after the name of its file')
         check("sha256", _SHA256.fullmatch(self.sha256) is not None, "64 lower-case hexadecimal digits, or the first 8")
         check("format", self.format in FORMATS, " or ".join(FORMATS))
         self._check_metrics()

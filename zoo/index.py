@@ -82,11 +82,10 @@ def get(id: str) -> ZooEntry:
     Raises:
         ZooError: no such id; names the closest one.
     """
-    for path in _files():
-        if id.startswith(f"{path.stem}_"):
-            for entry in read(path):
-                if entry.id == id:
-                    return entry
+    for path in sorted(_files(), key=lambda path: not id.startswith(f"{path.stem}_")):  # most begin with their file's
+        for entry in read(path):
+            if entry.id == id:
+                return entry
     entries = list_entries()
     upstream = {entry.config: entry.id for entry in entries if entry.config}
     hint = f' Did you mean "{upstream[id]}"?' if id in upstream else suggest(id, (entry.id for entry in entries))

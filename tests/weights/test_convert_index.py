@@ -27,7 +27,7 @@ from lightning_app.weights.parts import new_segmentor
 from zoo.datasets import backbones
 from zoo.tasks.semantic import details_of
 
-ENTRIES = [entry for entry in zoo.list_entries() if entry.format == "openmmlab"]
+ENTRIES = [entry for entry in zoo.list_entries(task="semantic") if entry.format == "openmmlab"]
 ONE_OF_EACH_HEAD = list({entry.head: entry for entry in ENTRIES}.values())
 A_FEW = [  # another library's network, other batch norms, another network's pretraining statistics, three branches
     next(entry for entry in ENTRIES if entry.backbone.upstream["type"] == kind)
@@ -130,7 +130,7 @@ def test_the_parts_of_an_entry_rebuild_its_model(entries: list[zoo.ZooEntry]) ->
         assert rebuilt.backbone.std == pytest.approx(model.backbone.std, abs=1e-5), entry.id
 
 
-@pytest.mark.parametrize("slug", backbones())
+@pytest.mark.parametrize("slug", sorted({entry.backbone.slug for entry in ENTRIES}))
 def test_the_index_says_in_timms_words_what_upstream_says_in_its_own(slug: str) -> None:
     known = backbones()[slug]
     row = next(upstream_config(entry) for entry in ENTRIES if entry.backbone.slug == slug)

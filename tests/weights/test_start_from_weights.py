@@ -108,7 +108,7 @@ def heads() -> dict[str, str]:
     """One entry of OpenMMLab's for each of its heads."""
     return {
         joined(upstream_config(entry)["decode_head"])["type"]: entry.id
-        for entry in zoo.list_entries()
+        for entry in zoo.list_entries(task="semantic")
         if entry.format == "openmmlab"
     } | {"FCNHead": ENTRY}
 

@@ -42,7 +42,10 @@ def test_the_datamodule_has_the_zoos_facts(slug: str) -> None:
 
 
 def test_every_datamodule_of_the_zoo_exists() -> None:
-    assert {dataset.data for slug, dataset in datasets.datasets().items() if slug not in FACTS} == {"Folder"}
+    assert {dataset.data for slug, dataset in datasets.datasets().items() if slug not in FACTS} == {
+        "Folder",
+        "COCOInstances",
+    }
 
 
 def test_classes_and_colours_stand_nowhere_else() -> None:
@@ -50,7 +53,7 @@ def test_classes_and_colours_stand_nowhere_else() -> None:
     assert len(told) > 50
     for slug, dataset in datasets.datasets().items():
         for parts in (", ".join(dataset.classes[1:4]), ", ".join(dataset.classes[-3:]), " ".join(dataset.palette[1:4])):
-            assert not any(parts in text for text in told), (slug, parts)
+            assert not parts or not any(parts in text for text in told), (slug, parts)
 
 
 def test_no_list_stands_twice_in_the_zoo() -> None:

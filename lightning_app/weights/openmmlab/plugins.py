@@ -63,11 +63,8 @@ def _block(config: Mapping[str, Any]) -> dict[str, Any]:
     if config["type"] == "GeneralizedAttention":
         return {"block": "generalized_attention", **attention_arguments(config)}
     if config["type"] == "ContextBlock" and config.keys() <= {"type", "ratio", "pooling_type", "fusion_types"}:
-        fusion = [kind.removeprefix("channel_") for kind in config.get("fusion_types", ("channel_add",))]
-        return {
-            "block": "gcnet",
-            "ratio": config["ratio"],
-            "pooling": config.get("pooling_type", "att"),
-            "fusion": fusion,
-        }
+        block = {"block": "gcnet", "ratio": config["ratio"]}
+        if "fusion_types" in config:
+            block["fusion"] = [kind.removeprefix("channel_") for kind in config["fusion_types"]]
+        return block | ({"pooling": config["pooling_type"]} if "pooling_type" in config else {})
     raise InputError(f"{dict(config)!r} has no counterpart here: only ContextBlock and GeneralizedAttention")
