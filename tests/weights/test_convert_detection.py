@@ -80,7 +80,9 @@ def module_of(golden: Golden) -> tuple[nn.Module, dict[str, str]]:
         names = ATTENTION
     elif kind == "backbone":
         module = new_backbone(config)
-        return module, {name: f"model.{ours}" for name in golden.weights for ours in rename_backbone({name: name})}
+        return module, {
+            name: ours for name, each in golden.weights.items() for ours in rename_backbone(config, {name: each})
+        }
     elif kind == "neck" and config["type"] == "BFP":
         module = Listed(detection.new_balance(config))
         names = ((r"refine\.(\w+)\.conv\.", r"module.refine.\1."),)
