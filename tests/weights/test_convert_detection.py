@@ -18,9 +18,11 @@ from lightning_app.blocks.generalized_attention import GeneralizedAttentionBlock
 from lightning_app.tasks.instance import photographs
 from lightning_app.tasks.instance.anchors import Anchors
 from lightning_app.tasks.instance.boxes import TwoSidedCoder
+from lightning_app.tasks.instance.cascade import CascadeHeads
 from lightning_app.tasks.instance.paste import paste
 from lightning_app.tasks.instance.roi_align import LevelAlign
 from lightning_app.tasks.instance.roi_heads import InstanceHeads
+from lightning_app.util.errors import InputError
 from lightning_app.weights.openmmlab import detection
 from lightning_app.weights.openmmlab.backbones import new_backbone, rename_backbone
 from lightning_app.weights.openmmlab.convert import load_strictly
@@ -30,6 +32,7 @@ from lightning_app.weights.openmmlab.plugins import ATTENTION, attention_argumen
 MODULES = golden_files("detection", "attention__", "backbone__", "neck__", "mask_head__", "roi__")
 WHOLE = golden_files("detection", "whole__")
 PIECES = golden_files("detection", "pieces")
+ROWS = Path(__file__).parents[1] / "goldens" / "detection" / "rows.json"  # the models of the published rows
 STRIDES = (4, 8, 16, 32)
 
 
@@ -181,3 +184,84 @@ def test_boxes_regions_masks_and_pixels(path: Path) -> None:
     assert torch.equal((resized * 255).round().to(torch.uint8), expected)
     for size, seen in zip(arrays["resize/shapes"].tolist(), arrays["resize/shapes_out"].tolist(), strict=True):
         assert photographs.seen_size(*size, 800, 1333) == tuple(seen)
+
+
+def model_of(golden: Golden) -> dict[str, Any]:
+    """The configuration of the published row, as mmdetection spells it."""
+    return json.loads(ROWS.read_text())[golden.config]
+
+
+class Part:
+    """Maps of one part at the positions that a file holds, and their norms."""
+
+    def __init__(self, golden: Golden, name: str) -> None:
+        self.arrays, self.name = golden.arrays, name
+
+    def assert_equal(self, maps: Iterable[Tensor]) -> None:
+        for i, found in enumerate(maps):
+            norm, at, expected = (self.arrays[f"{self.name}/{what}/{i}"] for what in ("norm", "at", "values"))
+            torch.testing.assert_close(found.norm(), norm, rtol=1e-9, atol=0)
+            error = (found.flatten()[at] - expected).abs().max() / expected.std()
+            assert error < 1e-8, (self.name, i)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", WHOLE, ids=lambda path: path.stem)
+@torch.no_grad()
+def test_a_detector_finds_the_same(path: Path) -> None:
+    golden = Golden(path)
+    arrays, meta = golden.arrays, golden.meta
+    model = detection.load_detector(golden.weights, model_of(golden)).double()
+    model.size = None
+    model.rpn._pre_nms_top_n["testing"] = meta["rpn_test"]["nms_pre"]
+    model.rpn._post_nms_top_n["testing"] = meta["rpn_test"]["max_per_img"]
+    image = arrays["image"].permute(2, 0, 1).double() / 255
+
+    batch = photographs.pad([(image - model.mean) / model.std], model.multiple)
+    assert list(batch.shape[2:]) == meta["padded"]
+    Part(golden, "backbone").assert_equal(model.backbone(batch))
+    levels, sizes = model.levels([image])
+    Part(golden, "neck").assert_equal(levels)
+    objectness, deltas = model.rpn.head(levels)
+    Part(golden, "rpn/objectness").assert_equal(objectness)
+    Part(golden, "rpn/deltas").assert_equal(deltas)
+
+    proposals = model.rpn.propose(levels, sizes)
+    torch.testing.assert_close(proposals[0], arrays["proposals/boxes"], rtol=0, atol=1e-7)
+    first = model.roi_heads[0] if isinstance(model.roi_heads, CascadeHeads) else model.roi_heads
+    logits, codes = first.judge(levels, [proposals[0][:20]])
+    assert (logits.roll(-1, 1) - arrays["head/class_logits"]).abs().max() < 1e-8 * arrays["head/class_logits"].std()
+    codes = codes[:, 1:].flatten(1)[:, : arrays["head/deltas"].shape[1]]
+    assert (codes - arrays["head/deltas"]).abs().max() < 1e-8 * arrays["head/deltas"].std()
+
+    (found,) = model([image])
+    torch.testing.assert_close(found.boxes, arrays["out/boxes"], rtol=0, atol=1e-7)
+    torch.testing.assert_close(found.scores, arrays["out/scores"], rtol=0, atol=1e-8)
+    assert torch.equal(found.labels, arrays["out/labels"].long())
+    if "out/mask_logits" not in arrays:
+        assert found.masks is None
+        return
+    expected = arrays["out/mask_logits"]
+    shown = found[: len(expected)]
+    probabilities = model.roi_heads.mask_probabilities(levels, [shown])
+    torch.testing.assert_close(probabilities, expected.sigmoid(), rtol=0, atol=1e-6)
+    if not isinstance(model.roi_heads, CascadeHeads):
+        logits = model.roi_heads.mask_logits(levels, [shown])
+        assert (logits - expected).abs().max() < 1e-8 * expected.std()
+    height, width = image.shape[1:]
+    assert shown.masks is not None
+    assert torch.equal(shown.masks, paste(expected.sigmoid(), arrays["out/boxes"][: len(expected)], (height, width)))
+
+
+def test_what_has_no_counterpart_is_named_in_one_line() -> None:
+    row = json.loads(ROWS.read_text())["mask-rcnn_r50_fpn_1x_coco"]
+    for change, message in (
+        ({"type": "RetinaNet"}, 'detector "RetinaNet" has no counterpart here'),
+        ({"neck": {"type": "PAFPN", "in_channels": [256], "out_channels": 256}}, "neck="),
+        ({"neck": [{"type": "FPN"}, {"type": "HRFPN"}]}, "The neck FPN and HRFPN"),
+        ({"rpn_head": row["rpn_head"] | {"type": "GARPNHead"}}, "rpn_head.type='GARPNHead'"),
+        ({"test_cfg": row["test_cfg"] | {"rcnn": {"nms": {"type": "soft_nms"}}}}, "test_cfg.rcnn"),
+    ):
+        with pytest.raises(InputError, match=re.escape(message)) as caught:
+            detection.new_detector({**row, **change})
+        assert "\n" not in str(caught.value)

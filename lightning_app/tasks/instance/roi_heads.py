@@ -112,7 +112,8 @@ class InstanceHeads(RoIHeads):
 
     def mask_probabilities(self, levels: Sequence[Tensor], found: Sequence[Instances]) -> Tensor:
         """How sure each cell of an object's box is to be the object, (N, 28, 28)."""
-        return self.mask_logits(levels, found).float().sigmoid()
+        logits = self.mask_logits(levels, found)
+        return logits.to(torch.promote_types(logits.dtype, torch.float32)).sigmoid()
 
     def mask_logits(self, levels: Sequence[Tensor], found: Sequence[Instances]) -> Tensor:
         """The mask of each found object's class, logits (N, 28, 28)."""
