@@ -100,7 +100,7 @@ def backbone_slug(row: dict[str, Any]) -> str:
     kind = config["type"]
     match kind:
         case "ResNetV1c" | "ResNet":
-            stride = 8 if list(config["strides"]) == [1, 2, 1, 1] else 32
+            stride = 8 if list(config.get("strides", ())) == [1, 2, 1, 1] else 32
             return f"r{config['depth']}{'b' if kind == 'ResNet' else ''}-d{stride}" + "-plain" * (stride == 32)
         case "ICNet" | "BiSeNetV1":
             inner = config["backbone_cfg"]
@@ -214,7 +214,8 @@ def backbone_table(row: dict[str, Any]) -> dict[str, Any]:
     upstream = {key: value for key, value in told(row["backbone"]).items() if key in read}
     if row["backbone"]["type"] in ("ResNet", "ResNetV1c"):
         filled = {"num_stages": 4, "out_indices": [0, 1, 2, 3], "style": "pytorch", "contract_dilation": True}
-        filled |= {"norm_cfg": {"type": "SyncBN", "requires_grad": True}}
+        filled |= {"strides": [1, 2, 2, 2], "dilations": [1, 1, 1, 1]}
+        upstream.pop("norm_cfg", None)  # whether it learns is for training
         upstream = {key: value for key, value in upstream.items() if value != filled.get(key)}
     biased = {"patch_bias": True} if row["backbone"]["type"] == "VisionTransformer" else {}  # as in files of 0.x
     arguments = backbone_arguments({**row["backbone"], **biased})
@@ -235,7 +236,8 @@ def main() -> None:
     known = [row for row in rows if (row["decode_head"] or {}).get("type") in RULES]
     backbones: dict[str, dict[str, Any]] = {}
     files: dict[str, dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {}
-    there = (ROOT / "backbones.toml").read_text().partition(f"\n{MORE}\n")[0]
+    there, _, rest = (ROOT / "backbones.toml").read_text().partition(f"\n{MORE}\n")
+    below = rest[rest.find("\n# ") :] if "\n# " in rest else ""  # other sections, each with a line of its own above
     for row in (corrected(row, rows) for row in known):
         slug, id, entry, model = read(row)
         try:
@@ -248,7 +250,7 @@ def main() -> None:
             sys.exit(f"{id}: stands twice ({row['name']})")
         files[slug][id] = entry, model
     text = "\n".join(writing.format_table(slug, table) for slug, table in backbones.items())
-    (ROOT / "backbones.toml").write_text(f"{there.rstrip()}\n\n{MORE}\n\n{text}")
+    (ROOT / "backbones.toml").write_text(f"{there.rstrip()}\n\n{MORE}\n\n{text}{below}")
     for slug, entries in files.items():
         write(slug, entries)
     found = {entry.url: entry for entry in index.check()}

@@ -28,6 +28,8 @@ SMALL = {  # where a head or block has the argument
     "inner_channels": 16,
     "slots": 8,
     "expansion": 2,
+    "encoder_feedforward": 48,
+    "queries": 6,
 }
 
 

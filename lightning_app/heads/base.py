@@ -90,6 +90,10 @@ class ContextHead(Described, nn.Module, ABC):
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         return self.classify(self.context(features), features)
 
+    def at(self, features: Sequence[Tensor], size: tuple[int, ...]) -> Tensor:
+        """The prediction at ``size`` = (H, W)."""
+        return resize(self(features), size, self.align_corners)
+
     def outputs(self, features: Sequence[Tensor]) -> Outputs:
         """The prediction with its side outputs."""
         return Outputs(self(features))

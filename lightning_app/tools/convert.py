@@ -18,7 +18,7 @@ from lightning_app.util.files import check_file, replacing
 from lightning_app.weights.description import Data, Description
 from lightning_app.weights.load import load
 from lightning_app.weights.openmmlab import convert as openmmlab
-from lightning_app.weights.openmmlab import mmseg_config
+from lightning_app.weights.openmmlab import knet, mmseg_config
 from lightning_app.weights.openmmlab.heads import joined
 from lightning_app.weights.openmmlab.published import evaluation_size, upstream_config
 from lightning_app.weights.parts import new_segmentor
@@ -89,15 +89,27 @@ def _entry(id: str) -> ZooEntry:
     return entry
 
 
+CLASSIFIERS = {  # where it is not conv_seg: its name, which dimension counts the classes, and what else is counted
+    "IterativeDecodeHead": (f"{knet.FIRST}.conv_seg.weight", 0, 0),
+    "Mask2FormerHead": ("cls_embed.bias", 0, 1),  # "nothing" is one too
+    "MaskFormerHead": ("cls_embed.bias", 0, 1),
+    "SegmenterMaskTransformerHead": ("cls_emb", 1, 0),
+}
+
+
 def _of_classes(config: Mapping[str, Any], state: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
     """The config with as many classes as the file's classifiers have."""
     stages = config["decode_head"]
     last = f"decode_head.{len(stages) - 1}." if isinstance(stages, list) else "decode_head."
-    classifier = state.get(f"{last}conv_seg.weight")
-    if classifier is None or not classifier.dim():
-        raise InputError(f"{path} has no {last}conv_seg.weight: mmsegmentation did not write it")
-    fact = {"num_classes": len(classifier)}
+    kind = (stages[-1] if isinstance(stages, list) else stages)["type"]
+    name, dimension, others = CLASSIFIERS.get(kind, ("conv_seg.weight", 0, 0))
+    classifier = state.get(f"{last}{name}")
+    if classifier is None or classifier.dim() <= dimension:
+        raise InputError(f"{path} has no {last}{name}: mmsegmentation did not write it")
+    fact = {"num_classes": classifier.shape[dimension] - others}
     heads = [stage | fact for stage in stages] if isinstance(stages, list) else stages | fact
+    if isinstance(heads, dict) and (first := heads.get(knet.FIRST)):
+        heads |= {knet.FIRST: first | fact}
     extra = config.get("auxiliary_head")
     extra = [each | fact for each in extra] if isinstance(extra, list) else extra | fact if extra else None
     return {**config, "decode_head": heads, "auxiliary_head": extra}

@@ -145,7 +145,7 @@ def test_a_json_configuration(tmp_path: Path) -> None:
         ("x = 1\n" * 300000, "larger, or built on more files"),
         (MODEL.replace("contract_dilation=True", "depth=18"), "config.py"),
         (MODEL.replace(", contract_dilation=True", ""), "without contract_dilation=True has no counterpart"),
-        (MODEL + DATA.replace("103.53", "0"), "only ImageNet's"),
+        (MODEL + DATA.replace("57.375", "0"), "are not those of RGB images"),
         (MODEL + "data_preprocessor = dict(bgr_to_rgb=False)", "bgr_to_rgb"),
     ],
 )

@@ -44,6 +44,8 @@ PER_HEAD = {
     "isanet": 16,
     "knet": 7,
     "lraspp": 4,
+    "mask2former": 13,
+    "maskformer": 4,
     "nonlocal_net": 16,
     "ocrnet": 24,
     "psanet": 16,

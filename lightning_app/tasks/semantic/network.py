@@ -83,7 +83,8 @@ class Segmentor(Network):
             InputError: images of whole numbers, or of floats in 0..255.
         """
         require_unit_range(images)
-        return self._at_image_size(self.head(self.features(images)), images, self.head.align_corners)
+        height, width = images.shape[-2:]
+        return self.head.at(self.features(images), self.padded_size(images))[..., :height, :width]
 
     def predict(self, picture: Picture, **options: Any) -> Segmentation:
         """The class of each pixel of one picture, as ``contextzoo segment`` gives it, at the picture's own size.

@@ -96,7 +96,12 @@ def parts_of(config: Mapping[str, Any]) -> dict[str, Any]:
             raise InputError(f"norm_cfg has eps {norm['eps']}: only {NORM_EPS} has a counterpart in our configurations")
     cls = rule_of(config["backbone"]).cls
     arguments = _plain(backbone_arguments(config["backbone"], _neck(config)))
-    if cls is TimmBackbone and (statistics := _other_statistics(arguments["name"], config.get("preprocess"))):
+    name = arguments["name"] if cls is TimmBackbone else ""
+    if statistics := _other_statistics(name, config.get("preprocess")):
+        if not name:
+            raise InputError(
+                f"{config['backbone']['type']} with mean and std other than ImageNet's: no counterpart here"
+            )
         arguments["changes"] = arguments.get("changes", {}) | statistics
     backbone = {"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": arguments}
     auxiliary = [head(each) for each in extra]
@@ -112,7 +117,7 @@ def _other_statistics(name: str, preprocess: Mapping[str, Any] | None) -> dict[s
     """Mean and standard deviation of the images, in 0..1, where they are not those of timm's model."""
     if not preprocess:
         return {}
-    own = timm.get_pretrained_cfg(name, allow_unregistered=False)
+    own = timm.get_pretrained_cfg(name, allow_unregistered=False) if name else None
     ours = {"mean": own.mean, "std": own.std} if own else {"mean": IMAGENET_DEFAULT_MEAN, "std": IMAGENET_DEFAULT_STD}
     theirs = {key: [value / 255 for value in preprocess[key]] for key in ("mean", "std")}
     same = all(abs(a - b) < 1e-5 for key in ours for a, b in zip(ours[key], theirs[key], strict=True))

@@ -26,6 +26,8 @@ from lightning_app.heads.isnet import ISNet
 from lightning_app.heads.knet import KNet
 from lightning_app.heads.lightham import LightHam
 from lightning_app.heads.lraspp import LRASPP
+from lightning_app.heads.mask2former import Mask2Former
+from lightning_app.heads.maskformer import MaskFormer
 from lightning_app.heads.nonlocal_net import NonLocal
 from lightning_app.heads.ocrnet import OCRNet
 from lightning_app.heads.psanet import PSANet
@@ -37,7 +39,7 @@ from lightning_app.heads.setr import SETR
 from lightning_app.heads.setr_mla import SETRMLA
 from lightning_app.heads.upernet import UPerNet
 from lightning_app.util.errors import InputError
-from lightning_app.weights.openmmlab import knet
+from lightning_app.weights.openmmlab import knet, masks
 from lightning_app.weights.openmmlab.names import set_norm, substitute
 
 Config = Mapping[str, Any] | Sequence[Mapping[str, Any]]  # of a head, or of a cascade's two
@@ -438,6 +440,21 @@ RULES: dict[str, HeadRule] = {
             (r"conv_ups\.conv_up(\d+)\.", r"fuse.\1."),
         ),
         levels=several,
+    ),
+    "Mask2FormerHead": HeadRule(
+        Mask2Former,
+        {"num_queries": "queries", **{key: key for key in ("layers", "heads", "feedforward")}}
+        | {key: key for key in ("encoder_layers", "encoder_feedforward")},
+        names=masks.MASK2FORMER,
+        levels=several,
+        prepare=masks.flattened,
+    ),
+    "MaskFormerHead": HeadRule(
+        MaskFormer,
+        {"num_queries": "queries", **{key: key for key in ("layers", "heads", "feedforward")}},
+        names=masks.MASKFORMER,
+        levels=several,
+        prepare=masks.flattened,
     ),
     "NLHead": HeadRule(
         NonLocal,

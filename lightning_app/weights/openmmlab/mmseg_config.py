@@ -171,15 +171,10 @@ def _preprocess(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
     found = {**IMAGENET, **(found or {})}
     if not found["bgr_to_rgb"]:
         raise InputError(f"{path}: bgr_to_rgb=False has no counterpart here: images are RGB")
-    if any(abs(one - other) > 0.01 for one, other in zip(_numbers(found), _numbers(IMAGENET), strict=True)):
-        raise InputError(
-            f"{path}: mean {found['mean']} and std {found['std']} have no counterpart here, only ImageNet's"
-        )
+    mean, std = ([float(value) for value in found[key]] for key in ("mean", "std"))
+    if len(mean) != 3 or len(std) != 3 or not all(0 <= value <= 255 for value in mean) or min(std) <= 0:
+        raise InputError(f"{path}: mean {found['mean']} and std {found['std']} are not those of RGB images, 0..255")
     return found
-
-
-def _numbers(preprocess: Mapping[str, Any]) -> list[float]:
-    return [float(value) for key in ("mean", "std") for value in preprocess[key]]
 
 
 def _test_size(config: Mapping[str, Any]) -> tuple[int, int] | None:
