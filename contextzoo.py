@@ -31,8 +31,8 @@ __all__ = ["__version__", "create_model", "list_heads", "list_weights", "load", 
 Class = TypeVar("Class", bound=type)
 
 
-def load(weights: str | Path, *, device: str | torch.device = "cpu") -> Segmentor:
-    """A network with its weights, in evaluation mode; ``model.info`` holds classes, palette and protocol.
+def load(weights: str | Path, *, device: str | torch.device = "cpu") -> Any:
+    """The network of the weights' task, in evaluation mode; ``model.info`` holds what they know, such as classes.
 
     Args:
         weights: an id of the zoo, which is fetched once and verified; a ``.safetensors`` or ``.ckpt`` file; or the name
@@ -187,4 +187,5 @@ def segment(
         >>> import contextzoo as cz
         >>> result = cz.segment("photo.jpg", weights="ccnet_resnet10t_camvid-180x240_330")  # doctest: +SKIP
     """
-    return load(weights, device=device).predict(picture, **options)
+    result: Segmentation = load(weights, device=device).predict(picture, **options)
+    return result

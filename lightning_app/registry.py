@@ -108,6 +108,7 @@ class Registry(Mapping[str, Entry]):
 
 BLOCKS = Registry("block", "lightning_app.blocks", "contextzoo blocks")
 HEADS = Registry("head", "lightning_app.heads", "contextzoo heads")
+DEFAULT_TASK: Final = "semantic"
 
 
 class Tasks(Mapping[str, Any]):
@@ -136,6 +137,20 @@ class Tasks(Mapping[str, Any]):
             return cls
 
         return add
+
+    def of_file(self, content: Mapping[str, Any], path: str | Path) -> str:
+        """The slug of the task that a file names; the one of before there were several where it names none.
+
+        Raises:
+            InputError: it is none that is known; nothing is imported because a file names it.
+        """
+        slug = content.get("task", DEFAULT_TASK)
+        if not isinstance(slug, str) or slug not in [*self]:
+            raise InputError(
+                f"{path}: its task is {slug!r:.80}, which is none of this program ({', '.join(self)}): "
+                "if it is yours, import its module first (--import MODULE)"
+            )
+        return self.slug(slug)
 
     def file(self, slug: str) -> Path | None:
         """The module of a task that comes with this program."""

@@ -24,6 +24,7 @@ from lightning_app.tasks.evaluation import Evaluation
 from lightning_app.tasks.report import Drawing, Report
 from lightning_app.util.described import Described
 from lightning_app.util.errors import InputError
+from lightning_app.weights.facts import Facts
 from lightning_app.weights.load import load
 from lightning_app.weights.transfer import transfer
 
@@ -50,6 +51,7 @@ class Task(LightningModule, ABC, Generic[N, B]):
         from_data: arguments of the task that its datamodule gives, by the same names.
         parts: those that are classes with arguments of their own.
         evaluated: those that may be changed where weights are evaluated.
+        facts: what only its weights say of themselves; a task without it cannot publish or load any.
         network: what is trained; it has a ``backbone``.
         reports: the last report of each stage.
 
@@ -82,6 +84,7 @@ class Task(LightningModule, ABC, Generic[N, B]):
     from_data: ClassVar[tuple[str, ...]] = ()
     parts: ClassVar[Mapping[str, Part]] = {"backbone": Part(Backbone)}
     evaluated: ClassVar[tuple[str, ...]] = ("channels_last", "compile")
+    facts: ClassVar[type[Facts[Any]]]
 
     def __init__(
         self,
@@ -193,6 +196,11 @@ class Task(LightningModule, ABC, Generic[N, B]):
         return cast(nn.Module, self.network.backbone)
 
     @property
+    def outputs(self) -> int:
+        """How many things the network tells apart, such as classes."""
+        return int(self.hparams.get("num_classes", 0))
+
+    @property
     def figure(self) -> str:
         """The monitor's name in a report."""
         return self.monitor.rpartition("/")[2]
@@ -219,7 +227,7 @@ class Task(LightningModule, ABC, Generic[N, B]):
             source = load(h["weights"], device=self.device)
             of_task = h["weights_part"] == "all" and type(source) is type(self.network)
             part = None if of_task else "backbone"  # which networks of all tasks have
-            line = transfer(source, self.network, h.get("num_classes", 0), part=part, force=h["weights_force"])
+            line = transfer(source, self.network, self.outputs, part=part, force=h["weights_force"])
             rank_zero_only(print)(line)
         if h["feature_cache"] is not None:
             cache = FeatureCache(cast(Backbone, self.backbone), Path(h["feature_cache"]), h["feature_cache_gb"] * GB)

@@ -12,6 +12,7 @@ import zoo
 from lightning_app.data.facts import Colour, palette_from_hex, voc_palette
 from lightning_app.reading import tensor_files
 from lightning_app.reading.unpickle import state_dict, unpickle
+from lightning_app.tasks.semantic.weights import SemanticFacts
 from lightning_app.tools.parser import Parser
 from lightning_app.util.errors import InputError
 from lightning_app.util.files import check_file, replacing
@@ -57,10 +58,9 @@ def main(args: Sequence[str]) -> int:
     same = dataset and tuple(classes) == dataset.classes
     description = Description(
         name=to.stem,
+        task="semantic",
         model=parts,
-        classes=tuple(classes),
-        palette=palette,
-        protocol=protocol,
+        facts=SemanticFacts(tuple(classes), palette, protocol),
         data=Data(dataset.data, dataset.arguments) if dataset and same else Data(),
     )
     with replacing(to) as part:

@@ -6,12 +6,11 @@ from typing import Any, Final
 
 from torch import Tensor
 
-from lightning_app.data.facts import default_palette
 from lightning_app.reading import checkpoints, specs
-from lightning_app.tasks.semantic.summary import best_validation
+from lightning_app.registry import TASKS
 from lightning_app.util.errors import InputError, input_error
-from lightning_app.weights.description import MOST_CLASSES, Description
-from lightning_app.weights.parts import MODEL
+from lightning_app.weights.description import Description
+from lightning_app.weights.facts import facts_of
 
 NETWORK: Final = ("network", "segmentor")  # what a task calls it, and what tasks called it before
 PLACES: Final = ("root", "predict_folder")  # arguments of a datamodule that hold for one machine
@@ -50,27 +49,25 @@ def read_checkpoint(path: Path, *, raw: bool = False) -> tuple[Description, dict
 
 def _of_run(content: Mapping[str, Any], path: Path, *, raw: bool) -> dict[str, Any]:
     """What its run knew of the model."""
-    config, facts = content["config"], content["hyper_parameters"]
+    config = content["config"]
     specs.check_plain(config, f"{path}: its configuration", classes=True)
+    task = TASKS.of_file(config, path)
+    facts = facts_of(task)
     data = config.get("data") or {}
     arguments = {key: value for key, value in specs.given(data).items() if key not in PLACES}
-    protocol = dict(config["model"]["protocol"])
-    if (size := arguments.get("image_size")) and not protocol.get("fit"):
-        protocol |= {"fit": [max(size), min(size)], "antialias": True}  # as the datamodule resized them
-    names = facts["class_names"] or [str(number) for number in range(min(facts["num_classes"], MOST_CLASSES + 1))]
     description = {
         "name": f"{path.parent.parent.name}/{path.stem}" if path.parent.name == "checkpoints" else path.stem,
-        "model": {key: value for key, value in config["model"].items() if key in MODEL},
-        "classes": list(names),
-        "palette": [list(colour) for colour in facts["palette"] or default_palette(len(names))],
-        "protocol": protocol,
+        "task": task,
+        "model": {key: value for key, value in config["model"].items() if key in facts.parts},
         "data": {"class_path": data.get("class_path", ""), "init_args": arguments},
         "training": {"iterations": content["global_step"], **_recipe(config)},
+        **facts.of_run(content),
     }
-    best = best_validation(content)
+    best = facts.best_validation(content)
     if best and best.epoch == content["epoch"] + 1 and not raw:
+        figures = {name: 100 * best.report.figures[name] for name in facts.figures if name in best.report.figures}
         source = f"validation after epoch {best.epoch} of its own run"
-        description["metrics"] = {"miou": 100 * best.report.figures["mIoU"], "source": source, "stage": "val"}
+        description["metrics"] = {"figures": figures, "source": source, "stage": "val"}
     return description
 
 

@@ -1,27 +1,24 @@
-"""Weights by name -> a segmentor that knows its classes and protocol."""
+"""Weights by name -> a network that knows what its numbers mean."""
 
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
 import zoo
-from lightning_app.data.facts import palette_from_hex
 from lightning_app.reading import specs
 from lightning_app.runs import RUNS
 from lightning_app.runs import folders as runs
-from lightning_app.tasks.semantic.network import Segmentor
 from lightning_app.util.errors import InputError, closest
 from lightning_app.util.files import check_file
 from lightning_app.weights.checkpoint import read_checkpoint
 from lightning_app.weights.description import Data, Description
-from lightning_app.weights.openmmlab import convert as openmmlab
-from lightning_app.weights.openmmlab.published import evaluation_size, upstream_config
-from lightning_app.weights.parts import new_segmentor
+from lightning_app.weights.facts import facts_of
+from lightning_app.weights.openmmlab.convert import load_strictly
 from lightning_app.weights.published import is_known, read_published
 from zoo import ZooEntry, ZooError, download
 from zoo.datasets import datasets
@@ -29,13 +26,13 @@ from zoo.datasets import datasets
 SUFFIXES: Final = (".ckpt", ".safetensors", ".pth", ".pt")
 
 
-def load(weights: str | Path, *, device: str | torch.device = "cpu") -> Segmentor:
-    """A segmentor in evaluation mode, with its ``ModelInfo`` as ``info``.
+def load(weights: str | Path, *, device: str | torch.device = "cpu") -> Any:
+    """The network of the weights' task in evaluation mode, with what it knows as ``info``.
 
     Args:
         weights: an id of the zoo (fetched and verified); a checkpoint of ``contextzoo fit`` (EMA weights where the run
             kept them), the name or folder of its run, best or last of the newest run; a file that ``contextzoo zoo
-            publish`` wrote, or its folder; or a published OpenMMLab file, which is recognised by its name.
+            publish`` wrote, or its folder; or a file that others published, which is recognised by its name.
 
     Raises:
         InputError: no such id or file, or a file that does not say how to build its model.
@@ -71,15 +68,15 @@ def _find(weights: str | Path) -> tuple[Path, ZooEntry | None]:
         raise InputError(str(error)) from None
 
 
-def _load_file(path: Path, entry: ZooEntry | None) -> Segmentor:
+def _load_file(path: Path, entry: ZooEntry | None) -> Any:
     if path.suffix == ".ckpt":
         return build(*read_checkpoint(path))
     entry = entry or _entry_of(path)
-    if entry and entry.format == "openmmlab":
-        return _from_openmmlab(path, entry)
+    if entry and entry.format != "safetensors":
+        return _published(path, entry)
     if path.suffix == ".safetensors":
-        model = build(*read_published(path))
-        return _named(model, entry) if entry else model
+        network = build(*read_published(path))
+        return _named(network, entry) if entry else network
     raise InputError(
         f"{path}: no weights of the zoo have a file of that name, so their architecture is not known. Keep the name it "
         "was published under, such as ...-4123f401.pth, or call it ID.pth (contextzoo zoo list)"
@@ -94,39 +91,31 @@ def _entry_of(path: Path) -> ZooEntry | None:
     return None
 
 
-def _from_openmmlab(path: Path, entry: ZooEntry) -> Segmentor:
-    config = openmmlab.as_the_weights_have_it(upstream_config(entry), path)
-    model = openmmlab.load_checkpoint(path, config)
+def _published(path: Path, entry: ZooEntry) -> Any:
+    """The network in a file that others published."""
+    network, parts, facts = facts_of(entry.task).published(path, entry)
     dataset = datasets()[entry.dataset]
-    description = Description(
-        name=entry.id,
-        model=openmmlab.parts_of(config),
-        classes=dataset.classes,
-        palette=palette_from_hex(" ".join(dataset.palette)),
-        protocol=replace(openmmlab.protocol_of(config), fit=evaluation_size(entry)),
-        data=Data(dataset.data, dataset.arguments),
-    )
-    model.info = description.info
-    return _named(model, entry)
+    data = Data(dataset.data, dataset.arguments)
+    network.info = Description(name=entry.id, task=entry.task, model=parts, facts=facts, data=data).info
+    return _named(network, entry)
 
 
-def _named(model: Segmentor, entry: ZooEntry) -> Segmentor:
-    """The model under its id, with the index's figure."""
-    assert model.info is not None
+def _named(network: Any, entry: ZooEntry) -> Any:
+    """The network under its id, with the index's figures."""
     source = f"{entry.metrics_source}, {entry.split}"
-    model.info = replace(model.info, name=entry.id, miou=entry.figure, miou_source=source, split=entry.split)
-    return model
+    network.info = replace(network.info, name=entry.id, metrics=entry.metrics, source=source, split=entry.split)
+    return network
 
 
-def build(description: Description, tensors: Mapping[str, Tensor]) -> Segmentor:
-    """The described segmentor with its weights.
+def build(description: Description, tensors: Mapping[str, Tensor]) -> Any:
+    """The described network with its weights.
 
     Raises:
-        InputError: the description is of no model, or the tensors are not its own.
+        InputError: the description is of no network, or the tensors are not its own.
     """
     name = description.name
     with specs.at_most([tensor.numel() for tensor in tensors.values()], f"{name}: its model"):
-        model = new_segmentor(description.model, len(description.classes), name)
-    openmmlab.load_strictly(model, tensors, what=f"{name}, the model that is described beside them")
-    model.info = description.info
-    return model
+        network = description.facts.network(description.model, name)
+    load_strictly(network, tensors, what=f"{name}, the model that is described beside them")
+    network.info = description.info
+    return network

@@ -40,9 +40,9 @@ def is_known(id: str) -> bool:
 
 
 def dataset_of(description: Description) -> Dataset | None:
-    """The dataset of the zoo that the described weights were trained on, by its datamodule and its classes."""
+    """The dataset of the zoo that the described weights were trained on, by its datamodule and its labels."""
     for dataset in datasets().values():
-        if (dataset.data, dataset.classes) == (description.data.name, description.classes):
+        if (dataset.data, dataset.classes or dataset.keypoints) == (description.data.name, description.facts.labels):
             return dataset
     return None
 

@@ -9,16 +9,15 @@ from torch import Tensor, nn
 
 from lightning_app.backbones.timm import TimmBackbone
 from lightning_app.reading import specs
-from lightning_app.tasks.semantic.network import Segmentor
+from lightning_app.tasks.info import Info
 from lightning_app.util.errors import InputError
 
 
-def transfer(
-    source: Segmentor, target: nn.Module, num_classes: int, *, part: str | None = None, force: bool = False
-) -> str:
-    """Give ``target``, of ``num_classes`` classes, every tensor of ``source`` that fits by name and shape.
+def transfer(source: Any, target: nn.Module, outputs: int, *, part: str | None = None, force: bool = False) -> str:
+    """Give ``target`` every tensor of ``source``, a network with weights, that fits by name and shape.
 
     Args:
+        outputs: how many things the target tells apart, such as classes.
         part: take those of this part alone, such as the backbone.
         force: even where under half of the target's tensors fit.
 
@@ -28,7 +27,7 @@ def transfer(
         InputError: under half of the target's tensors are there, or those of a head of the same class have another
             width, and ``force`` is off.
     """
-    assert source.info is not None
+    info: Info = source.info
     given, wanted = (
         {name: tensor for name, tensor in model.state_dict().items() if part in (None, name.partition(".")[0])}
         for model in (source, target)
@@ -40,31 +39,27 @@ def transfer(
     new = [name for name in counted if name not in fitting]
     unused = [name for name in present if name not in wanted]
     share = f"{len(counted) - len(new)}/{len(counted)} tensors"
-    other = [
-        name for name in new if name in given and not _is_of_classes(given[name], wanted[name], source, num_classes)
-    ]
-    same_head = type(source.head) is type(getattr(target, "head", None))
-    other = [name for name in other if name.startswith("head.") and same_head]
+    same_head = type(getattr(source, "head", None)) is type(getattr(target, "head", None))
+    heads = [name for name in new if name in given and name.startswith("head.") and same_head]
+    other = [name for name in heads if not _is_of_outputs(given[name], wanted[name], info, outputs)]
     if (2 * len(new) > len(counted) or other) and not force:
         raise InputError(
-            f"Only {share} of the {part or 'model'} are in {source.info.name}, which is {describe(source)}: leave "
-            f"--model.backbone and --model.head out, or give {_options(source.info.parts)}, "
+            f"Only {share} of the {part or 'model'} are in {info.name}, which is {describe(source)}: leave "
+            f"--model.backbone and --model.head out, or give {_options(info.parts)}, "
             "or --model.weights_force true"
         )
     target.load_state_dict(fitting, strict=False)
     line = f"Loaded {share}{f' of the {part}' if part else ''}."
     if new:
-        before = len(source.info.classes)
-        line += f" New: {_summary(new)}" + (f" ({before} -> {num_classes} classes)." if before != num_classes else ".")
+        changed = f" ({info.outputs} -> {outputs} {info.told})" if info.outputs != outputs else ""
+        line += f" New: {_summary(new)}{changed}."
     return line + (f" Not used: {_summary(unused)}." if unused else "")
 
 
-def _is_of_classes(given: Tensor, wanted: Tensor, source: Segmentor, num_classes: int) -> bool:
-    """Whether two tensors differ in the number of classes alone."""
-    assert source.info is not None
-    return (given.shape[0], wanted.shape[0]) == (len(source.info.classes), num_classes) and (
-        given.shape[1:] == wanted.shape[1:]
-    )
+def _is_of_outputs(given: Tensor, wanted: Tensor, info: Info, outputs: int) -> bool:
+    """Whether two tensors differ in the number of outputs alone."""
+    lengths = zip(info.lengths(info.outputs), info.lengths(outputs), strict=True)
+    return (given.shape[0], wanted.shape[0]) in [*lengths] and given.shape[1:] == wanted.shape[1:]
 
 
 def _options(parts: Mapping[str, Any]) -> str:
@@ -80,10 +75,10 @@ def _options(parts: Mapping[str, Any]) -> str:
     return " ".join(typed)
 
 
-def describe(model: Segmentor) -> str:
-    """Head and backbone in a few words."""
-    backbone = getattr(model.backbone, "name", type(model.backbone).__name__)
-    return f"{type(model.head).__name__} on {backbone}"
+def describe(network: Any) -> str:
+    """Head, or the whole, and backbone in a few words."""
+    backbone = getattr(network.backbone, "name", type(network.backbone).__name__)
+    return f"{type(getattr(network, 'head', network)).__name__} on {backbone}"
 
 
 def _summary(names: Sequence[str]) -> str:

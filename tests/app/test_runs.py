@@ -62,7 +62,7 @@ def test_every_verb_takes_them(here: Path, tmp_path: Path, capsys: pytest.Captur
     assert typed("test --ckpt_path runs/tiny --data.test_split val --run t3 --trainer.accelerator cpu") == 0
     capsys.readouterr()
     assert typed(f"zoo publish tiny --id fcn_test_resnet_camvid-24x32_1ep --to {tmp_path} --miou 200") == 2
-    assert "--miou and --miou-source go together" in capsys.readouterr().err
+    assert "--figure and --source go together" in capsys.readouterr().err
 
 
 def test_a_run_is_told_from_a_zoo_id_and_a_published_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

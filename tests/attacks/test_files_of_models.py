@@ -318,6 +318,19 @@ MALFORMED = {
     "parts": header(model=describe_tiny()["model"] | {"backbone": []}),
     "name": header(name="a\nb"),
     "data": header(data=7),
+    "task": header(task=5),
+    "tasks": header(task=["semantic"]),
+    "no task": header(task=""),
+    "another task": header(task="os"),
+    "climbing task": header(task="../semantic"),
+    "module of a task": header(task="semantic.network"),
+    "lines of tasks": header(task="semantic\nos"),
+    "long task": header(task="x" * 100_000),
+    "no figures": header(metrics={"figures": 5}),
+    "text as a figure": header(metrics={"figures": {"mIoU": "50"}}),
+    "a figure that is none": header(metrics={"figures": {"mIoU": float("inf")}}),
+    "without classes": json.dumps({key: each for key, each in describe_tiny().items() if key != "classes"}),
+    "without protocol": json.dumps({key: each for key, each in describe_tiny().items() if key != "protocol"}),
 }
 for channels in (-8, 0, 10**7, 2**20, 2**70, 1.5, "8", True, None):
     model = describe_tiny()["model"] | {
@@ -376,5 +389,5 @@ def test_the_walk_finds_what_is_wrong(trap: Trap) -> None:
 def test_a_published_header_and_a_checkpoint_still_load(checkpoint: Path) -> None:
     write_tiny(Path("a.safetensors"))
     assert load("a.safetensors").info
-    assert read_checkpoint(checkpoint)[0].classes
+    assert read_checkpoint(checkpoint)[0].facts.labels
     assert Description.from_header({HEADER: header()}, Path("x")).name == "tiny"

@@ -99,11 +99,10 @@ def test_file_card_and_entry(run: Path, own_index: Path, capsys: pytest.CaptureF
     )
     assert (entry.backbone.name, entry.optimizer) == ("test_resnet", "SGD")
     assert trained.info is not None
-    assert entry.figure == round(trained.info.miou or 0, 2)
+    assert entry.metrics == {"mIoU": round(trained.info.metrics["mIoU"], 2)}
     assert entry.metrics_source.startswith("validation after epoch 1 of its own run")
-    assert load(ID).info == model.info.__class__(  # type: ignore[union-attr]
-        **{**vars(model.info), "miou": entry.figure, "miou_source": f"{entry.metrics_source}, val"}
-    )
+    named = {"metrics": entry.metrics, "source": f"{entry.metrics_source}, val"}
+    assert load(ID).info == model.info.__class__(**{**vars(model.info), **named})
 
     card = (folder / "README.md").read_text()
     assert card.startswith("---\nlicense: apache-2.0\n")
@@ -216,9 +215,11 @@ def test_the_figure_measured_with_the_checkpoint_goes_first(run: Path, tmp_path:
         ("ccnet_test_resnet_camvid-24x32_1ep", "", 'must start with "fcn_"'),
         ("fcn_r50-d8_cityscapes-512x1024_40k", "", "is taken"),
         ("../fcn_x_y", "", "lower-case letters"),
-        (ID, "--miou 50", "--miou and --miou-source go together"),
+        (ID, "--miou 50", "--figure and --source go together"),
+        (ID, "--figure AP=50 --source x", "--figure AP: weights of this task have mIoU"),
+        (ID, "--figure mIoU=high --source x", "'mIoU=high': give NAME=PERCENT, such as mIoU=58.4"),
         (ID, "--miou 500 --miou-source x", "per cent, 0 to 100"),
-        (ID, "--raw", "give the raw ones' --miou"),
+        (ID, "--raw", "give the raw ones' --figure"),
         (ID, "--code-licence", "--code-licence"),
     ],
 )

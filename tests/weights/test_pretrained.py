@@ -75,7 +75,7 @@ def test_a_checkpoint_gives_its_averaged_weights(run: Path) -> None:
     assert model.info.data["class_path"].endswith("CamVid")
     assert "root" not in model.info.data["init_args"]
     assert model.info.name == "tiny/best"
-    assert model.info.miou is not None
+    assert model.info.metrics
     weight = model.head.classifier.weight
     assert torch.equal(weight, content["state_dict"]["network.head.classifier.weight"])
     assert not torch.equal(weight, content["current_model_state"]["network.head.classifier.weight"])
@@ -143,7 +143,7 @@ def test_an_openmmlab_file_is_known_by_its_published_name(tmp_path: Path) -> Non
     entry, model = zoo.get(ENTRY), load(path)
     info = model.info
     assert info is not None
-    assert (info.name, info.miou, info.data["class_path"]) == (ENTRY, entry.figure, "Cityscapes")
+    assert (info.name, info.metrics["mIoU"], info.data["class_path"]) == (ENTRY, entry.figure, "Cityscapes")
     assert (info.classes[0], info.palette[0], len(info.classes)) == ("road", (128, 64, 128), 19)
     assert info.protocol == EvaluationProtocol(fit=(2048, 1024))
     same = load_checkpoint(path, upstream_config(entry))
@@ -251,7 +251,7 @@ def test_measured_beside_published(
     known = load(run).info
     assert known is not None
     line = capsys.readouterr().out.splitlines()[-1]
-    assert line == f"mIoU {known.miou:.2f} measured here; {known.miou:.2f} {known.miou_source}"
+    assert line == f"mIoU {known.metrics['mIoU']:.2f} measured here; {known.metrics['mIoU']:.2f} {known.source}"
     assert yaml.safe_load(Path("runs/again/validate.yaml").read_text())["weights"] == str(run)
 
 

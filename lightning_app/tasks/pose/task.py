@@ -79,7 +79,7 @@ class PoseTask(Task[PoseEstimator, PoseBatch]):
         made = _build(head or SimpleBaseline, backbone, maps)
         network = PoseEstimator(backbone, made, codec, channels_last=channels_last)
         super().__init__(network, channels_last=channels_last, **options)
-        self.facts, self.codec = facts, codec
+        self.keypoints, self.codec = facts, codec
         self.flip_test, self.nms, self.keypoint_threshold = flip_test, nms, keypoint_threshold
         self.val_results, self.test_results = CocoResults(), CocoResults()
 
@@ -97,9 +97,9 @@ class PoseTask(Task[PoseEstimator, PoseBatch]):
     def predict(self, batch: PoseBatch) -> list[Poses]:
         """The people of each photograph, the surest first."""
         if not len(batch.image):
-            nobody = self._poses(torch.zeros(0, len(self.facts.names), 3), torch.zeros(0), torch.zeros(0, 4))
+            nobody = self._poses(torch.zeros(0, len(self.keypoints.names), 3), torch.zeros(0), torch.zeros(0, 4))
             return [nobody] * len(batch)
-        maps = self.network.maps(batch.image, self.facts.flip_indices if self.flip_test else None)
+        maps = self.network.maps(batch.image, self.keypoints.flip_indices if self.flip_test else None)
         points, scores = self.codec.decode(maps)
         points = to_image(points, batch.centres, batch.scales, self.codec.input_size)
         people = person_scores(batch.box_scores, scores, self.keypoint_threshold)
@@ -114,11 +114,11 @@ class PoseTask(Task[PoseEstimator, PoseBatch]):
         """Indices of those that are kept, the surest first."""
         if self.nms is None or len(people) < 2:
             return people.argsort(descending=True, stable=True)
-        return oks_nms(points, people, areas, points.new_tensor(self.facts.sigmas), self.nms)
+        return oks_nms(points, people, areas, points.new_tensor(self.keypoints.sigmas), self.nms)
 
     def _poses(self, keypoints: Tensor, scores: Tensor, boxes: Tensor) -> Poses:
         points, people, corners = (each.float().cpu().numpy() for each in (keypoints, scores, boxes))
-        return Poses(points[..., :2], points[..., 2], people, corners, self.facts)
+        return Poses(points[..., :2], points[..., 2], people, corners, self.keypoints)
 
     def update(self, stage: Stage, batch: PoseBatch, predictions: Sequence[Poses]) -> None:
         assert batch.truth is not None, "a batch for prediction has no truth"
@@ -132,8 +132,8 @@ class PoseTask(Task[PoseEstimator, PoseBatch]):
         data = self._data
         return report_of(
             results.compute(),
-            self.facts.names,
-            self.facts.sigmas,
+            self.keypoints.names,
+            self.keypoints.sigmas,
             category_id=data.category_id,
             thing=data.class_names[0],
             box_source=data.box_source,
@@ -148,7 +148,7 @@ class PoseTask(Task[PoseEstimator, PoseBatch]):
             truth = None
             if batch.truth is not None:
                 marked = [each.keypoints for each in batch.truth[place] if each.keypoints]
-                truth = np.array(marked, dtype=np.float32).reshape(-1, len(self.facts.names), 3)
+                truth = np.array(marked, dtype=np.float32).reshape(-1, len(self.keypoints.names), 3)
             drawings.append(PoseDrawing(name, photograph, poses=poses.on(photograph), truth=truth))
         return drawings
 

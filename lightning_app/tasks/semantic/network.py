@@ -1,7 +1,7 @@
 """The whole network: photographs in, logits at their size out."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from lightning_app.backbones.base import Backbone
 from lightning_app.blocks._layers import resize
 from lightning_app.heads.base import Auxiliary, ContextHead, Outputs
+from lightning_app.tasks.info import Info
 from lightning_app.tasks.network import Network, require_unit_range
 from lightning_app.tasks.semantic.inference import EvaluationProtocol
 from lightning_app.tasks.semantic.segmentation import Segmentation
@@ -17,31 +18,24 @@ from lightning_app.tasks.semantic.segmenter import Options, Picture, Segmenter
 from lightning_app.util.errors import InputError
 
 
-@dataclass(frozen=True)
-class ModelInfo:
-    """What pretrained weights know besides their numbers.
+@dataclass(frozen=True, kw_only=True)
+class ModelInfo(Info):
+    """What pretrained weights know besides their numbers, and ``Info`` for the rest.
 
     Args:
-        name: id in the zoo, or the file's name.
         classes: names in label order.
         palette: RGB of each class.
         protocol: how images are to be looked at.
-        data: the datamodule that they were trained with: its ``class_path`` and ``init_args``.
-        miou: per cent, by that protocol; None where nobody measured it.
-        miou_source: who measured it on what.
-        split: of the data, on which it was measured; empty where that is not known.
-        parts: backbone, head and auxiliary head as a configuration has them.
     """
 
-    name: str
+    task: str = "semantic"
     classes: tuple[str, ...]
     palette: tuple[tuple[int, int, int], ...]
     protocol: EvaluationProtocol
-    data: Mapping[str, Any] = field(default_factory=dict)
-    miou: float | None = None
-    miou_source: str = ""
-    split: str = ""
-    parts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def outputs(self) -> int:
+        return len(self.classes)
 
 
 class Segmentor(Network):

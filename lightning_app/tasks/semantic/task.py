@@ -28,6 +28,7 @@ from lightning_app.tasks.semantic.metrics import SegmentationMetrics
 from lightning_app.tasks.semantic.network import Segmentor
 from lightning_app.tasks.semantic.segmentation import SegmentationDrawing
 from lightning_app.tasks.semantic.summary import best_validation, report_of
+from lightning_app.tasks.semantic.weights import SemanticFacts
 from lightning_app.util.errors import InputError
 from lightning_app.weights.parts import GIVEN, HEAD, PARTS, new_segmentor
 
@@ -62,6 +63,7 @@ class SegmentationTask(Task[Segmentor, SemanticBatch]):
         part: Part(base, GIVEN if part in HEAD else ()) for part, base in PARTS.items()
     }
     evaluated = ("protocol", "channels_last", "compile")
+    facts = SemanticFacts
 
     def __init__(
         self,
@@ -201,7 +203,7 @@ class SegmentationTask(Task[Segmentor, SemanticBatch]):
             {"protocol": asdict(info.protocol)},
             info.data,
             info.split,
-            "no figure is known" if info.miou is None else f"{info.miou:.2f} {info.miou_source}",
+            info.known("mIoU"),
         )
 
     def describe(self) -> dict[str, Any]:

@@ -1,0 +1,46 @@
+"""What a network with pretrained weights knows besides its numbers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True, kw_only=True)
+class Info:
+    """What weights of every task say; each task adds its own below.
+
+    Args:
+        name: id in the zoo, or the file's name.
+        task: what the network does.
+        data: the datamodule that they were trained with: its ``class_path`` and ``init_args``.
+        metrics: figure -> per cent; none where nobody measured them.
+        source: who measured them on what.
+        split: of the data, on which they were measured; empty where that is not known.
+        parts: the parts of the network as a configuration has them.
+    """
+
+    name: str
+    task: str
+    data: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    source: str = ""
+    split: str = ""
+    parts: Mapping[str, Any] = field(default_factory=dict)
+
+    told: ClassVar[str] = "classes"  # what the network tells apart
+
+    @property
+    def outputs(self) -> int:
+        """How many things the network tells apart."""
+        return 0
+
+    @staticmethod
+    def lengths(outputs: int) -> tuple[int, ...]:
+        """Of the network's layers that grow with its outputs, as far as a layer's length says it."""
+        return (outputs,)
+
+    def known(self, figure: str) -> str:
+        """A figure and who measured it, in words."""
+        if figure not in self.metrics:
+            return "no figure is known"
+        return f"{self.metrics[figure]:.2f} {self.source}"

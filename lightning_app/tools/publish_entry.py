@@ -1,0 +1,94 @@
+"""What the zoo's index says of weights that are published: their figures, and how they were trained."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from datetime import date
+from pathlib import Path
+from typing import Any, Final
+
+from lightning_app import data
+from lightning_app.reading import specs
+from lightning_app.registry import TASKS
+from lightning_app.util.checkout import commit
+from lightning_app.util.errors import InputError
+from lightning_app.weights.description import Description, Metrics
+
+OPTIMIZERS: Final = {"sgd": "SGD", "adamw": "AdamW"}
+
+
+def measured(checkpoint: Path, description: Description, *, raw: bool) -> Metrics:
+    """The figures to publish: those measured with this checkpoint, else what its run saw.
+
+    Raises:
+        InputError: none are known.
+    """
+    for stage, command in (("test", "test"), ("val", "validate")):
+        path = checkpoint.parent.parent / f"{command}.json"
+        if raw or not path.is_file():
+            continue
+        content = json.loads(path.read_text())
+        if content["checkpoint"] and Path(content["checkpoint"]).resolve() == checkpoint.resolve():
+            when = date.fromtimestamp(path.stat().st_mtime)
+            source = f"contextzoo {command} --ckpt_path {checkpoint.name}, {when}{_of_commit()}"
+            known = [name for name in description.facts.figures if content.get(name) is not None]
+            return Metrics({name: 100 * content[name] for name in known}, source, stage, content["split"])
+    if description.metrics is None:
+        raise InputError(
+            f"No figure is known of {checkpoint}: measure it with contextzoo test --ckpt_path, or give "
+            f"--figure {description.facts.figures[0]}=PERCENT and --source"
+        )
+    return replace(description.metrics, source=f"{description.metrics.source}{_of_commit()}")
+
+
+def _of_commit() -> str:
+    """The commit that this runs from, as the end of a source."""
+    name = commit()
+    return f", commit {name}" if name else ""
+
+
+def values_of(description: Description, weights: Path, *, crop: Sequence[int] | None) -> dict[str, Any]:
+    """The index entry's fields that the weights and their description tell.
+
+    Raises:
+        InputError: something is to be given that is not.
+    """
+    training, metrics = description.training, description.metrics
+    assert training
+    assert metrics
+    return {
+        "backbone": {"name": backbone_name(description)},
+        "split": _split(description),
+        **description.facts.details(crop or training.crop, asdict(description.data)),
+        "metrics": {name: round(value, 2) for name, value in metrics.figures.items()},
+        "metrics_source": metrics.source,
+        "iterations": training.iterations,
+        "batch": training.batch,
+        "optimizer": OPTIMIZERS[training.optimizer],
+        "lr": training.lr,
+        "size": weights.stat().st_size,
+        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "format": "safetensors",
+        "code_licence": description.licences["code"],
+        "weights_licence": description.licences["weights"],
+    }
+
+
+def backbone_name(description: Description) -> str:
+    """Of timm's backbones the model's name, of others the class."""
+    part: Mapping[str, Any] = description.model["backbone"]
+    return str(specs.given(part).get("name") or part["class_path"].rpartition(".")[2].lower())
+
+
+def _split(description: Description) -> str:
+    """The split that the figures are of: as recorded, else the run's own choice, else the dataset's usual one."""
+    metrics, spec, what = description.metrics, asdict(description.data), f"{description.name}: its data"
+    if metrics and metrics.split:
+        return metrics.split
+    cls = specs.class_of(spec, specs.known_classes(TASKS[description.task].data), what)
+    arguments = specs.arguments(spec, cls, what)
+    if cls is data.Folder:
+        arguments["classes"] = list(description.facts.labels)  # which it would else read
+    datamodule: Any = specs.make(lambda: cls(**arguments), what)
+    return str(datamodule.splits[metrics.stage if metrics else "val"])

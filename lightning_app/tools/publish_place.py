@@ -1,0 +1,94 @@
+"""Where published weights go: a folder, which they enter in one step, or a repository of the Hugging Face hub."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from lightning_app.util.errors import InputError
+from lightning_app.weights.published import SHIPS
+
+HUB: Final = "hf://"
+UNFINISHED: Final = ".unfinished"  # marks a folder whose entry is not written yet
+
+
+def publish(stage: Path, to: str, id: str) -> Path | str:
+    """Bring what is staged to its place; returns that folder, or the address of the repository.
+
+    Raises:
+        InputError: the hub does not take it.
+    """
+    return _push(stage, to, id) if to.startswith(HUB) else _move(stage, _folder(to, id))
+
+
+def finish(place: Path | str) -> None:
+    """Take the mark off, now that the index knows them."""
+    if isinstance(place, Path):
+        (place / UNFINISHED).unlink()
+
+
+def url_of(to: str, id: str) -> str:
+    """The address of the weights once they are there."""
+    file = f"{id}.safetensors"
+    if to.startswith(HUB):
+        return f"{to.rstrip('/')}/{file}"
+    path = _folder(to, id).resolve() / file
+    return path.relative_to(SHIPS.parent).as_posix() if path.is_relative_to(SHIPS) else path.as_uri()
+
+
+@contextmanager
+def staged(to: str, id: str) -> Iterator[Path]:
+    """An empty folder on the right disk, which is gone afterwards.
+
+    Raises:
+        InputError: there is something under their name already.
+    """
+    parent = None
+    if not to.startswith(HUB):
+        folder = _folder(to, id)
+        if (folder / UNFINISHED).is_file():  # stopped in mid-way, in front of the index
+            shutil.rmtree(folder)
+        if folder.exists():
+            raise InputError(f"{folder} is there already: give another --id or --to")
+        parent = folder.parent
+        parent.mkdir(parents=True, exist_ok=True)
+        for stopped in parent.glob(f".{id}.*"):
+            shutil.rmtree(stopped)
+    with tempfile.TemporaryDirectory(dir=parent, prefix=f".{id}.") as stage:
+        yield Path(stage)
+
+
+def _folder(to: str, id: str) -> Path:
+    return Path(to).expanduser() / id
+
+
+def _move(stage: Path, folder: Path) -> Path:
+    """The staged files under their own name in one step, marked as unfinished until the index knows them."""
+    files = list(stage.iterdir())
+    complete = stage / folder.name
+    complete.mkdir()
+    (complete / UNFINISHED).touch()
+    for file in files:
+        file.rename(complete / file.name)
+    complete.rename(folder)
+    stage.rmdir()
+    return folder
+
+
+def _push(stage: Path, to: str, id: str) -> str:
+    """Upload the folder in one commit; returns its address."""
+    repository = to.removeprefix(HUB).strip("/")
+    try:
+        from huggingface_hub import HfApi
+    except ImportError:
+        raise InputError("Pushing needs huggingface_hub: pip install 'contextzoo[hub]'") from None
+    try:
+        api = HfApi()
+        api.create_repo(repository, exist_ok=True)
+        api.upload_folder(repo_id=repository, folder_path=stage, commit_message=f"Add {id}")
+    except Exception as error:  # its HTTP library's errors come through as well
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise InputError(f"Cannot push to {to} ({reason}): log in with hf auth login, or look at the name") from None
+    return f"https://huggingface.co/{repository}"
