@@ -107,6 +107,7 @@ def list_heads() -> list[str]:
 
 def list_weights(
     *,
+    task: str | None = None,
     head: str | None = None,
     dataset: str | None = None,
     backbone: str | None = None,
@@ -124,7 +125,7 @@ def list_weights(
     """
     from zoo import list_entries
 
-    return list_entries(head=head, dataset=dataset, backbone=backbone, min_miou=min_miou)
+    return list_entries(task=task, head=head, dataset=dataset, backbone=backbone, min_miou=min_miou)
 
 
 def register_head(slug: str, *, paper: str = "", year: int = 0) -> Callable[[Class], Class]:

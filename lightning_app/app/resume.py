@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning_app.app import saved, which_task
+from lightning_app.app import saved
 from lightning_app.callbacks.save_config import PLACES
 from lightning_app.reading import checkpoints
 from lightning_app.registry import TASKS
@@ -72,7 +72,7 @@ def find(verb: str, name: str | None, run: str | None, *, trust: bool) -> Checkp
         content = checkpoints.read(path)
     except checkpoints.Damaged as error:
         raise InputError(f"{error}. {good_ones(path, verb)}") from error
-    task = TASKS[which_task.of_configuration(content["config"], path)]
+    task = TASKS[TASKS.of_file(content["config"], path)]
     config, left = saved.configuration(content["config"], path, task, resume=verb == "fit", trust=trust)
     checkpoints.check_states(content.get("callbacks"), path)
     if left:

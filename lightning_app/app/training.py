@@ -14,7 +14,7 @@ from lightning_app.app.arguments import value_of, with_config_paths, with_value
 from lightning_app.app.class_names import choices, prepared
 from lightning_app.app.command_line import CommandLine, without_weights
 from lightning_app.app.run_folder import RunFolder
-from lightning_app.registry import HEADS, TASKS
+from lightning_app.registry import DEFAULT_TASK, HEADS, TASKS
 from lightning_app.runs.endings import why_it_ended
 from lightning_app.runs.folders import check_name
 from lightning_app.runs.lock import Lock
@@ -66,7 +66,7 @@ def _train(verb: str, args: list[str], files: list[Path], said: str | None, lock
     if weights := value_of(args, "--weights"):
         evaluation.check(verb, args)
         network = load(weights)
-        task = TASKS[which_task.settle(said, weights, which_task.of_network(network))]
+        task = TASKS[which_task.settle(said, weights, network.known.task)]
         with trust.imports(files, args, choices(task).values(), trust=trusted):
             return evaluation.evaluate(verb, network, prepared(args, task), task, RunFolder(lock, typed=typed))
     checkpoint = resume.find(verb, value_of(args, "--ckpt_path"), value_of(args, "--run"), trust=trusted)
@@ -77,7 +77,7 @@ def _train(verb: str, args: list[str], files: list[Path], said: str | None, lock
     elif verb == "fit":
         task, below = _start(args, said)
     elif any(arg in ASKING or arg.endswith(".help") for arg in args):
-        task, below = TASKS[said or which_task.DEFAULT], {}
+        task, below = TASKS[said or DEFAULT_TASK], {}
     else:
         raise without_weights(verb)
     with trust.imports(files, args, choices(task).values(), trust=trusted):
@@ -89,9 +89,9 @@ def _start(args: list[str], said: str | None) -> tuple[type[AnyTask], dict[str, 
     """The task that a new training is of, and what it takes of the weights that it starts from."""
     weights, part = start_from_weights.of_command(args)
     if not weights:
-        return TASKS[said or which_task.DEFAULT], {}
+        return TASKS[said or DEFAULT_TASK], {}
     network = load(weights)
-    of_weights = which_task.of_network(network)
+    of_weights = network.known.task
     task = TASKS[said or of_weights]
     part = part if task.slug == of_weights else "backbone"
     parts = start_from_weights.parts_of(network.known.parts, part, args, task)

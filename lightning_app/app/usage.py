@@ -10,7 +10,7 @@ import docstring_parser
 
 from lightning_app.app import configs, which_task
 from lightning_app.app.arguments import with_config_paths
-from lightning_app.registry import TASKS
+from lightning_app.registry import DEFAULT_TASK, TASKS
 
 PACKAGE = Path(__file__).parents[1]
 LOADED = ("num_workers", "val_batch_size")
@@ -35,7 +35,7 @@ def usage(verb: str, what: str, args: Sequence[str] = ()) -> str:
     Args:
         args: what was typed besides, which may say a task.
     """
-    slug = which_task.said(*with_config_paths(args)) or which_task.DEFAULT
+    slug = which_task.said(*with_config_paths(args)) or DEFAULT_TASK
     task, base = _class(_file(slug), slug), _class(PACKAGE / "tasks" / "base.py", "Task")
     of_task = {name: text for node in (task, base) for name, text in _arguments(node)}
     lines = [f"contextzoo {verb}: {what}", ""]
@@ -81,7 +81,7 @@ def _examples(verb: str, slug: str, *, head: bool) -> list[str]:
     """What may stand behind a verb."""
     if verb == "predict":
         return ["--ckpt_path best --data.predict_folder PHOTOS"]
-    data = "CamVid" if slug == which_task.DEFAULT else "NAME"
+    data = "CamVid" if slug == DEFAULT_TASK else "NAME"
     if verb != "fit":
         return ["--ckpt_path best", f"--ckpt_path runs/NAME/checkpoints/best.ckpt --data {data} --data.root DIR"]
     recipes = [name for name in configs.names() if name.startswith("recipes/") and _is_of(name[8:], slug)]
@@ -93,7 +93,7 @@ def _examples(verb: str, slug: str, *, head: bool) -> list[str]:
 def _is_of(recipe: str, slug: str) -> bool:
     """Whether a recipe is of a task: it lies in the folder of that name, but for those of the default one."""
     folder = recipe.rpartition("/")[0]
-    return folder == slug or (not folder and slug == which_task.DEFAULT)
+    return folder == slug or (not folder and slug == DEFAULT_TASK)
 
 
 def _file(slug: str) -> Path:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import yaml
 
@@ -12,7 +12,6 @@ from lightning_app.registry import TASKS
 from lightning_app.util.errors import InputError
 
 OPTION: Final = "--task"
-DEFAULT: Final = "semantic"
 
 
 def said(args: Sequence[str], files: Sequence[Path]) -> str | None:
@@ -36,27 +35,6 @@ def settle(said: str | None, source: str, slug: str) -> str:
     """
     if said is not None and said != slug:
         raise InputError(f"{source} is of the task {slug}, not {said}: leave {OPTION} {said} or its configuration out")
-    return slug
-
-
-def of_configuration(content: Any, path: Path) -> str:
-    """The task in a checkpoint's configuration; one of before there were several says none.
-
-    Raises:
-        InputError: it is none that is known.
-    """
-    slug = content.get("task", DEFAULT)
-    if not isinstance(slug, str) or slug not in TASKS:
-        raise InputError(
-            f"{path}: its task is {slug!r:.80}, which is none of this program ({', '.join(TASKS)}): "
-            "if it is yours, import its module first (--import MODULE)"
-        )
-    return TASKS.slug(slug)
-
-
-def of_network(network: Any) -> str:
-    """The task of a network that weights made."""
-    slug: str = getattr(network.info, "task", DEFAULT)
     return slug
 
 

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from lightning_app.util.errors import InputError
+
 
 @dataclass(frozen=True, kw_only=True)
 class Info:
@@ -44,3 +46,23 @@ class Info:
         if figure not in self.metrics:
             return "no figure is known"
         return f"{self.metrics[figure]:.2f} {self.source}"
+
+
+class Informed:
+    """A network that may carry what its weights know, as ``info``."""
+
+    info: Any = None  # of pretrained weights: an Info
+
+    @property
+    def known(self) -> Any:
+        """What the weights know besides their numbers.
+
+        Raises:
+            InputError: they are not pretrained.
+        """
+        if self.info is None:
+            raise InputError(
+                "This model was made by hand, so what its numbers mean is not known: set model.info, "
+                "or take one from load(weights)"
+            )
+        return self.info

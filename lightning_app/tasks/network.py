@@ -7,12 +7,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_app.backbones.base import Backbone
+from lightning_app.tasks.info import Informed
 from lightning_app.util.errors import InputError
 
 MOST: Final = 1.5  # of a pixel: 1, and what a sharp resize may overshoot
 
 
-class Network(nn.Module):
+class Network(Informed, nn.Module):
     """Normalise -> pad -> backbone; what comes behind is a task's own.
 
     Args:

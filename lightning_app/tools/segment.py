@@ -64,7 +64,7 @@ def main(args: Sequence[str]) -> int:
     options = _parse(args)
     sources = _sources(options.inputs, options.out)
     asked = Options(options.window, options.overlap, options.tta, options.precision, options.batch)
-    model = load(options.weights, device=options.device)
+    model = load(options.weights, device=options.device, task="semantic")
     work = _Work(model.segmenter(asked), model.known.name)
     skipped = 0
     with _progress(len(sources)) as advance:

@@ -26,7 +26,7 @@ from zoo.datasets import datasets
 SUFFIXES: Final = (".ckpt", ".safetensors", ".pth", ".pt")
 
 
-def load(weights: str | Path, *, device: str | torch.device = "cpu") -> Any:
+def load(weights: str | Path, *, device: str | torch.device = "cpu", task: str | None = None) -> Any:
     """The network of the weights' task in evaluation mode, with what it knows as ``info``.
 
     Args:
@@ -34,11 +34,16 @@ def load(weights: str | Path, *, device: str | torch.device = "cpu") -> Any:
             kept them), the name or folder of its run, best or last of the newest run; a file that ``contextzoo zoo
             publish`` wrote, or its folder; or a file that others published, which is recognised by its name.
 
+        task: which they must be of; None takes any.
+
     Raises:
-        InputError: no such id or file, or a file that does not say how to build its model.
+        InputError: no such id or file, one of another task, or a file that does not say how to build its model.
     """
     path, entry = _find(weights)
-    return _load_file(path, entry).to(device).eval()
+    network = _load_file(path, entry)
+    if task not in (None, network.info.task):
+        raise InputError(f"{weights} is of the task {network.info.task}, and weights of {task} are wanted here")
+    return network.to(device).eval()
 
 
 def find(weights: str | Path) -> Path:

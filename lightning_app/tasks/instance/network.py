@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lightning_app.backbones.base import Backbone
 from lightning_app.data.instance.instances import Instances
+from lightning_app.tasks.info import Informed
 from lightning_app.tasks.instance import photographs
 from lightning_app.tasks.instance.anchors import SCALE
 from lightning_app.tasks.instance.cascade import CascadeHeads
@@ -25,7 +26,7 @@ PYRAMIDS: dict[str, type[Pyramid]] = {"fpn": Pyramid, "carafe": CARAFEPyramid, "
 MOST = 1.5  # of a pixel: 1, and what a sharp resize may overshoot
 
 
-class InstanceSegmentor(nn.Module):
+class InstanceSegmentor(Informed, nn.Module):
     """Mask R-CNN, or Faster R-CNN without masks: resize, normalise, backbone, pyramid, proposals, heads.
 
     ``segmentor(images)`` finds objects; ``segmentor.losses(images, targets)`` is what training minimises. A photograph
@@ -60,7 +61,6 @@ class InstanceSegmentor(nn.Module):
 
     mean: Tensor
     std: Tensor
-    info: Any = None  # of pretrained weights
 
     def __init__(
         self,

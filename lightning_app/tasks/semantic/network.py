@@ -104,12 +104,8 @@ class Segmentor(Network):
         Raises:
             InputError: they are not pretrained.
         """
-        if self.info is None:
-            raise InputError(
-                "This model was made by hand, so its classes are not known: give it a ModelInfo as model.info, "
-                "or take one from load(weights)"
-            )
-        return self.info
+        info: ModelInfo = super().known
+        return info
 
     def outputs(self, images: Tensor) -> Outputs:
         """Prediction and side outputs, maps at the images' size.
