@@ -5,9 +5,9 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import roi_align
 
 from lightning_app.blocks.generalized_attention import GeneralizedAttentionBlock
+from lightning_app.kernels.roi_align import roi_align
 
 Regions = Literal["level", "groie"]  # what LevelAlign and AllLevelsAlign are called on the command line
 GROIE = {
@@ -46,7 +46,7 @@ class LevelAlign(nn.Module):
         features = first.new_zeros(len(regions), first.shape[1], self.size, self.size)
         for number, (level, stride) in enumerate(zip(levels, self.strides, strict=False)):
             (here,) = torch.where(level_of == number)
-            found = roi_align(level, regions[here].to(level.dtype), self.size, 1 / stride, aligned=True)
+            found = roi_align(level, regions[here], self.size, 1 / stride)
             features = features.index_copy(0, here, found.to(features.dtype))
         return features
 
@@ -90,7 +90,7 @@ class AllLevelsAlign(nn.Module):
         regions = with_picture(boxes)
         total = levels[0].new_zeros(len(regions), levels[0].shape[1], self.size, self.size)
         for level, stride in zip(levels, self.strides, strict=False):
-            found = roi_align(level, regions.to(level.dtype), self.size, 1 / stride, sampling_ratio=2, aligned=True)
+            found = roi_align(level, regions, self.size, 1 / stride, samples=2)
             total = total + self.pre(found)
         features: Tensor = self.post(total)
         return features
