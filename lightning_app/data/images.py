@@ -16,6 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 from lightning_app.data.decoders import no_limit_of_pillow, silent_libtiff
 from lightning_app.util.errors import InputError
+from lightning_app.util.extras import install
 
 SUFFIXES: Final = frozenset(
     {
@@ -259,7 +260,7 @@ def _iso_format(path: Path, head: bytes) -> str:
         try:
             from pillow_heif import register_heif_opener
         except ImportError:
-            raise BadFile(path, ("HEIC needs pillow-heif",), "pip install 'contextzoo[heic]'") from None
+            raise BadFile(path, ("HEIC needs pillow-heif",), install("heic")) from None
         register_heif_opener()
         return "HEIF"
     raise BadFile(path, ("Unreadable",), AGAIN, "not a picture of a known format")

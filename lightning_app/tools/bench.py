@@ -36,6 +36,7 @@ from lightning_app.kernels.products import FLOPS
 from lightning_app.registry import BLOCKS, HEADS, Entry
 from lightning_app.tools.parser import Parser
 from lightning_app.util.errors import InputError
+from lightning_app.util.extras import install
 from lightning_app.util.files import replacing
 
 REFERENCES = Path(__file__).parents[2] / "benchmarks" / "reference"
@@ -209,7 +210,7 @@ def _parse(args: list[str]) -> argparse.Namespace:
         if not path.parent.is_dir():
             raise InputError(f"Cannot write {path}: the folder {path.parent} is not there")
     if options.plot and importlib.util.find_spec("matplotlib") is None:
-        raise InputError("--plot needs matplotlib: pip install 'contextzoo[plot]'")
+        raise InputError(f"--plot needs matplotlib: {install('plot')}")
     if options.plot and len({height * width for height, width in options.sizes}) < 2:
         raise InputError("--plot needs two sizes or more, such as --sizes 32x64 64x128")
     if options.reference and options.kind == "heads":

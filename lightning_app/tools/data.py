@@ -8,8 +8,7 @@ from typing import NoReturn
 
 from lightning.pytorch.cli import LightningArgumentParser
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Column, Table
+from rich.text import Text
 
 import lightning_app.data
 from lightning_app.app import trust
@@ -19,6 +18,7 @@ from lightning_app.data.base import DataModule
 from lightning_app.data.findings import Finding
 from lightning_app.tools import data_import
 from lightning_app.util.errors import InputError, suggest
+from lightning_app.util.tables import print_table
 
 USAGE = """usage: contextzoo data check|stats --data CLASS [--data.ARGUMENT VALUE ...] [-c NAME or FILE]
        contextzoo data import FOLDER --out DIR
@@ -87,18 +87,19 @@ def run_check(data: DataModule) -> int:
             for finding in mine:
                 print(f"  {_weight(finding)}: {finding}", *[finding.fix] * bool(finding.fix))
             continue
-        console.print(title, highlight=False)
-        table = Table("", "problem", "files", "fix")
-        for finding in mine:
-            count = f"{len(finding.files)}: " if finding.files else ""
-            weight = f"[red]{_weight(finding)}" if finding.fatal else _weight(finding)
-            table.add_row(weight, *map(escape, (finding.problem, count + finding.names, finding.fix)))
+        console.print(title, highlight=False, markup=False)
         if mine:
-            console.print(table)
+            print_table(("", "problem", "files", "fix"), map(_cells, mine))
     fatal = sum(finding.fatal for finding in findings)
     if findings:
         print(f"{fatal} fatal, {len(findings) - fatal} harmless")
     return int(fatal > 0)
+
+
+def _cells(finding: Finding) -> tuple[str | Text, ...]:
+    count = f"{len(finding.files)}: " if finding.files else ""
+    weight = Text(_weight(finding), style="red" if finding.fatal else "")
+    return weight, finding.problem, count + finding.names, finding.fix
 
 
 def _weight(finding: Finding) -> str:
@@ -109,14 +110,8 @@ def run_stats(data: DataModule) -> int:
     """Print what there is of each class in the training split; 1 if some of it is unreadable."""
     found = data.statistics()
     print(*found.faults, sep="\n", end="\n" * bool(found.faults), file=sys.stderr)
-    console = Console()
-    if console.is_terminal:
-        table = Table(
-            *(Column(title, justify="right" if place else "left") for place, title in enumerate(found.columns))
-        )
-        for row in found.rows:
-            table.add_row(*map(escape, row))
-        console.print(table)
+    if Console().is_terminal:
+        print_table(found.columns, found.rows, right=found.columns[1:])
     else:
         for row in (found.columns, *found.rows):
             print("\t".join(row))

@@ -36,6 +36,7 @@ from lightning_app.tasks.semantic.losses import CrossEntropy, Presence
 from lightning_app.tasks.semantic.network import Segmentor
 from lightning_app.tools.parser import Parser
 from lightning_app.util.errors import InputError
+from lightning_app.util.extras import install
 from lightning_app.util.files import replacing
 from lightning_app.util.tables import print_table
 
@@ -221,7 +222,7 @@ def _parse(args: list[str]) -> argparse.Namespace:
         if getattr(options, name) < 1:
             raise InputError(f"--{name} is {getattr(options, name)}: give a positive number")
     if importlib.util.find_spec("matplotlib") is None:
-        raise InputError("probe draws with matplotlib: pip install 'contextzoo[plot]'")
+        raise InputError(f"probe draws with matplotlib: {install('plot')}")
     return options
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from lightning_app.util.errors import InputError
+from lightning_app.util.extras import install
 from lightning_app.weights.published import SHIPS
 
 HUB: Final = "hf://"
@@ -83,7 +84,7 @@ def _push(stage: Path, to: str, id: str) -> str:
     try:
         from huggingface_hub import HfApi
     except ImportError:
-        raise InputError("Pushing needs huggingface_hub: pip install 'contextzoo[hub]'") from None
+        raise InputError(f"Pushing needs huggingface_hub: {install('hub')}") from None
     try:
         api = HfApi()
         api.create_repo(repository, exist_ok=True)

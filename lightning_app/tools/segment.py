@@ -22,6 +22,7 @@ from lightning_app.tasks.semantic.inference import EvaluationProtocol, Size
 from lightning_app.tasks.semantic.segmenter import CLOSER, PRECISIONS, Advance, Options, Segmenter
 from lightning_app.tools.parser import Parser
 from lightning_app.util.errors import InputError, suggest
+from lightning_app.util.extras import install
 from lightning_app.util.files import replacing
 from lightning_app.weights.load import load
 
@@ -198,7 +199,7 @@ def _sources(inputs: Sequence[str], out: Path) -> dict[Path, Path]:
         try:
             import av  # noqa: F401
         except ImportError:
-            raise InputError("Videos need PyAV: pip install 'contextzoo[video]'") from None
+            raise InputError(f"Videos need PyAV: {install('video')}") from None
     return found
 
 

@@ -36,6 +36,7 @@ from lightning_app.tools import sweep_report, sweep_table
 from lightning_app.tools.parser import Parser
 from lightning_app.util.checkout import commit
 from lightning_app.util.errors import InputError
+from lightning_app.util.extras import install
 from lightning_app.util.files import replacing
 
 PATIENCE = 10  # seconds for trainings to end when they are told to
@@ -148,7 +149,7 @@ def _parse(args: list[str]) -> tuple[argparse.Namespace, list[str]]:
     if options.to and options.to.suffix != ".md":
         raise InputError(f"--to {options.to}: give the name of a Markdown file, such as docs/results.md")
     if importlib.util.find_spec("matplotlib") is None:
-        raise InputError("sweep draws with matplotlib: pip install 'contextzoo[plot]'")
+        raise InputError(f"sweep draws with matplotlib: {install('plot')}")
     return options, words
 
 

@@ -125,7 +125,7 @@ def test_the_lite_networks_normalise_as_they_were_trained() -> None:
 def test_the_packages_give_the_logits_of_their_own_network(name: str) -> None:
     path = imagenet.packaged(name)
     if path is None:
-        pytest.skip("pip install 'contextzoo[lite]'")
+        pytest.skip("pip install '.[lite]'")
     tensors, golden = imagenet.read(path, name), GOLDEN[name]
     model = timm.create_model(name).double().eval()
     model.load_state_dict(tensors)

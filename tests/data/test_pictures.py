@@ -1,6 +1,7 @@
 """Pictures as they come: every kind is read, upright and in its colours, or named in one line with the fix."""
 
 import os
+import re
 import socket
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from PIL import Image
 from lightning_app.data import images
 from lightning_app.data.images import BadFile, image_size, left_out, read_header, read_image
 from lightning_app.data.masks import MaskReader
+from lightning_app.util.extras import install
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # pytest shows what the program silences
 CORPUS = corpus()
@@ -213,7 +215,7 @@ def test_heic_is_read_or_names_its_package(tmp_path: Path, monkeypatch: pytest.M
     heif.from_pillow(scene(size=(64, 48))).save(path, format="HEIF", exif=turned(6).tobytes())
     assert read_image(path).shape == (*image_size(path), 3)
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    with pytest.raises(BadFile, match=r"HEIC needs pillow-heif\. pip install 'contextzoo\[heic\]'"):
+    with pytest.raises(BadFile, match=re.escape(f"HEIC needs pillow-heif. {install('heic')}")):
         read_image(path)
 
 

@@ -21,6 +21,7 @@ from lightning_app.tasks.semantic import segmenter
 from lightning_app.tasks.semantic.draw import class_shares, legend, overlay, percent
 from lightning_app.tasks.semantic.inference import EvaluationProtocol, predict
 from lightning_app.tasks.semantic.network import Segmentor
+from lightning_app.util.extras import install
 from lightning_app.weights.load import load
 from zoo.datasets import datasets
 
@@ -286,7 +287,7 @@ def test_a_video_without_pyav_says_what_to_install(
     monkeypatch.setitem(sys.modules, "av", None)
     Path("a.mp4").write_bytes(b"")
     assert run("a.mp4") == 2
-    assert capsys.readouterr().err == "Videos need PyAV: pip install 'contextzoo[video]'\n"
+    assert capsys.readouterr().err == f"Videos need PyAV: {install('video')}\n"
 
 
 def test_from_an_openmmlab_file_to_pictures(folder: Path) -> None:
