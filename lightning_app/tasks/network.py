@@ -10,7 +10,7 @@ from lightning_app.backbones.base import Backbone
 from lightning_app.tasks.info import Informed
 from lightning_app.util.errors import InputError
 
-MOST: Final = 1.5  # of a pixel: 1, and what a sharp resize may overshoot
+MOST: Final = 4.0  # of a pixel: 1, and what a sharp resize or noise may add; what is in 0..255 has brighter ones
 
 
 class Network(Informed, nn.Module):

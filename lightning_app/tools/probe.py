@@ -47,8 +47,13 @@ NARROWER = 8  # the papers' 512 channels are 64 here, and all their other widths
 LEARNING_RATE = 5e-3
 BATCH = 32
 BACKGROUND_WEIGHT = 0.1
-OPTIONS: dict[str, dict[str, Any]] = {  # what a map of 12 x 12 cells asks for
+OPTIONS: dict[str, dict[str, Any]] = {  # what a map of 12 x 12 cells asks for, and widths that are no "channels"
+    "dpt": {"widths": (12, 24, 48, 96), "scales": (1, 1, 1, 1)},
     "emanet": {"bases": 16},
+    "knet": {"feedforward": 256},
+    "lightham": {"bases": 16},
+    "mask2former": {"feedforward": 256, "encoder_feedforward": 128},
+    "maskformer": {"feedforward": 256},
     "psanet": {"mask_size": (2 * LAYOUT.cells // 2 - 1,) * 2},
     "semantic_fpn": {"strides": (CELL,) * 4},
 }

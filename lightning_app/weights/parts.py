@@ -16,7 +16,6 @@ PARTS: Final[dict[str, type]] = {"backbone": Backbone, "head": ContextHead, "aux
 HEAD: Final = ("head", "auxiliary")
 SETTINGS: Final = {"auxiliary_weight": float, "channels_last": bool}
 MODEL: Final = (*PARTS, *SETTINGS)
-MOST: Final = 16  # auxiliary heads
 GIVEN: Final = ("in_channels", "num_classes")  # a head's arguments that the backbone and the classes give
 
 
@@ -30,9 +29,6 @@ def new_segmentor(config: Mapping[str, Any], num_classes: int, name: str) -> Seg
     what = f"{name}: its model"
     if unknown := config.keys() - set(MODEL):
         raise InputError(f"{what} cannot be built: it has no {specs.shown(sorted(map(str, unknown)))}")
-    extra = config.get("auxiliary")
-    several = [_part(each, "auxiliary", what) or FCN for each in extra[:MOST]] if isinstance(extra, list) else []
-    config = {**config, "auxiliary": None} if several else config
     made = {part: _part(config.get(part), part, what) for part in PARTS}
     settings = specs.fit({key: config[key] for key in SETTINGS if key in config}, SETTINGS, what)
     made["head"] = made["head"] or FCN  # as a task has it where none is named
@@ -43,8 +39,6 @@ def new_segmentor(config: Mapping[str, Any], num_classes: int, name: str) -> Seg
     def build() -> Segmentor:
         levels: Backbone = backbone()
         heads: Any = {part: make and make(levels.channels, num_classes) for part, make in made.items() if part in HEAD}
-        if several:
-            heads["auxiliary"] = [make(levels.channels, num_classes) for make in several]
         return Segmentor(levels, **heads, **settings)
 
     return specs.make(build, what)

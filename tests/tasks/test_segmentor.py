@@ -11,6 +11,7 @@ from lightning_app.backbones.base import Backbone
 from lightning_app.backbones.timm import TimmBackbone
 from lightning_app.heads.encnet import EncNet
 from lightning_app.heads.fcn import FCN
+from lightning_app.heads.several import Several
 from lightning_app.registry import HEADS, Entry
 from lightning_app.tasks.semantic.network import Segmentor
 from lightning_app.util.errors import InputError
@@ -154,3 +155,23 @@ def test_an_exported_graph_holds_at_other_sizes() -> None:
     for size in ((1, 3, 33, 47), (3, 3, 65, 31)):
         images = torch.rand(size)
         torch.testing.assert_close(program.module()(images), model(images))
+
+
+def test_several_auxiliary_heads_are_one_part() -> None:
+    """Each has a loss of its own, and the part is rebuilt from plain data."""
+    torch.manual_seed(0)
+    side = Several(Narrow.channels, 3, heads=[{"head": "fcn", "channels": 4, "levels": [2]}, {"head": "linear"}])
+    model = Segmentor(Narrow(), FCN(Narrow.channels, 3, channels=4), side, auxiliary_weight=0.3)
+    logits, sides = model.outputs(torch.rand(2, 3, 64, 64))
+    assert [(each.logits.shape, each.weight) for each in sides] == [(logits.shape, 0.3)] * 2
+    assert [type(head).__name__ for head in model.auxiliary_heads] == ["FCN", "Linear"]
+    again = Several(Narrow.channels, 3, **side.description(skip=2)["init_args"])
+    assert list(again.state_dict()) == list(side.state_dict())
+    for heads, message in (
+        ([], "needs heads"),
+        ([{"channels": 4}], "names no head"),
+        ([{"head": "fcnn"}], 'Did you mean "fcn"'),
+        ([{"head": "fcn", "chanels": 4}], "cannot build fcn"),
+    ):
+        with pytest.raises(InputError, match=message):
+            Several(Narrow.channels, 3, heads=heads)

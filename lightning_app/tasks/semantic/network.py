@@ -1,15 +1,15 @@
 """The whole network: photographs in, logits at their size out."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_app.backbones.base import Backbone
 from lightning_app.blocks._layers import resize
 from lightning_app.heads.base import Auxiliary, ContextHead, Outputs
+from lightning_app.heads.several import Several
 from lightning_app.tasks.info import Info
 from lightning_app.tasks.network import Network, require_unit_range
 from lightning_app.tasks.semantic.inference import EvaluationProtocol
@@ -47,7 +47,7 @@ class Segmentor(Network):
     Shape: RGB images (B, 3, H, W) in 0..1, any H and W -> logits (B, num_classes, H, W).
 
     Args:
-        auxiliary: a second head whose loss helps training, or several.
+        auxiliary: a second head whose loss helps training; ``Several`` for more than one.
         auxiliary_weight: weight of that loss, of each.
         channels_last: keep weights and features in the channels-last memory format.
     """
@@ -58,14 +58,14 @@ class Segmentor(Network):
         self,
         backbone: Backbone,
         head: ContextHead,
-        auxiliary: ContextHead | Sequence[ContextHead] | nn.ModuleList | None = None,
+        auxiliary: ContextHead | None = None,
         *,
         auxiliary_weight: float = 0.4,
         channels_last: bool = False,
     ) -> None:
         super().__init__(backbone, channels_last=channels_last)
         self.head = head
-        self.auxiliary = nn.ModuleList(auxiliary) if isinstance(auxiliary, Sequence) else auxiliary
+        self.auxiliary = auxiliary
         self.auxiliary_weight = auxiliary_weight
         if channels_last:
             self.to(memory_format=torch.channels_last)
@@ -142,10 +142,9 @@ class Segmentor(Network):
     @property
     def auxiliary_heads(self) -> list[ContextHead]:
         """The heads beside the one that predicts: none, one or several."""
-        if self.auxiliary is None:
-            return []
-        heads = self.auxiliary if isinstance(self.auxiliary, nn.ModuleList) else [self.auxiliary]
-        return [head for head in heads if isinstance(head, ContextHead)]
+        if isinstance(self.auxiliary, Several):
+            return [head for head in self.auxiliary.heads if isinstance(head, ContextHead)]
+        return [] if self.auxiliary is None else [self.auxiliary]
 
     def _at_image_size(self, logits: Tensor, images: Tensor, align_corners: bool) -> Tensor:
         height, width = images.shape[-2:]

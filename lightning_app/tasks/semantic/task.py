@@ -42,7 +42,7 @@ class SegmentationTask(Task[Segmentor, SemanticBatch]):
     Args:
         backbone: where features come from.
         head: the context head, called with the levels' widths and the number of classes; null is FCN.
-        auxiliary: a second head for an auxiliary loss, or a list of heads; null for none.
+        auxiliary: a second head for an auxiliary loss, ``Several`` for more than one; null for none.
         num_classes: comes from the data on the command line, as the next three do.
         ignore_index: label of pixels that do not count.
         class_names: for tables and figures.
@@ -69,9 +69,7 @@ class SegmentationTask(Task[Segmentor, SemanticBatch]):
         self,
         backbone: Backbone,
         head: Callable[[list[int], int], ContextHead] | None = None,
-        auxiliary: Callable[[list[int], int], ContextHead]
-        | list[Callable[[list[int], int], ContextHead]]
-        | None = None,
+        auxiliary: Callable[[list[int], int], ContextHead] | None = None,
         *,
         num_classes: int = 2,
         ignore_index: int = 255,
@@ -89,9 +87,7 @@ class SegmentationTask(Task[Segmentor, SemanticBatch]):
         network = Segmentor(
             backbone,
             _build(head or FCN, backbone, num_classes),
-            [_build(each, backbone, num_classes) for each in auxiliary]
-            if isinstance(auxiliary, list)
-            else auxiliary and _build(auxiliary, backbone, num_classes),
+            _build(auxiliary, backbone, num_classes) if auxiliary else None,
             auxiliary_weight=auxiliary_weight,
             channels_last=channels_last,
         )
@@ -208,11 +204,10 @@ class SegmentationTask(Task[Segmentor, SemanticBatch]):
 
     def describe(self) -> dict[str, Any]:
         network = self.network
-        auxiliary = [head.description(skip=2) for head in network.auxiliary_heads]
         return {
             "backbone": network.backbone.description(),
             "head": network.head.description(skip=2),  # the levels' widths and the number of classes
-            "auxiliary": auxiliary if len(auxiliary) > 1 else auxiliary[0] if auxiliary else None,
+            "auxiliary": network.auxiliary.description(skip=2) if network.auxiliary is not None else None,
             "protocol": asdict(self.protocol),
         }
 
@@ -249,7 +244,7 @@ class SegmentationTask(Task[Segmentor, SemanticBatch]):
         extra = made.auxiliary
         parts = {
             "head": lambda in_channels, num_classes: made.head,
-            "auxiliary": None if extra is None else (lambda in_channels, num_classes: extra),
+            "auxiliary": extra and (lambda in_channels, num_classes: extra),
         }
         task = cls(made.backbone, **{**parts, **settings, **options})
         try:
@@ -298,7 +293,7 @@ class EvaluationTask(SegmentationTask):
         super().__init__(
             network.backbone,
             _given(network.head),
-            [_given(head) for head in network.auxiliary_heads] or None,
+            None if network.auxiliary is None else _given(network.auxiliary),
             num_classes=num_classes,
             ignore_index=ignore_index,
             class_names=list(info.classes),

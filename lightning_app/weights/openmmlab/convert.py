@@ -11,11 +11,14 @@ from torch import Tensor, nn
 
 from lightning_app.backbones.timm import TimmBackbone
 from lightning_app.heads.base import ContextHead
+from lightning_app.heads.several import Several
+from lightning_app.registry import HEADS
 from lightning_app.tasks.semantic.inference import EvaluationProtocol
 from lightning_app.tasks.semantic.network import Segmentor
 from lightning_app.util.errors import InputError
 from lightning_app.weights.openmmlab.backbones import backbone_arguments, new_backbone, rename_backbone, rule_of
 from lightning_app.weights.openmmlab.heads import Config, head_arguments, joined, loss_weight, new_head, rename_head
+from lightning_app.weights.openmmlab.names import set_norm
 from lightning_app.weights.openmmlab.necks import rename_neck
 from lightning_app.weights.openmmlab.tensors import read_tensors
 
@@ -54,12 +57,16 @@ def new_segmentor(config: Mapping[str, Any]) -> Segmentor:
         backbone.mean = tuple(value / 255 for value in preprocess["mean"])
         backbone.std = tuple(value / 255 for value in preprocess["std"])
     extra = _auxiliary_heads(config)
-    return Segmentor(
-        backbone,
-        new_head(_decode_head(config)),
-        [new_head(each) for each in extra] if len(extra) > 1 else new_head(extra[0]) if extra else None,
-        auxiliary_weight=_auxiliary_weight(extra),
-    )
+    auxiliary: ContextHead | None = None
+    if len(extra) == 1:
+        auxiliary = new_head(extra[0])
+    elif extra:
+        several = Several(backbone.channels, joined(extra[0])["num_classes"], **_several(extra)["init_args"])
+        for head, each in zip(several.heads, extra, strict=True):
+            set_norm(head, each)
+        auxiliary = several
+    decode = new_head(_decode_head(config))
+    return Segmentor(backbone, decode, auxiliary, auxiliary_weight=_auxiliary_weight(extra))
 
 
 def as_the_weights_have_it(config: Mapping[str, Any], weights: str | Path | Mapping[str, Tensor]) -> Mapping[str, Any]:
@@ -104,11 +111,10 @@ def parts_of(config: Mapping[str, Any]) -> dict[str, Any]:
             )
         arguments["changes"] = arguments.get("changes", {}) | statistics
     backbone = {"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": arguments}
-    auxiliary = [head(each) for each in extra]
     parts = {
         "backbone": backbone,
         "head": head(_decode_head(config)),
-        "auxiliary": auxiliary if len(extra) > 1 else auxiliary[0] if extra else None,
+        "auxiliary": head(extra[0]) if len(extra) == 1 else _several(extra) if extra else None,
     }
     return parts | ({"auxiliary_weight": _auxiliary_weight(extra)} if extra else {})
 
@@ -148,7 +154,7 @@ def rename(config: Mapping[str, Any], state_dict: Mapping[str, Tensor]) -> dict[
         parts["decode_head."] |= {f"neck.{name}": tensor for name, tensor in parts["neck."].items()}
     renamed["head."] = rename_head(_decode_head(config), parts["decode_head."])
     for i, each in enumerate(extra):
-        renamed[f"auxiliary.{i}." if len(extra) > 1 else "auxiliary."] = rename_head(each, parts[there[i]])
+        renamed[f"auxiliary.heads.{i}." if len(extra) > 1 else "auxiliary."] = rename_head(each, parts[there[i]])
     if len(extra) != 1:
         renamed["auxiliary_head."] = parts["auxiliary_head."]
     return {prefix + name: tensor for prefix, part in renamed.items() for name, tensor in part.items()}
@@ -246,6 +252,16 @@ def _neck(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
 def _auxiliary_heads(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     extra = config.get("auxiliary_head") or []
     return [extra] if isinstance(extra, Mapping) else list(extra)
+
+
+def _several(configs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Several auxiliary heads as one part, as a configuration has it."""
+    heads = []
+    for config in configs:
+        cls, _, arguments = head_arguments(config)
+        slug = next(slug for slug, entry in HEADS.items() if entry.cls is cls)
+        heads.append({"head": slug, **_plain(arguments)})
+    return {"class_path": f"{Several.__module__}.{Several.__qualname__}", "init_args": {"heads": heads}}
 
 
 def _auxiliary_weight(heads: Sequence[Mapping[str, Any]]) -> float:
