@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_app.backbones.deformable import DeformableConv
+from lightning_app.backbones.mobilenet import add_last_convolution
 from lightning_app.backbones.transformers import change_transformer
 from lightning_app.util.errors import InputError, suggest
 
@@ -25,6 +26,7 @@ class Changes(TypedDict, total=False):
         dilations: dilation of each stage, whatever the strides. In a ResNet the first block of a stage takes half, in
             a MobileNet all blocks take the whole.
         dilate_first: MobileNet: only the first block of each stage is dilated.
+        last_convolution: MobileNet: the last level goes through the 1x1 convolution behind it.
         shortcut_pool: ResNeSt: false takes the pooling out of the shortcuts of stages that do not stride.
         multi_grid: ResNet: dilation of each block of the last stage.
         conv2_dilation: ResNet-18 and -34: dilation of each block's second convolution.
@@ -44,7 +46,9 @@ class Changes(TypedDict, total=False):
         norm_eps: eps of every layer norm, those of the levels too.
         positions: ViT: how the table of positions is resized, "bicubic" or "bilinear", without antialiasing.
         class_token: ViT: "none" leaves it out once positions are added; "concat" puts it beside each position of the
-            levels, which doubles their channels.
+            levels, which doubles their channels; "absent" has none, and no position for it.
+        patch_size, num_heads: ViT: pixels of a patch's side, and heads of each attention.
+        patch_padding: ViT: zeros around the image in front of the patches' convolution, pixels.
         final_norm: ViT: the last block's output is normalised.
         patch_bias: ViT: false leaves out the bias of the patches' convolution.
         key_bias: BEiT: keys have a bias that learns, as in MAE.
@@ -63,6 +67,7 @@ class Changes(TypedDict, total=False):
     stride_in_1x1: bool
     deformable: list[bool]
     dilate_first: bool
+    last_convolution: bool
     shortcut_pool: bool
     upsample: Literal["nearest", "bilinear"]
     img_size: int | Sequence[int]
@@ -75,7 +80,10 @@ class Changes(TypedDict, total=False):
     level_norm: Literal["layer", "group"]
     norm_eps: float
     positions: Literal["bicubic", "bilinear"]
-    class_token: Literal["none", "concat"]
+    class_token: Literal["none", "concat", "absent"]
+    patch_size: int
+    num_heads: int
+    patch_padding: int
     final_norm: bool
     patch_bias: bool
     key_bias: bool
@@ -91,6 +99,8 @@ BUILT_IN = (
     "base_width",
     "img_size",
     "use_abs_pos_emb",
+    "patch_size",
+    "num_heads",
 )  # timm's own arguments; the others are made afterwards
 ELSEWHERE = ("any_size", "level_norm", "norm_eps", "mean", "std")  # of the whole backbone
 RESNET = ("dilations", "multi_grid", "conv2_dilation", "stride_in_1x1", "deformable")
@@ -115,6 +125,8 @@ def apply_changes(model: nn.Module, name: str, changes: Mapping[str, Any]) -> No
         raise InputError(f"{name} has no branches to upsample: that change is HRNet's")
     left = {key: value for key, value in changes.items() if key not in ("upsample", *BUILT_IN, *ELSEWHERE)}
     left = change_transformer(model, left)
+    if left.pop("last_convolution", False):
+        add_last_convolution(model, name)
     if left.pop("shortcut_pool", True) is False:
         _without_shortcut_pool(model, name)
     if isinstance(getattr(model, "blocks", None), nn.Sequential) and "dilations" in left:

@@ -86,7 +86,12 @@ def _stages(model: Any) -> dict[str, tuple[nn.Module, list[int]]]:
             stages[name] = stage, [_slot(each, "every")[1].out_channels for each in levels]
         return stages
     modules = dict(model.named_modules())
-    info = zip(model.feature_info.module_name(), model.feature_info.channels(), strict=True)
+    levels = model.feature_info.out_indices
+    info = [  # stages that are no level of the backbone too, but no stem
+        (each["module"], each["num_chs"])
+        for index, each in enumerate(model.feature_info.info)
+        if index in levels or each["reduction"] >= 4
+    ]
     flat = [(name if name in modules else name.replace(".", "_"), width) for name, width in info]
     return {name: (modules[name], [width]) for name, width in flat if name in modules}
 

@@ -71,6 +71,8 @@ class TimmBackbone(Backbone):
         if output_stride is not None:
             _check_stride(name, output_stride)
         options |= {key: value for key, value in (changes or {}).items() if key in BUILT_IN}
+        if (changes or {}).get("class_token") == "absent":
+            options |= {"class_token": False, "global_pool": ""}
         self.norms: nn.ModuleList | None = None
         self.neck: Neck | None = None
         try:

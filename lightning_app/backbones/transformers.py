@@ -53,18 +53,20 @@ def _change_vit(model: VisionTransformer, left: dict[str, Any]) -> None:
     eps = model.blocks[0].norm1.eps
     if left.pop("final_norm", False):
         model.norm = nn.LayerNorm(model.embed_dim, eps=eps)
+    if padding := left.pop("patch_padding", 0):
+        model.patch_embed.proj.padding = (padding, padding)
     if left.pop("patch_bias", True) is False:
         model.patch_embed.proj.register_parameter("bias", None)
     positions, token = left.pop("positions", None), left.pop("class_token", None)
     if positions is None and token is None and isinstance(model.norm, nn.Identity):
         return
     check_choice("positions", positions or "bicubic", ("bicubic", "bilinear"))
-    check_choice("class_token", token or "none", ("none", "concat"))
+    check_choice("class_token", token or "none", ("none", "concat", "absent"))
     if model.reg_token is not None or model.no_embed_class or model.pos_embed is None:
         raise InputError("positions, class_token and final_norm can be changed in plain ViTs only")
     model.__class__ = PlainViT
     model.resize_mode, model.token = positions or "bicubic", token
-    model.num_prefix_tokens = 0 if token == "none" else 1
+    model.num_prefix_tokens = 0 if token in ("none", "absent") else 1
 
 
 class PlainViT(VisionTransformer):  # type: ignore[misc]
@@ -75,12 +77,17 @@ class PlainViT(VisionTransformer):  # type: ignore[misc]
 
     def _pos_embed(self, x: Tensor) -> Tensor:
         height, width = x.shape[1:3]
-        first, table = self.pos_embed[:, :1], self.pos_embed[:, 1:]
-        if table.shape[1] != height * width:  # as many positions in another shape are taken as they are
+        first, table = self.pos_embed.split((1, self.pos_embed.shape[1] - 1), dim=1)
+        if self.token == "absent":
+            table = self.pos_embed
+        # beside a class token, as many positions in another shape are taken as they are
+        if table.shape[1] != height * width or (
+            self.token == "absent" and (height, width) != self.patch_embed.grid_size
+        ):
             grid = table.mT.reshape(1, -1, *self.patch_embed.grid_size)
             table = F.interpolate(grid, (height, width), mode=self.resize_mode).flatten(2).mT
         x = x.flatten(1, 2) + table
-        if self.token != "none":
+        if self.token not in ("none", "absent"):
             x = torch.cat([(self.cls_token + first).expand(len(x), -1, -1), x], dim=1)
         dropped: Tensor = self.pos_drop(x)
         return dropped

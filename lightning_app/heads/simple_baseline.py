@@ -59,9 +59,8 @@ class SimpleBaseline(ContextHead):
             width = channels
         self.deconvolutions = nn.Sequential(*layers)
         for module in self.modules():
-            if isinstance(module, nn.ConvTranspose2d):
+            if isinstance(module, nn.ConvTranspose2d | nn.Conv2d):
                 nn.init.normal_(module.weight, std=0.001)
-        nn.init.normal_(self.classifier.weight, std=0.001)
 
     def context(self, features: Sequence[Tensor]) -> Tensor:
         y: Tensor = self.deconvolutions(features[self.level])

@@ -39,8 +39,9 @@ class ViTPose(ContextHead):
         width = in_channels[level]
         super().__init__(in_channels, num_classes, width, dropout=dropout, **options)
         self.scale, self.level = scale, level
-        self.classifier = nn.Conv2d(width, num_classes, 3, padding=1)
-        nn.init.normal_(self.classifier.weight, std=0.001)
+        classifier = nn.Conv2d(width, num_classes, 3, padding=1)
+        nn.init.normal_(classifier.weight, std=0.001)
+        self.classifier = classifier
 
     def context(self, features: Sequence[Tensor]) -> Tensor:
         x = F.relu(features[self.level])

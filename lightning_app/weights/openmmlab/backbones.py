@@ -48,16 +48,28 @@ def backbone_arguments(config: Mapping[str, Any], neck: Mapping[str, Any] | None
     Raises:
         InputError: a backbone or an argument that has no counterpart here.
     """
-    rule = rule_of(config)
+    arguments = converted_arguments(config, rule_of(config))
+    return arguments | ({"neck": neck_arguments(neck)} if neck else {})
+
+
+def converted_arguments(config: Mapping[str, Any], rule: BackboneRule) -> dict[str, Any]:
+    """The arguments of our class that a rule makes of a config.
+
+    Raises:
+        InputError: an argument that has no counterpart here.
+    """
     for key in config.keys() - rule.read - IGNORED:
         if key not in rule.fixed or config[key] != rule.fixed[key]:
             raise InputError(f'{config["type"]} has the argument "{key}" ({config[key]!r}): no counterpart here')
-    arguments = rule.build(config)
-    return arguments | ({"neck": neck_arguments(neck)} if neck else {})
+    return rule.build(config)
 
 
 def rename_backbone(config: Mapping[str, Any], state_dict: Mapping[str, Tensor]) -> Tensors:
     """The tensors of an mmsegmentation backbone under our names."""
-    rule = rule_of(config)
+    return renamed(config, state_dict, rule_of(config))
+
+
+def renamed(config: Mapping[str, Any], state_dict: Mapping[str, Tensor], rule: BackboneRule) -> Tensors:
+    """The tensors of a backbone under the names that a rule has for them."""
     kept = {name: each for name, each in state_dict.items() if not name.endswith("relative_position_index")}
     return rule.finish({substitute(rule.names, name): each for name, each in kept.items()}, config)
