@@ -1,6 +1,7 @@
 """mmpose's top-down heatmap checkpoints as pose estimators: its configurations and names."""
 
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from lightning_app.weights.openmmlab.convert import load_strictly
 from lightning_app.weights.openmmlab.names import BackboneRule, substitute
 from lightning_app.weights.openmmlab.pose_backbones import RULES
 from lightning_app.weights.openmmlab.tensors import read_tensors
+from zoo.entry import ZooEntry
+from zoo.errors import ZooError
+from zoo.tasks.pose import details_of
 
 CODECS = {
     "MSRAHeatmap": {"type", "input_size", "heatmap_size", "sigma", "unbiased", "blur_kernel_size"},
@@ -26,7 +30,8 @@ CODECS = {
 HEAD = {"type", "in_channels", "out_channels", "deconv_out_channels", "deconv_kernel_sizes", "final_layer", "loss"}
 NECK = {"type", "scale_factor", "apply_relu", "select_index"}
 NAMES = ((r"deconv_layers\.", "deconvolutions."), (r"final_layer\.", "classifier."))
-PREPROCESS = {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}
+PREPROCESS = {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375], "bgr_to_rgb": True}
+STRIDE = 4  # crop pixels per map pixel, of all published estimators here
 
 
 def load_estimator(weights: str | Path | Mapping[str, Tensor], config: Mapping[str, Any]) -> PoseEstimator:
@@ -43,6 +48,28 @@ def load_estimator(weights: str | Path | Mapping[str, Tensor], config: Mapping[s
     model = new_estimator(config)
     load_strictly(model, rename(config, state_dict), what="the model" if isinstance(weights, Mapping) else str(weights))
     return model.eval()
+
+
+def upstream_config(entry: ZooEntry) -> dict[str, Any]:
+    """The published model as mmpose's config spells it: backbone, neck, head, codec and preprocess.
+
+    Raises:
+        ZooError: the weights are not mmpose's.
+    """
+    details = details_of(entry)
+    if details.codec is None or details.heatmap_head is None:
+        raise ZooError(f"{entry.id} holds its own config: its format is {entry.format}")
+    height, width = details.input_size
+    sizes = {"input_size": [width, height], "heatmap_size": [width // STRIDE, height // STRIDE]}
+    return deepcopy(
+        {
+            "backbone": dict(entry.backbone.upstream),
+            "neck": details.neck,
+            "head": details.heatmap_head,
+            "codec": details.codec | sizes,
+            "preprocess": PREPROCESS,
+        }
+    )
 
 
 def new_estimator(config: Mapping[str, Any]) -> PoseEstimator:
