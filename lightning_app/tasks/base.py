@@ -69,10 +69,11 @@ class Task(LightningModule, ABC, Generic[N, B]):
         backbone_lr: the backbone's learning rate as a multiple of lr.
         weight_decay: on all weights, or on all but norms and biases with decay_norms false.
         decay_norms: whether norms and biases decay too.
-        schedule: poly, onecycle or constant, by step.
+        schedule: poly, onecycle, constant or steps.
         warmup_steps: linear warm-up; null is none for poly and 30 % of the run for onecycle.
         poly_power: exponent of the poly schedule.
         min_lr: where poly ends, as a multiple of lr.
+        milestones: shares of the run after which the rates of steps are a tenth of what they were.
         channels_last: keep weights and features in the channels-last memory format.
         compile: compile backbone and head.
     """
@@ -101,10 +102,11 @@ class Task(LightningModule, ABC, Generic[N, B]):
         backbone_lr: float = 1.0,
         weight_decay: float = 5e-4,
         decay_norms: bool = True,
-        schedule: Literal["poly", "onecycle", "constant"] = "poly",
+        schedule: Literal["poly", "onecycle", "constant", "steps"] = "poly",
         warmup_steps: int | None = None,
         poly_power: float = 0.9,
         min_lr: float = 0.0,
+        milestones: tuple[float, ...] = (0.8, 0.95),
         channels_last: bool = False,
         compile: bool = False,
     ) -> None:

@@ -45,6 +45,8 @@ def schedule(optimizer: Optimizer, steps: int, h: Mapping[str, Any]) -> LRSchedu
             return float((step + 1) / (warmup + 1))
         if h["schedule"] == "constant":
             return 1.0
+        if h["schedule"] == "steps":
+            return float(0.1 ** sum(step >= share * steps for share in h["milestones"]))
         left = max(0.0, 1 - (step - warmup) / max(1, steps - warmup))
         return float(h["min_lr"] + (1 - h["min_lr"]) * left ** h["poly_power"])
 

@@ -15,10 +15,10 @@ import torch
 
 from lightning_app.app.own_modules import import_named
 from lightning_app.reading import specs
+from lightning_app.registry import TASKS
 from lightning_app.tasks.semantic.summary import best_validation
 from lightning_app.tools.bench import device_name, gflop
 from lightning_app.util.errors import InputError
-from lightning_app.weights.load import load
 
 BEST = Path("checkpoints", "best.ckpt")
 
@@ -39,13 +39,15 @@ def measure(run: Path) -> dict[str, Any]:
     best = best_validation(content)
     assert best is not None
     scores = best.report.as_dict()
-    del scores["confusion"]
-    model = load(path)
-    height, width = _image_size(content["config"]["data"])
+    scores.pop("confusion", None)
+    task = TASKS[content["config"].get("task", "semantic")].load_from_checkpoint(path)
+    model = task.network.eval()
+    height, width = getattr(task, "input_size", None) or _image_size(content["config"]["data"])
     accelerator = content["config"]["trainer"]["accelerator"]
     cuda = accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available())
     speeds = _logged(run, "train/images_per_s")
     return {
+        "figure": task.figure,
         **scores,
         "epoch": best.epoch,
         "steps": 1 + int(max(_logged(run, "step"))),

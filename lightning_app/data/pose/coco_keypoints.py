@@ -12,11 +12,13 @@ from torch import Tensor
 from lightning_app.data import coco
 from lightning_app.data.base import ImageDataset, Stage
 from lightning_app.data.coco import CocoAnnotation, CocoCategory, CocoFile, CocoImage
+from lightning_app.data.findings import Checked, Statistics
 from lightning_app.data.images import BadFile, image_size
 from lightning_app.data.listing import files
 from lightning_app.data.pose.augment import Augmentation
 from lightning_app.data.pose.base import PoseDataModule, PoseSample
 from lightning_app.data.pose.boxes import Boxes, is_usable, read_detections, true_corners
+from lightning_app.data.pose.check import check, statistics
 from lightning_app.data.pose.crops import Cut, PhotographDataset, Photographs, TrainingDataset
 from lightning_app.data.pose.facts import Pair, read_facts
 from lightning_app.util.errors import InputError, suggest
@@ -98,15 +100,31 @@ class COCOKeypoints(PoseDataModule):
         """
         path = self._path(split)
         if path not in self._read:
-            if not path.exists():
-                if not self.root.is_dir():
-                    state = "is not a folder" if self.root.exists() else "does not exist"
-                    raise InputError(f"{self.root} {state}: the root of the data. Give the right --data.root.")
-                known = sorted(each.stem for each in (self.root / "annotations").glob("*.json"))
-                has = f" (it has {', '.join(known)})" if known else ""
-                raise InputError(f"{path} does not exist: the annotations of {split}.{suggest(split, known)}{has}")
-            self._read[path] = coco.read(path)
+            self._read[path] = coco.read(self._existing(split))
         return self._read[path]
+
+    def parse(self, split: str, fault: coco.Fault) -> CocoFile:
+        """What can be used of the annotations of a split; ``fault`` is told of all else."""
+        path = self._existing(split)
+        self._read[path] = file = coco.parse(path, fault)
+        return file
+
+    def check(self) -> Checked:
+        return check(self)
+
+    def statistics(self) -> Statistics:
+        return statistics(self, self.splits["train"])
+
+    def _existing(self, split: str) -> Path:
+        path = self._path(split)
+        if path.exists():
+            return path
+        if not self.root.is_dir():
+            state = "is not a folder" if self.root.exists() else "does not exist"
+            raise InputError(f"{self.root} {state}: the root of the data. Give the right --data.root.")
+        known = sorted(each.stem for each in (self.root / "annotations").glob("*.json"))
+        has = f" (it has {', '.join(known)})" if known else ""
+        raise InputError(f"{path} does not exist: the annotations of {split}.{suggest(split, known)}{has}")
 
     def _path(self, split: str) -> Path:
         if split.endswith(".json"):
