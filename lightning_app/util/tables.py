@@ -1,6 +1,7 @@
 """Tables for people: framed on a terminal, plain aligned text of any width where piped."""
 
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 from rich import box
 from rich.console import Console
@@ -28,7 +29,7 @@ def print_table(
     frame = box.SIMPLE_HEAD if console.is_terminal else None
     table = Table(title=title or None, title_justify="left", caption=caption or None, box=frame)
     for place, column in enumerate(columns):
-        justify = "right" if column in right else "left"
+        justify: Literal["left", "right"] = "right" if column in right else "left"
         table.add_column(column, justify=justify, no_wrap=not place or not console.is_terminal)
     for row in rows:
         table.add_row(*row)
