@@ -65,9 +65,8 @@ def _path_of(cls: type) -> str:
 
 
 def names_below(base: type) -> list[str]:
-    """The names of all classes below ``base`` that are imported, and of itself where something can be made of it."""
-    own = [] if isabstract(base) else [base]
-    return sorted({cls.__name__ for cls in (*own, *specs.subclasses(base))})
+    """The names of all classes that are imported, ``base`` and below, of which something can be made."""
+    return sorted({cls.__name__ for cls in (base, *specs.subclasses(base)) if not isabstract(cls)})
 
 
 def _class_first(args: list[str], option: str) -> list[str]:

@@ -28,13 +28,19 @@ SEEN: Final = "jsonargparse 4.53.0, Lightning 2.6.6, PyTorch 2.14.1"
 PRIVATE: Final = {  # file -> its private names of other libraries
     "app/command_line.py": {"_option_string_actions"},  # the options, for "Did you mean"; the help of a head
     "app/trust.py": {"_common"},  # parsing_settings, to put them back after a command
+    "backbones/mobilenet.py": {"_stage_out_idx"},  # of timm's features, the stages that are levels
     "kernels/products.py": {"_linear_pointwise"},  # used where it is, see BUILT there
-    "tasks/semantic/network.py": {"_apply"},  # to keep constants exact after a cast
+    "tasks/instance/boxes.py": {"_utils"},  # torchvision's BoxCoder and Matcher, of which its detectors are made
+    "tasks/instance/network.py": {"_apply"},
+    "tasks/network.py": {"_apply"},  # to keep constants exact after a cast
 }
 OVERRIDDEN: Final = {  # class -> methods of a library's class that are private there
     "PhotometricJitter": {"_transformed_types"},  # torchvision's way to say that masks keep their colours
     "Progress": {"_get_train_description"},  # Lightning's bar counts epochs from 0
-    "Segmentor": {"_apply"},
+    "InstanceSegmentor": {"_apply"},
+    "Network": {"_apply"},
+    "PaddedFirst": {"_attn"},  # timm's Swin rolls before it pads
+    "PlainViT": {"_pos_embed"},  # timm resizes positions in another way
     "Task": {"_load_from_state_dict"},  # to read the names of before; register_load_state_dict_pre_hook is public
 }
 OF_PYTHON: Final = {"_abc_impl", "_backward_cls"}  # that abc and torch.autograd give every class

@@ -55,6 +55,7 @@ def test_both_forms_of_every_block_give_the_same(slug: str, dtype: torch.dtype) 
     for fast in (True, False):
         block.load_state_dict(state)
         with kernels.fast(fast):
+            torch.manual_seed(0)  # for blocks that draw where they begin
             y = block(x)
             grad = torch.linspace(-1, 1, y.numel(), dtype=dtype).view(y.shape)
             results.append([y, *torch.autograd.grad(y, [x, *leaves], grad)])

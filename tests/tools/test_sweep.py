@@ -540,7 +540,7 @@ def test_the_best_seed_of_each_head_is_published(
     assert publish_sweep(command) == 0
     assert [entry.id for entry in zoo.list_entries() if entry not in shipped] == [id]
     assert zoo.get(id).metrics_source.startswith("contextzoo test --ckpt_path best.ckpt")
-    before = (own_index / "fcn.toml").read_bytes()
+    before = (own_index / "semantic" / "fcn.toml").read_bytes()
     capsys.readouterr()
     assert publish_sweep(command) == 0
     assert capsys.readouterr().out == f"{id}: published already\n"
@@ -551,4 +551,4 @@ def test_the_best_seed_of_each_head_is_published(
     assert publish_sweep(command) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error == f"{id} is taken by other weights: remove its entry and its folder first"
-    assert (own_index / "fcn.toml").read_bytes() == before
+    assert (own_index / "semantic" / "fcn.toml").read_bytes() == before

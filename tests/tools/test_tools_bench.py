@@ -176,7 +176,10 @@ def test_all_leaves_out_what_has_no_plain_form(
     assert bench.main(["blocks", "--reference", *TINY, "--csv", str(tmp_path / "b.csv")]) == 0
     assert "nonlocal_net" in capfd.readouterr().err
     names = [line.partition(",")[0] for line in (tmp_path / "b.csv").read_text().splitlines()]
-    assert names == ["name", *(slug for slug in BLOCKS if slug in ("ccnet", "polarized", "se") for _ in "12")]
+    assert names == [
+        "name",
+        *(slug for slug in BLOCKS if slug in ("ccnet", "generalized_attention", "polarized", "se") for _ in "12"),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ def test_list_imports_nothing_heavy(zoo: Zoo) -> None:
 
 
 def test_list_sorted_and_filtered(zoo: Zoo) -> None:
-    _, out, _ = zoo.run("list", "--dataset", "cityscapes", "--min-miou", "80.9", "--sort", "miou")
+    _, out, _ = zoo.run("list", "--dataset", "cityscapes", "--backbone", "hr48", "--min-miou", "80.9", "--sort", "miou")
     figures = [float(line.split("\t")[1]) for line in out.splitlines()]
     assert figures == sorted(figures, reverse=True)
     assert min(figures) >= 80.9

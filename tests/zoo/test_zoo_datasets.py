@@ -45,6 +45,7 @@ def test_every_datamodule_of_the_zoo_exists() -> None:
     assert {dataset.data for slug, dataset in datasets.datasets().items() if slug not in FACTS} == {
         "Folder",
         "COCOInstances",
+        "COCOKeypoints",
     }
 
 

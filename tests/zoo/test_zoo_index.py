@@ -190,7 +190,7 @@ def test_filters() -> None:
     [
         ({"head": "ccent"}, 'Unknown head "ccent". Did you mean "ccnet"?'),
         ({"dataset": "cityscape"}, 'Unknown dataset "cityscape". Did you mean "cityscapes"?'),
-        ({"backbone": "resnet50d"}, 'Unknown backbone "resnet50d". Did you mean "resnet50'),
+        ({"backbone": "resnet50e"}, 'Unknown backbone "resnet50e". Did you mean "resnet50'),
     ],
 )
 def test_a_misspelt_filter_names_the_closest(filters: dict[str, Any], message: str) -> None:
