@@ -192,7 +192,7 @@ def test_debug_shows_the_traceback(tmp_path: Path, capsys: pytest.CaptureFixture
 @pytest.mark.parametrize("name", configs.names())
 def test_every_shipped_configuration_is_read(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     data = "" if name.startswith(("data/", "recipes/")) else "--data ContextProbe"
-    data = {"task/pose": "--data COCOKeypoints"}.get(name, data)
+    data = {"task/pose": "--data COCOKeypoints", "task/instance": "--data COCOInstances"}.get(name, data)
     assert printed_config(f"fit {data} -c {name}", capsys)["model"]
     if name.startswith("recipes/"):
         assert len(configs.find(name).read_text().splitlines()) <= 30
