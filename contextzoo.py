@@ -21,9 +21,9 @@ from lightning_app import __version__
 if TYPE_CHECKING:
     import torch
 
+    from lightning_app.data.pictures import Picture
     from lightning_app.tasks.semantic.network import Segmentor
     from lightning_app.tasks.semantic.segmentation import Segmentation
-    from lightning_app.tasks.semantic.segmenter import Picture
     from zoo import ZooEntry
 
 __all__ = ["__version__", "create_model", "list_heads", "list_weights", "load", "register_head", "segment"]

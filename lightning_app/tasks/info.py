@@ -1,8 +1,11 @@
 """What a network with pretrained weights knows besides its numbers."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
+
+from torch import nn
 
 from lightning_app.util.errors import InputError
 
@@ -66,3 +69,15 @@ class Informed:
                 "or take one from load(weights)"
             )
         return self.info
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """The network in evaluation mode; afterwards each part is in the mode that it was in."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

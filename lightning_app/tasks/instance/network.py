@@ -9,11 +9,15 @@ from torch import Tensor, nn
 
 from lightning_app.backbones.base import Backbone
 from lightning_app.data.instance.instances import Instances
-from lightning_app.tasks.info import Informed
+from lightning_app.data.pictures import Picture, pixels_of
+from lightning_app.tasks.info import Informed, evaluating
 from lightning_app.tasks.instance import photographs
 from lightning_app.tasks.instance.anchors import SCALE
 from lightning_app.tasks.instance.cascade import CascadeHeads
+from lightning_app.tasks.instance.found import Found
+from lightning_app.tasks.instance.info import InstanceInfo
 from lightning_app.tasks.instance.mask_head import Upsample
+from lightning_app.tasks.instance.objects import Objects
 from lightning_app.tasks.instance.paste import paste
 from lightning_app.tasks.instance.pyramid import BalancedPyramid, CARAFEPyramid, Pyramid
 from lightning_app.tasks.instance.roi_align import Regions
@@ -144,6 +148,31 @@ class InstanceSegmentor(Informed, nn.Module):
             return [self._in_photograph(*each) for each in zip(found, images, sizes, strict=True)]
         masks = torch.split(self.roi_heads.mask_probabilities(levels, found), [len(each) for each in found])
         return [self._in_photograph(*each) for each in zip(found, images, sizes, masks, strict=True)]
+
+    @property
+    def known(self) -> InstanceInfo:
+        """What the weights know besides their numbers.
+
+        Raises:
+            InputError: they are not pretrained.
+        """
+        info: InstanceInfo = super().known
+        return info
+
+    def predict(self, picture: Picture) -> Objects:
+        """The objects of one photograph, best first, in evaluation mode.
+
+        Args:
+            picture: a file, a Pillow image, an array (H, W, 3) of bytes, or a tensor (3, H, W) of floats in 0..1.
+
+        Raises:
+            InputError: a picture that cannot be used, or weights that do not say what they are.
+        """
+        classes, pixels = self.known.classes, pixels_of(picture)
+        image = torch.from_numpy(pixels).to(self.mean.device).permute(2, 0, 1).to(self.mean.dtype) / 255
+        with evaluating(self), torch.inference_mode():
+            (seen,) = self([image])
+        return Objects(pixels, Found.of(seen, (pixels.shape[0], pixels.shape[1])), classes)
 
     def losses(self, images: Images, targets: Sequence[Instances]) -> dict[str, Tensor]:
         """What training minimises: rpn_objectness, rpn_box, class, box, and mask.

@@ -3,13 +3,22 @@
 from collections.abc import Sequence
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from lightning_app.backbones.base import Backbone
 from lightning_app.blocks._layers import resize
+from lightning_app.data.pictures import Picture, pixels_of
+from lightning_app.data.pose.affine import centre_and_scale, to_image
+from lightning_app.data.pose.crops import Cut, cut_out
 from lightning_app.heads.base import ContextHead
+from lightning_app.tasks.info import evaluating
 from lightning_app.tasks.network import Network, require_unit_range
 from lightning_app.tasks.pose.codec import Codec
+from lightning_app.tasks.pose.info import PoseInfo
+from lightning_app.tasks.pose.oks import person_scores
+from lightning_app.tasks.pose.poses import Poses
+from lightning_app.util.errors import InputError
 
 
 class PoseEstimator(Network):
@@ -52,9 +61,69 @@ class PoseEstimator(Network):
             return maps
         return (maps + self.codec.flip(self(crops.flip(-1)), flip_indices)) / 2
 
+    @property
+    def known(self) -> PoseInfo:
+        """What the weights know besides their numbers.
+
+        Raises:
+            InputError: they are not pretrained.
+        """
+        info: PoseInfo = super().known
+        return info
+
+    def predict(
+        self, picture: Picture, boxes: ArrayLike | None = None, *, flip_test: bool | None = None, batch: int = 64
+    ) -> Poses:
+        """The keypoints of what stands in each box of one photograph, in the order of the boxes, in evaluation mode.
+
+        Args:
+            picture: a file, a Pillow image, an array (H, W, 3) of bytes, or a tensor (3, H, W) of floats in 0..1.
+            boxes: (N, 4) left, top, right, bottom in its pixels; None looks at the whole picture.
+            flip_test: take the mean with the mirrored crops; None is as the weights were measured.
+            batch: crops that go through the network together.
+
+        Raises:
+            InputError: a picture or boxes that cannot be used, or weights that do not say what they are.
+        """
+        known, pixels = self.known, pixels_of(picture)
+        corners = _corners([[0, 0, pixels.shape[1], pixels.shape[0]]] if boxes is None else boxes)
+        centres, scales = centre_and_scale(corners, self.codec.input_size)
+        mirrored = known.keypoints.flip_indices if (known.flip_test if flip_test is None else flip_test) else None
+        photograph, cut = torch.from_numpy(pixels).permute(2, 0, 1), Cut(self.codec.input_size, self.codec.udp)
+        count = len(known.keypoints.names)
+        points, scores = [torch.zeros(0, count, 2)], [torch.zeros(0, count)]
+        with evaluating(self), torch.inference_mode():
+            for middle, sides in zip(centres.split(batch), scales.split(batch), strict=True):
+                if len(middle):
+                    crops = cut_out(photograph, middle, sides, cut).to(self.mean.device, self.mean.dtype) / 255
+                    found, sure = (each.float().cpu() for each in self.codec.decode(self.maps(crops, mirrored)))
+                    points.append(to_image(found, middle, sides, self.codec.input_size))
+                    scores.append(sure)
+        sure = torch.cat(scores)
+        people = person_scores(torch.ones(len(sure)), sure)
+        return Poses(
+            torch.cat(points).numpy(), sure.numpy(), people.numpy(), corners.numpy(), known.keypoints, image=pixels
+        )
+
     def _map_size(self, crops: Tensor) -> tuple[int, int]:
         height, width = (
             side * cells // pixels
             for side, cells, pixels in zip(crops.shape[-2:], self.codec.maps, self.codec.input_size, strict=True)
         )
         return height, width
+
+
+def _corners(boxes: ArrayLike) -> Tensor:
+    """Boxes (N, 4), each of an extent."""
+    try:
+        corners = torch.as_tensor(boxes, dtype=torch.float32, device="cpu")
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError("boxes are no table of numbers: give (N, 4) left, top, right, bottom") from None
+    corners = corners.reshape(0, 4) if not corners.numel() else corners
+    if corners.dim() != 2 or corners.shape[1] != 4:
+        raise InputError(f"boxes are of shape {tuple(corners.shape)}: give (N, 4) left, top, right, bottom")
+    good = corners.isfinite().all(1) & (corners[:, 2:] > corners[:, :2]).all(1)
+    if not good.all():
+        place = int((~good).nonzero()[0])
+        raise InputError(f"boxes[{place}] is {corners[place].tolist()}: give left < right and top < bottom")
+    return corners

@@ -8,13 +8,14 @@ from torch import Tensor
 
 from lightning_app.backbones.base import Backbone
 from lightning_app.blocks._layers import resize
+from lightning_app.data.pictures import Picture
 from lightning_app.heads.base import Auxiliary, ContextHead, Outputs
 from lightning_app.heads.several import Several
 from lightning_app.tasks.info import Info
 from lightning_app.tasks.network import Network, require_unit_range
 from lightning_app.tasks.semantic.inference import EvaluationProtocol
 from lightning_app.tasks.semantic.segmentation import Segmentation
-from lightning_app.tasks.semantic.segmenter import Options, Picture, Segmenter
+from lightning_app.tasks.semantic.segmenter import Options, Segmenter
 from lightning_app.util.errors import InputError
 
 
