@@ -21,6 +21,7 @@ from lightning_app.reading import checkpoints
 from lightning_app.reading.specs import Part
 from lightning_app.tasks import optimization
 from lightning_app.tasks.evaluation import Evaluation
+from lightning_app.tasks.infer import Infer
 from lightning_app.tasks.report import Drawing, Report
 from lightning_app.util.described import Described
 from lightning_app.util.errors import InputError
@@ -52,6 +53,7 @@ class Task(LightningModule, ABC, Generic[N, B]):
         parts: those that are classes with arguments of their own.
         evaluated: those that may be changed where weights are evaluated.
         facts: what only its weights say of themselves; a task without it cannot publish or load any.
+        infer: what ``contextzoo infer`` does with photographs; none = it looks at none.
         network: what is trained; it has a ``backbone``.
         reports: the last report of each stage.
 
@@ -86,6 +88,7 @@ class Task(LightningModule, ABC, Generic[N, B]):
     parts: ClassVar[Mapping[str, Part]] = {"backbone": Part(Backbone)}
     evaluated: ClassVar[tuple[str, ...]] = ("channels_last", "compile")
     facts: ClassVar[type[Facts[Any]]]
+    infer: ClassVar[type[Infer] | None] = None
 
     def __init__(
         self,

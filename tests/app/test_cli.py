@@ -84,7 +84,7 @@ BAD = {
     "trian": 'Unknown command "trian". Did you mean "fit"?',
     "val": 'Did you mean "validate"?',
     "eval": 'Did you mean "validate", or "test"?',
-    "infer": 'Did you mean "segment", or "predict" for a whole dataset?',
+    "inference": 'Did you mean "infer", or "predict" for a whole dataset?',
     "download": 'Did you mean "zoo download"?',
     "export": "torch.export and torch.onnx take it",
     "test": "test with which weights? Give --ckpt_path best, a .ckpt file, or --weights ID",

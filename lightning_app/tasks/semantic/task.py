@@ -18,6 +18,7 @@ from lightning_app.heads.fcn import FCN
 from lightning_app.reading import checkpoints, specs
 from lightning_app.registry import TASKS
 from lightning_app.tasks.base import Drawing, Evaluation, Part, Report, Stage, Task
+from lightning_app.tasks.semantic.infer import SemanticInfer
 from lightning_app.tasks.semantic.inference import EvaluationProtocol, predict
 from lightning_app.tasks.semantic.losses import (
     CrossEntropy,
@@ -64,6 +65,7 @@ class SegmentationTask(Task[Segmentor, SemanticBatch]):
     }
     evaluated = ("protocol", "channels_last", "compile")
     facts = SemanticFacts
+    infer = SemanticInfer
 
     def __init__(
         self,
