@@ -1,12 +1,23 @@
 """The infer command as typed, for weights of any task."""
 
+import json
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from weights import write_tiny
 
 from lightning_app.app.cli import main
+from lightning_app.backbones.timm import TimmBackbone
+from lightning_app.data.pose.facts import Keypoints
+from lightning_app.heads.fcn import FCN
+from lightning_app.tasks.instance.info import InstanceInfo
+from lightning_app.tasks.instance.network import InstanceSegmentor
+from lightning_app.tasks.pose.codec import Codec
+from lightning_app.tasks.pose.info import PoseInfo
+from lightning_app.tasks.pose.network import PoseEstimator
+from lightning_app.tools import infer
 
 
 @pytest.fixture(autouse=True)
@@ -33,3 +44,98 @@ def test_help_names_every_task_and_its_files(capsys: pytest.CaptureFixture[str])
     said = " ".join(capsys.readouterr().out.split())
     assert "class numbers (NAME.png)" in said
     assert "--window H W|N|none" in said
+    assert "boxes and masks in COCO's words (NAME.json)" in said
+    assert "keypoints as COCO's results (NAME.json)" in said
+
+
+@pytest.fixture
+def detector(monkeypatch: pytest.MonkeyPatch) -> InstanceSegmentor:
+    """What --weights shapes means."""
+    torch.manual_seed(0)
+    network = InstanceSegmentor(
+        TimmBackbone("resnet10t"), 2, channels=8, hidden=8, size=None, score_threshold=0.05, max_detections=5
+    ).eval()
+    network.info = InstanceInfo(name="shapes", classes=("square", "disc"))
+    monkeypatch.setattr(infer, "load", lambda weights, **options: network)
+    return network
+
+
+@pytest.fixture
+def estimator(monkeypatch: pytest.MonkeyPatch) -> PoseEstimator:
+    """What --weights bees means."""
+    backbone, codec = TimmBackbone("resnet10t"), Codec("udp", (64, 64))
+    network = PoseEstimator(backbone, FCN(backbone.channels, 3, channels=8), codec).eval()
+    points = Keypoints(("head", "waist", "tail"), skeleton=((0, 1), (1, 2)), sigmas=(0.05,) * 3)
+    network.info = PoseInfo(name="bees", keypoints=points, codec=codec, flip_test=False)
+    monkeypatch.setattr(infer, "load", lambda weights, **options: network)
+    return network
+
+
+def test_objects_outlined_and_in_cocos_words(detector: InstanceSegmentor, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["infer", "photo.png", "--weights", "shapes", "--score", "0.01", "--out", "out"]) == 0
+    said = capsys.readouterr().out
+    facts = json.loads(Path("out/photo.json").read_text())
+    assert (facts["height"], facts["width"], len(facts["objects"])) == (50, 70, 5)
+    assert {each["class"] for each in facts["objects"]} <= {"square", "disc"}
+    assert min(each["score"] for each in facts["objects"]) >= 0.01
+    assert facts["objects"][0]["segmentation"]["size"] == [50, 70]
+    assert said.startswith("photo.png: ")
+    assert said.endswith("-> out/photo_overlay.jpg\n")
+    assert main(["infer", "photo.png", "--weights", "shapes", "--score", "1", "--out", "none"]) == 0
+    assert "nothing found" in capsys.readouterr().out
+    assert json.loads(Path("none/photo.json").read_text())["objects"] == []
+    assert Image.open("none/photo_overlay.jpg").format == "JPEG"
+
+
+def test_keypoints_of_the_whole_photo_and_of_boxes(
+    estimator: PoseEstimator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["infer", "photo.png", "--weights", "bees", "--boxes"]
+    assert main([*command, "whole"]) == 0
+    (only,) = json.loads(Path("inferred/photo.json").read_text())
+    assert (only["bbox"], len(only["keypoints"])) == ([0, 0, 70, 50], 9)
+    Path("boxes.json").write_text('{"photo.png": [[0, 0, 30, 40], [20, 10, 70, 50]]}')
+    assert main([*command, "boxes.json"]) == 0
+    named = Path("inferred/photo.json").read_text()
+    assert [each["bbox"] for each in json.loads(named)] == [[0, 0, 30, 40], [20, 10, 50, 40]]
+    Path("detected.json").write_text('{"objects": [{"bbox": [0, 0, 30, 40]}, {"bbox": [20, 10, 50, 40]}]}')
+    assert main([*command, "detected.json"]) == 0
+    assert Path("inferred/photo.json").read_text() == named
+    assert Image.open("inferred/photo_overlay.jpg").format == "JPEG"
+    assert "photo.png: 2 poses of 3 keypoints, scores " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "message"),
+    [
+        (None, 2, "--boxes boxes.json: No such file or directory. Give a JSON file, or whole"),
+        ("{", 2, "--boxes boxes.json is not JSON"),
+        ("[1]", 2, "--boxes boxes.json: give {photo's name: [[left, top, right, bottom], ...]}"),
+        ('{"objects": [{"bbox": [1]}]}', 2, "--boxes boxes.json: its objects have no bbox"),
+        ('{"photo.png": [[9, 0, 3, 4]]}', 2, "boxes.json, photo.png: boxes[0] is [9.0, 0.0, 3.0, 4.0]"),
+        ('{"photo.png": "all"}', 2, "boxes.json, photo.png: boxes are no table of numbers"),
+        ('{"other.png": [[0, 0, 3, 4]]}', 1, "photo.png: No boxes. boxes.json has none of photo.png"),
+    ],
+)
+def test_boxes_that_cannot_be_used(
+    content: str | None, status: int, message: str, estimator: PoseEstimator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if content is not None:
+        Path("boxes.json").write_text(content)
+    assert main(["infer", "photo.png", "--weights", "bees", "--boxes", "boxes.json"]) == status
+    assert message in capsys.readouterr().err
+    assert not Path("inferred").exists()
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        (["--score", "0.3"], "--score is for weights of the task instance, and tiny.safetensors is of semantic\n"),
+        (["--boxes", "whole"], "--boxes is for weights of the task pose, and tiny.safetensors is of semantic\n"),
+        (["--score", "2"], "'2' is not a score from 0 to 1"),
+    ],
+)
+def test_options_of_another_task(typed: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["infer", "photo.png", "--weights", "tiny.safetensors", *typed]) == 2
+    assert message in capsys.readouterr().err
+    assert not Path("inferred").exists()

@@ -13,6 +13,7 @@ from lightning_app.tasks.base import Drawing, Report, Stage, Task
 from lightning_app.tasks.coco_scores import CocoResults, ImageResult
 from lightning_app.tasks.instance.draw import InstanceDrawing
 from lightning_app.tasks.instance.found import Found
+from lightning_app.tasks.instance.infer import InstanceInfer
 from lightning_app.tasks.instance.metrics import report_of
 from lightning_app.tasks.instance.network import InstanceSegmentor
 
@@ -42,6 +43,7 @@ class InstanceTask(Task[InstanceSegmentor, InstanceBatch]):
     monitor = "val/mask_AP"
     mode = "max"
     data = InstanceDataModule
+    infer = InstanceInfer
     from_data = ("class_names", "category_ids", "masks", "image_size")
 
     def __init__(

@@ -21,6 +21,7 @@ from lightning_app.registry import HEADS, TASKS
 from lightning_app.tasks.base import Drawing, Part, Report, Stage, Task
 from lightning_app.tasks.coco_scores import CocoResults, ImageResult
 from lightning_app.tasks.pose.codec import Codec
+from lightning_app.tasks.pose.infer import PoseInfer
 from lightning_app.tasks.pose.metrics import report_of
 from lightning_app.tasks.pose.network import PoseEstimator
 from lightning_app.tasks.pose.oks import KEYPOINT_THRESHOLD, NMS_THRESHOLD, oks_nms, person_scores
@@ -48,6 +49,7 @@ class PoseTask(Task[PoseEstimator, PoseBatch]):
     monitor = "val/AP"
     mode = "max"
     data = PoseDataModule
+    infer = PoseInfer
     from_data = ("keypoint_names", "skeleton", "flip_pairs", "sigmas")
     parts: ClassVar[Mapping[str, Part]] = {
         "backbone": Part(Backbone),

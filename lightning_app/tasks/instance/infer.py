@@ -1,0 +1,51 @@
+"""What ``contextzoo infer`` writes of the objects in a photograph."""
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from lightning_app.tasks.infer import Advance, Infer, named
+from lightning_app.tasks.instance.network import InstanceSegmentor
+from lightning_app.tasks.instance.objects import SHOWN
+
+
+def _score(text: str) -> float:
+    try:
+        score = float(text)
+    except ValueError:
+        score = -1.0
+    if not 0 <= score <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a score from 0 to 1")
+    return score
+
+
+class InstanceInfer(Infer):
+    """Writes outlines with names and scores (NAME_overlay.jpg), and boxes and masks in COCO's words (NAME.json)."""
+
+    options: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "--score": {
+            "type": _score,
+            "default": SHOWN,
+            "metavar": "SCORE",
+            "help": f"objects below are left out; default: {SHOWN}",
+        },
+    }
+    writes = ("_overlay.jpg", ".json")
+    done = "looked at"
+
+    def __init__(self, network: InstanceSegmentor, typed: argparse.Namespace) -> None:
+        self.network, self.score = network, typed.score
+        network.roi_heads.score_thresh = min(network.roi_heads.score_thresh, self.score)
+
+    def image(self, source: Path, target: Path, advance: Advance) -> str:
+        try:
+            objects = self.network.predict(source).above(self.score)
+        finally:
+            advance(1.0)
+        picture = named(target, "_overlay.jpg")
+        objects.save_overlay(picture, self.score)
+        objects.save(named(target, ".json"))
+        counts = list(objects.counts.items())[:5]
+        told = ", ".join(f"{count} {name}" for name, count in counts) or "nothing found"
+        return f"{source}: {told} -> {picture}"
