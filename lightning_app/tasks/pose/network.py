@@ -93,7 +93,7 @@ class PoseEstimator(Network):
         count = len(known.keypoints.names)
         points, scores = [torch.zeros(0, count, 2)], [torch.zeros(0, count)]
         with evaluating(self), torch.inference_mode():
-            for middle, sides in zip(centres.split(batch), scales.split(batch), strict=True):
+            for middle, sides in zip(torch.split(centres, batch), torch.split(scales, batch), strict=True):
                 if len(middle):
                     crops = cut_out(photograph, middle, sides, cut).to(self.mean.device, self.mean.dtype) / 255
                     found, sure = (each.float().cpu() for each in self.codec.decode(self.maps(crops, mirrored)))
