@@ -27,8 +27,8 @@ from weights import fit_camvid
 import zoo
 from lightning_app.app.cli import main
 from lightning_app.registry import HEADS
-from lightning_app.tools.sweep import plan, read_variants
 from lightning_app.tools.sweep_counts import Images, SweepCounts
+from lightning_app.tools.sweep_plan import plan, read_variants
 from lightning_app.util.errors import InputError
 from zoo import index
 
