@@ -115,8 +115,8 @@ def _page(slug: str, entry: Entry, parameters: str, work: str) -> str:
 def _cost(slug: str, entry: Entry) -> tuple[str, str]:
     if slug == "smp":  # nine decoders, nine counts
         return "by decoder", "by decoder"
-    with FakeTensorMode():  # shapes without numbers, on a CPU: autocast knows no meta device
-        head = entry.cls(WIDTHS, 19).eval().requires_grad_(False)
+    head = entry.cls(WIDTHS, 19).eval().requires_grad_(False)  # weights that are drawn by looking at them are real
+    with FakeTensorMode(allow_non_fake_inputs=True):  # shapes without numbers, on a CPU: autocast knows no meta device
         levels = [torch.empty(1, width, *size) for width, size in zip(WIDTHS, SIZES, strict=True)]
         with kernels.fast(False), FlopCounterMode(display=False) as counter:
             head(levels)
