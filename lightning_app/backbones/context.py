@@ -1,7 +1,6 @@
 """Context blocks inside timm's convolutional networks."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from inspect import signature
 from typing import Any
 
 from timm.models.hrnet import HighResolutionNet
@@ -9,7 +8,7 @@ from timm.models.resnet import BasicBlock
 from torch import Tensor, nn
 
 from lightning_app.backbones.changes import ExchangeUnit, residual_blocks
-from lightning_app.registry import BLOCKS
+from lightning_app.blocks._named import named_block
 from lightning_app.util.errors import InputError, suggest
 
 PLACES = ("stage", "last", "every", "inside", "shortcut", "before_last")
@@ -49,7 +48,7 @@ def insert_context(model: nn.Module, name: str, context: Mapping[str, Mapping[st
         module, widths = stages[stage]
         blocks = residual_blocks(module)
         if where == "stage":
-            _append(module, [_new(slug, width, options) for width in widths], f"{stage} of {name}")
+            _append(module, [named_block(slug, width, options) for width in widths], f"{stage} of {name}")
             continue
         if not blocks:
             raise InputError(f'context.{stage}: {name} has no residual blocks of ResNet\'s kind; set where to "stage"')
@@ -64,7 +63,7 @@ def insert_context(model: nn.Module, name: str, context: Mapping[str, Mapping[st
             blocks = [sequence[place] for sequence in sequences]
         for block in blocks:
             slot, convolution = _slot(block, where)
-            addition = _new(slug, convolution.out_channels, options)
+            addition = named_block(slug, convolution.out_channels, options)
             before = getattr(block, slot)
             if before is not None and where == "shortcut":
                 raise InputError(f'context.{stage}: {name} has a block of its own there; set where to "every"')
@@ -111,18 +110,6 @@ def _append(stage: nn.Module, blocks: list[nn.Module], what: str) -> None:
         raise InputError(f"context: no block can stand behind {what}, which is a {type(stage).__name__}")
     in_hrnet = any(isinstance(unit, ExchangeUnit) for unit in stage.children())
     sequence.add_module("context", PerBranch(blocks) if in_hrnet else blocks[0])
-
-
-def _new(slug: str, channels: int, arguments: Mapping[str, Any]) -> nn.Module:
-    entry = BLOCKS[slug]
-    known = list(signature(entry.cls).parameters)[1:]
-    for key in arguments:
-        if key not in known and "options" not in known:
-            raise InputError(f'The block {slug} has no argument "{key}".{suggest(key, known)} It has: {_list(known)}')
-    try:
-        return entry.cls(channels, **arguments)
-    except TypeError as error:
-        raise InputError(f"The block {slug} cannot be built from {dict(arguments)}: {error}") from error
 
 
 def _list(names: Iterable[str]) -> str:

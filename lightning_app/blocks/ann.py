@@ -62,7 +62,8 @@ class AsymmetricAttention(nn.Module):
 class AsymmetricNonLocal(nn.Module):
     """What both blocks share: CBR1([sum over stages of asymmetric attention, high]).
 
-    The context half of the fusing convolution acts on the S pooled values.
+    With ``ways`` each scale s has an attention A_s of its own, side by side: CBR1([A_1, A_3, ..., high]), as APCNet has
+    a module for each. The part of the fusing convolution that sees the context acts on the pooled values.
     """
 
     def __init__(
@@ -79,10 +80,13 @@ class AsymmetricNonLocal(nn.Module):
         shared: bool,
         bias: bool,
         slope: float | None,
+        ways: bool,
     ) -> None:
         super().__init__()
         if pool not in ("avg", "max"):
             raise InputError(f'pool={pool!r} is not a way to sample the pyramid: "avg" or "max"')
+        pyramids = [[scale] for scale in scales] if ways else [list(scales)]
+        self.ways = len(pyramids)
         self.stages = nn.ModuleList(
             AsymmetricAttention(
                 low_channels,
@@ -90,22 +94,23 @@ class AsymmetricNonLocal(nn.Module):
                 key_channels,
                 value_channels,
                 out_channels,
-                scales=scales,
+                scales=pyramid,
                 pool=pool,
                 shared=shared,
                 bias=bias,
             )
             for _ in range(stages)
+            for pyramid in pyramids
         )
-        self.fuse = ConvBNReLU(out_channels + high_channels, out_channels, bias=bias, slope=slope)
+        self.fuse = ConvBNReLU(self.ways * out_channels + high_channels, out_channels, bias=bias, slope=slope)
 
     def fuse_context(self, low: Tensor, high: Tensor) -> Tensor:
         conv = self.fuse.conv
-        of_context, of_high = torch.split(conv.weight, [conv.out_channels, high.shape[1]], dim=1)
+        *of_context, of_high = torch.split(conv.weight, [conv.out_channels] * self.ways + [high.shape[1]], dim=1)
         y = conv1x1(high, of_high, conv.bias)
-        for stage in self.stages:
+        for number, stage in enumerate(self.stages):
             weights, values = stage(low, high)
-            y = baddbmm(y.flatten(2), of_context.flatten(1) @ values, weights).view(y.shape)
+            y = baddbmm(y.flatten(2), of_context[number % self.ways].flatten(1) @ values, weights).view(y.shape)
         fused: Tensor = self.fuse.finish(y)
         return fused
 
@@ -124,6 +129,7 @@ class AFNB(AsymmetricNonLocal):
         scales: cells per side of the poolings that make the pyramid.
         pool: "avg" or "max".
         bias: give the convolutions in front of a batch norm a bias.
+        ways: an attention for each scale, side by side, in place of one over all.
 
     Raises:
         InputError: unknown ``pool``.
@@ -143,6 +149,7 @@ class AFNB(AsymmetricNonLocal):
         scales: Sequence[int] = (1, 3, 6, 8),
         pool: str = "avg",
         bias: bool = False,
+        ways: bool = False,
     ) -> None:
         super().__init__(
             low_channels,
@@ -156,6 +163,7 @@ class AFNB(AsymmetricNonLocal):
             shared=False,
             bias=bias,
             slope=None,
+            ways=ways,
         )
 
     def forward(self, low: Tensor, high: Tensor) -> Tensor:
@@ -173,7 +181,7 @@ class APNB(AsymmetricNonLocal):
     Args:
         out_channels: width of the result; ``channels`` where not given.
         key_channels, value_channels: channels // 2, at least 1, where not given.
-        stages, scales, pool, bias: see ``AFNB``.
+        stages, scales, pool, bias, ways: see ``AFNB``.
 
     Paper: Zhu et al., Asymmetric Non-local Neural Networks, ICCV 2019. Consulted: github.com/MendelXu/ANN.
     """
@@ -189,6 +197,7 @@ class APNB(AsymmetricNonLocal):
         scales: Sequence[int] = (1, 3, 6, 8),
         pool: str = "avg",
         bias: bool = False,
+        ways: bool = False,
     ) -> None:
         half = max(channels // 2, 1)
         super().__init__(
@@ -203,6 +212,7 @@ class APNB(AsymmetricNonLocal):
             shared=True,
             bias=bias,
             slope=0.0,
+            ways=ways,
         )
 
     def forward(self, x: Tensor) -> Tensor:

@@ -40,18 +40,21 @@ class GraphUnits(nn.Module):
     Args:
         vertices: number of vertices of each unit.
         width: channels of Z~; channels // 4 if not given.
+        graph: let the vertices speak; without, Z~ = Z^T W_g.
 
     Paper: Li and Gupta, Beyond Grids: Learning Graph Representations for Visual Recognition, NeurIPS 2018.
     """
 
-    def __init__(self, channels: int, *, vertices: Sequence[int] = (2, 4, 8, 32), width: int | None = None) -> None:
+    def __init__(
+        self, channels: int, *, vertices: Sequence[int] = (2, 4, 8, 32), width: int | None = None, graph: bool = True
+    ) -> None:
         super().__init__()
-        self.width = width or channels // 4
+        self.width, self.graph = width or channels // 4, graph
         self.vertices = list(vertices)
         self.anchors = nn.Parameter(torch.rand(sum(vertices), channels))
         self.scales = nn.Parameter(torch.zeros(sum(vertices), channels))
         self.reason = nn.ModuleList(nn.Linear(channels, self.width, bias=False) for _ in vertices)
-        self.norm = nn.ModuleList(nn.BatchNorm1d(self.width) for _ in vertices)
+        self.norm = nn.ModuleList(nn.BatchNorm1d(self.width) if graph else nn.Identity() for _ in vertices)
         self.fuse = ConvBNReLU(channels + self.width * len(self.vertices), channels)
         self.placed = False
         self.register_load_state_dict_post_hook(_weights_loaded)  # type: ignore[no-untyped-call]
@@ -107,7 +110,10 @@ class GraphUnits(nn.Module):
         own, *others = torch.split(self.fuse.conv.weight, [x.shape[1], *[self.width] * len(units)], dim=1)
         spread = []
         for z, reason, norm, weight in zip(units, self.reason, self.norm, others, strict=True):
-            node = norm(reason(z @ z.transpose(1, 2) @ z).transpose(1, 2)).relu()
+            if self.graph:
+                node = norm(reason(z @ z.transpose(1, 2) @ z).transpose(1, 2)).relu()
+            else:
+                node = reason(z).transpose(1, 2)
             spread.append(weight.flatten(1) @ node)
         y = matmul(torch.cat(spread, dim=2), assignment)
         return self.fuse.finish(conv1x1(x, own) + y.view_as(x))

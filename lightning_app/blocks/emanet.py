@@ -17,10 +17,11 @@ class EMAU(nn.Module):
     out = ReLU(x + BN(W' ReLU(mu Z))).
 
     The fit is outside the graph, as in the reference: the gradient reaches x through the identity only, and W, b never
-    learn, so they are frozen here. W is folded into the bases (mu^T W x) and the L1 normalisation over positions
-    into the L2 one over channels: v itself, N x C numbers, is never made.
+    learn, so they are frozen here, unless the bases are ``learned``. W is folded into the bases (mu^T W x) and the L1
+    normalisation over positions into the L2 one over channels: v itself, N x C numbers, is never made.
 
-    In training the bases follow those of each batch (mean over images and ranks) as a moving average.
+    In training the bases follow those of each batch (mean over images and ranks) as a moving average. Bases that are
+    ``learned`` start alike and take the loss's gradient, and so do x, W and b, through every step.
 
     Shape: (B, channels, H, W) -> the same; bases (1, channels, bases).
 
@@ -30,6 +31,7 @@ class EMAU(nn.Module):
         momentum: share of a batch's bases in the moving average.
         unit_update: scale the batch's mean bases to unit length before they are averaged in, as OpenMMLab does.
         eps: guard of both normalisations.
+        learned: the bases are a parameter, no moving average.
 
     Reference: github.com/XiaLiPKU/EMANet (the behaviour, not the code).
     """
@@ -45,14 +47,19 @@ class EMAU(nn.Module):
         momentum: float = 0.1,
         unit_update: bool = False,
         eps: float = 1e-6,
+        learned: bool = False,
     ) -> None:
         super().__init__()
+        self.learned = learned
         self.stages, self.momentum, self.unit_update, self.eps = stages, momentum, unit_update, eps
-        self.register_buffer("bases", F.normalize(torch.randn(1, channels, bases) * (2 / bases) ** 0.5, dim=1))
-        self.mid = Conv1x1(channels, channels).requires_grad_(False)
+        start = F.normalize(torch.randn(1, channels, bases) * (2 / bases) ** 0.5, dim=1)
+        if learned:
+            self.bases = nn.Parameter(start)
+        else:
+            self.register_buffer("bases", start)
+        self.mid = Conv1x1(channels, channels).requires_grad_(learned)
         self.out = ConvBNReLU(channels, channels, slope=None)
 
-    @torch.no_grad()
     def fit(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Assignments (B, K, H*W) of the positions, and the bases (B, channels, K) fitted to them."""
         x = x.flatten(2)
@@ -80,8 +87,9 @@ class EMAU(nn.Module):
         self.bases.lerp_(mean.to(self.bases.dtype), self.momentum)
 
     def forward(self, x: Tensor) -> Tensor:
-        assignments, bases = self.fit(x)
-        if self.training:
+        with torch.set_grad_enabled(self.learned and torch.is_grad_enabled()):
+            assignments, bases = self.fit(x)
+        if self.training and not self.learned:
             self.follow(bases)
         rebuilt = matmul(bases, assignments).view_as(x)
         y: Tensor = self.out(rebuilt.relu_())

@@ -25,12 +25,19 @@ class GlobalReasoning(nn.Module):
         states: width of a node; 2 * nodes if not given.
         normalize: divide V by the number of positions. The authors ask for it wherever the image size may change, as it
             does in segmentation between training and testing; their class leaves it off.
+        graph: reason between gathering and handing back; without, Z = V.
 
     Paper: https://arxiv.org/abs/1811.12814. Consulted: github.com/facebookresearch/GloRe.
     """
 
     def __init__(
-        self, channels: int, *, nodes: int | None = None, states: int | None = None, normalize: bool = True
+        self,
+        channels: int,
+        *,
+        nodes: int | None = None,
+        states: int | None = None,
+        normalize: bool = True,
+        graph: bool = True,
     ) -> None:
         super().__init__()
         nodes = nodes or channels // 4
@@ -38,8 +45,8 @@ class GlobalReasoning(nn.Module):
         self.normalize = normalize
         self.state = Conv1x1(channels, states)
         self.projection = Conv1x1(channels, nodes)
-        self.mix_nodes = nn.Conv1d(nodes, nodes, 1)
-        self.mix_states = nn.Conv1d(states, states, 1, bias=False)
+        self.mix_nodes = nn.Conv1d(nodes, nodes, 1) if graph else None
+        self.mix_states = nn.Conv1d(states, states, 1, bias=False) if graph else None
         self.extend = Conv1x1(states, channels, bias=False)
         self.norm = nn.BatchNorm2d(channels, eps=1e-4)
         nn.init.zeros_(self.norm.weight)
@@ -53,7 +60,8 @@ class GlobalReasoning(nn.Module):
             node = node + self.state.bias.view(-1, 1) * projection.sum(-1).unsqueeze(1)
         if self.normalize:
             node = node / positions
-        node = (self.mix_nodes(node.transpose(1, 2)).transpose(1, 2) + node).relu()
-        node = self.extend.weight.flatten(1) @ self.mix_states(node)
+        if self.mix_nodes is not None and self.mix_states is not None:
+            node = self.mix_states((self.mix_nodes(node.transpose(1, 2)).transpose(1, 2) + node).relu())
+        node = self.extend.weight.flatten(1) @ node
         out: Tensor = self.norm(matmul(node, projection).view_as(x))
         return x + out

@@ -18,14 +18,16 @@ class LatentKernel(nn.Module):
 
     psi = ReLU(BN(conv(f))); symmetric: both assignments are psi, L2-normalised over the nodes; asymmetric: the way in
     is normalised over the positions, the way back, computed from features of its own, over the nodes. Z = psi_in f^T;
-    Z <- softmax(Z^ Z^^T) Z with Z^ the L2-normalised rows; the share is W Z^T psi_out.
+    Z <- softmax(Z^ Z^^T) Z with Z^ the L2-normalised rows, where ``graph``; the share is W Z^T psi_out.
 
     Shape: visible, back (B, channels, H, W), weight (out_channels, channels) -> (B, out_channels, N).
     """
 
-    def __init__(self, channels: int, nodes: int, mode: Literal["symmetric", "asymmetric"], graph_conv: bool) -> None:
+    def __init__(
+        self, channels: int, nodes: int, mode: Literal["symmetric", "asymmetric"], graph_conv: bool, graph: bool
+    ) -> None:
         super().__init__()
-        self.mode = mode
+        self.mode, self.graph = mode, graph
         self.psi_in = ConvBNReLU(channels, nodes)
         self.psi_out = ConvBNReLU(channels, nodes) if mode == "asymmetric" else None
         self.graph_conv = ConvBNReLU(channels, channels) if graph_conv else None
@@ -40,8 +42,10 @@ class LatentKernel(nn.Module):
             gather = unit(gather, dim=2)
             distribute = unit(self.psi_out(back).flatten(2), dim=1)
         nodes = matmul(gather, visible.flatten(2).mT)
-        direction = unit(nodes, dim=-1)
-        nodes = ((direction @ direction.transpose(1, 2)).softmax(-1) @ nodes).transpose(1, 2)
+        if self.graph:
+            direction = unit(nodes, dim=-1)
+            nodes = (direction @ direction.transpose(1, 2)).softmax(-1) @ nodes
+        nodes = nodes.transpose(1, 2)
         if self.graph_conv is None:
             return matmul(weight @ nodes, distribute)
         latent: Tensor = self.graph_conv(matmul(nodes, distribute).view_as(visible))
@@ -64,6 +68,7 @@ class LatentGraph(nn.Module):
         stride: the reduced features have channels // stride channels.
         mode: "symmetric" shares one assignment for both ways; "asymmetric" learns one for each.
         graph_conv: a convolution on each kernel's visible features.
+        graph: messages between the latent nodes.
         residual: add the input; without, out = BN(W [...]), and gamma is there but takes no part, as in the reference.
 
     Paper: https://arxiv.org/abs/1905.11634. Consulted: github.com/latentgnn/LatentGNN-V1-PyTorch.
@@ -78,6 +83,7 @@ class LatentGraph(nn.Module):
         mode: Literal["symmetric", "asymmetric"] = "asymmetric",
         graph_conv: bool = False,
         residual: bool = True,
+        graph: bool = True,
     ) -> None:
         super().__init__()
         check_choice("mode", mode, ("symmetric", "asymmetric"))
@@ -85,7 +91,7 @@ class LatentGraph(nn.Module):
         width = channels // stride
         self.down = ConvBNReLU(channels, width, slope=None)
         self.down_back = ConvBNReLU(channels, width, slope=None) if mode == "asymmetric" else None
-        self.kernels = nn.ModuleList(LatentKernel(width, n, mode, graph_conv) for n in nodes)
+        self.kernels = nn.ModuleList(LatentKernel(width, n, mode, graph_conv, graph) for n in nodes)
         self.up = ConvBNReLU(width * len(nodes), channels, slope=None)
         self.gamma = nn.Parameter(torch.zeros(1), requires_grad=residual)
 

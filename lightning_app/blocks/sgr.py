@@ -41,6 +41,7 @@ class SymbolicReasoning(nn.Module):
         embeddings: word vectors S of the nodes, (nodes, any width); one-hot if not given.
         width: width of a node; ``channels`` if not given.
         mapping: "bilinear" or the paper's "additive".
+        graph: reason between voting and mapping back; without, G = H.
 
     Raises:
         InputError: if the prior's sizes do not agree, or neither nodes nor prior are given, or A is negative somewhere.
@@ -61,6 +62,7 @@ class SymbolicReasoning(nn.Module):
         embeddings: Matrix | None = None,
         width: int | None = None,
         mapping: Literal["bilinear", "additive"] = "bilinear",
+        graph: bool = True,
     ) -> None:
         super().__init__()
         sizes = {len(prior) for prior in (adjacency, embeddings) if prior is not None}
@@ -69,22 +71,22 @@ class SymbolicReasoning(nn.Module):
             raise InputError(f"nodes, adjacency and embeddings name different numbers of nodes: {sorted(sizes)}.")
         nodes = sizes.pop() if sizes else 32
         width = width or channels
-        graph = torch.zeros(nodes, nodes)
+        prior = torch.zeros(nodes, nodes)
         if adjacency is not None:
-            graph = torch.as_tensor(adjacency, dtype=torch.float32)
-            if graph.shape != (nodes, nodes) or bool((graph < 0).any()):
+            prior = torch.as_tensor(adjacency, dtype=torch.float32)
+            if prior.shape != (nodes, nodes) or bool((prior < 0).any()):
                 raise InputError(
-                    f"adjacency must be a square matrix without negative entries, not {tuple(graph.shape)}."
+                    f"adjacency must be a square matrix without negative entries, not {tuple(prior.shape)}."
                 )
-        graph = graph + torch.eye(nodes)
-        scale = graph.sum(1).rsqrt()
+        prior = prior + torch.eye(nodes)
+        scale = prior.sum(1).rsqrt()
         words = torch.eye(nodes) if embeddings is None else torch.as_tensor(embeddings, dtype=torch.float32)
-        self.register_buffer("adjacency", scale[:, None] * graph * scale)
+        self.register_buffer("adjacency", scale[:, None] * prior * scale)
         self.register_buffer("embeddings", words)
         self.mapping = mapping
         self.vote = Conv1x1(channels, nodes)
         self.enter = nn.Linear(channels, width, bias=False)
-        self.reason = nn.Linear(width + words.shape[1], width, bias=False)
+        self.reason = nn.Linear(width + words.shape[1], width, bias=False) if graph else None
         self.leave = nn.Linear(width, channels, bias=False)
         self.compare = nn.Linear(width, channels, bias=False) if mapping == "bilinear" else None
         self.focus = Conv1x1(channels, 1, bias=False) if mapping == "additive" else None
@@ -93,8 +95,11 @@ class SymbolicReasoning(nn.Module):
         """The nodes after reasoning, (B, nodes, width)."""
         votes = self.vote(x).flatten(2).softmax(1)
         gathered = matmul(votes, x.flatten(2).mT) / votes.shape[-1]
+        entered: Tensor = self.enter(gathered)
+        if self.reason is None:
+            return entered
         words = self.embeddings.expand(x.shape[0], -1, -1)
-        reasoned: Tensor = self.reason(torch.cat([self.enter(gathered), words], dim=-1))
+        reasoned: Tensor = self.reason(torch.cat([entered, words], dim=-1))
         return torch.relu(self.adjacency @ reasoned)
 
     def back(self, nodes: Tensor, x: Tensor) -> Tensor:

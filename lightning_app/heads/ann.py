@@ -24,6 +24,7 @@ class ANN(ContextHead):
         scales: cells per side of the poolings that make the pyramid.
         pool: "avg" or "max".
         stages: attentions whose results are summed, in each block.
+        ways: an attention for each scale, side by side, in place of one over all.
         levels: indices of the low and the high level.
 
     Reference: OpenMMLab's ANNHead.
@@ -39,6 +40,7 @@ class ANN(ContextHead):
         scales: Sequence[int] = (1, 3, 6, 8),
         pool: str = "avg",
         stages: int = 1,
+        ways: bool = False,
         levels: tuple[int, int] = (-2, -1),
         **options: Any,
     ) -> None:
@@ -53,10 +55,17 @@ class ANN(ContextHead):
             stages=stages,
             scales=scales,
             pool=pool,
+            ways=ways,
         )
         self.reduce = ConvBNReLU(high_channels, channels, 3)
         self.block = APNB(
-            channels, key_channels=key_channels, value_channels=key_channels, stages=stages, scales=scales, pool=pool
+            channels,
+            key_channels=key_channels,
+            value_channels=key_channels,
+            stages=stages,
+            scales=scales,
+            pool=pool,
+            ways=ways,
         )
 
     def context(self, features: Sequence[Tensor]) -> Tensor:

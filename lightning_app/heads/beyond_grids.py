@@ -17,6 +17,7 @@ class BeyondGrids(BlockHead):
     Args:
         vertices: number of vertices of each unit.
         width: channels that each unit returns; channels // 4 if not given.
+        graph: let the vertices of a unit speak.
     """
 
     def __init__(
@@ -27,7 +28,8 @@ class BeyondGrids(BlockHead):
         channels: int = 512,
         vertices: Sequence[int] = (2, 4, 8, 32),
         width: int | None = None,
+        graph: bool = True,
         **options: Any,
     ) -> None:
-        block = GraphUnits(channels, vertices=vertices, width=width)
+        block = GraphUnits(channels, vertices=vertices, width=width, graph=graph)
         super().__init__(in_channels, num_classes, block, channels=channels, **options)

@@ -18,7 +18,7 @@ class EMANet(BlockHead):
     Shape: levels (B, in_channels[i], h_i, w_i) -> (B, num_classes, h, w) of ``level``.
 
     Args:
-        bases, stages, momentum, unit_update, eps: as in ``EMAU``.
+        bases, stages, momentum, unit_update, eps, learned: as in ``EMAU``.
 
     Reference: github.com/XiaLiPKU/EMANet (the behaviour, not the code); OpenMMLab's EMAHead.
     """
@@ -35,11 +35,14 @@ class EMANet(BlockHead):
         momentum: float = 0.1,
         unit_update: bool = False,
         eps: float = 1e-6,
+        learned: bool = False,
         level: int = -1,
         concat_input: bool = False,
         **options: Any,
     ) -> None:
-        block = EMAU(block_channels, bases, stages, momentum=momentum, unit_update=unit_update, eps=eps)
+        block = EMAU(
+            block_channels, bases, stages, momentum=momentum, unit_update=unit_update, eps=eps, learned=learned
+        )
         super().__init__(
             in_channels,
             num_classes,

@@ -20,6 +20,7 @@ class GloRe(BlockHead):
         nodes: nodes of the graph; channels // 4 if not given.
         states: width of a node; 2 * nodes if not given.
         normalize: divide the node sums by the number of positions, as the authors ask where sizes vary.
+        graph: reason between gathering and handing back.
     """
 
     def __init__(
@@ -31,7 +32,8 @@ class GloRe(BlockHead):
         nodes: int | None = None,
         states: int | None = None,
         normalize: bool = True,
+        graph: bool = True,
         **options: Any,
     ) -> None:
-        block = GlobalReasoning(channels, nodes=nodes, states=states, normalize=normalize)
+        block = GlobalReasoning(channels, nodes=nodes, states=states, normalize=normalize, graph=graph)
         super().__init__(in_channels, num_classes, block, channels=channels, **options)

@@ -19,6 +19,7 @@ class LatentGNN(BlockHead):
         stride: the reduced features have channels // stride channels.
         mode: "symmetric" or "asymmetric" assignments.
         graph_conv: a convolution on each kernel's visible features.
+        graph: messages between the latent nodes.
     """
 
     def __init__(
@@ -31,7 +32,8 @@ class LatentGNN(BlockHead):
         stride: int = 4,
         mode: Literal["symmetric", "asymmetric"] = "asymmetric",
         graph_conv: bool = False,
+        graph: bool = True,
         **options: Any,
     ) -> None:
-        block = LatentGraph(channels, nodes=nodes, stride=stride, mode=mode, graph_conv=graph_conv)
+        block = LatentGraph(channels, nodes=nodes, stride=stride, mode=mode, graph_conv=graph_conv, graph=graph)
         super().__init__(in_channels, num_classes, block, channels=channels, **options)

@@ -24,6 +24,7 @@ class SGR(BlockHead):
         adjacency: prior graph (nodes, nodes); no edges if not given.
         embeddings: word vectors of the nodes (nodes, any width); one-hot if not given.
         mapping: "bilinear", or "additive" as in the paper, which is degenerate: see ``SymbolicReasoning``.
+        graph: reason between voting and mapping back.
     """
 
     def __init__(
@@ -36,12 +37,15 @@ class SGR(BlockHead):
         adjacency: Sequence[Sequence[float]] | None = None,
         embeddings: Sequence[Sequence[float]] | None = None,
         mapping: Literal["bilinear", "additive"] = "bilinear",
+        graph: bool = True,
         **options: Any,
     ) -> None:
         nodes = num_classes if adjacency is None and embeddings is None else None
         block = nn.Sequential(
             *(
-                SymbolicReasoning(channels, nodes=nodes, adjacency=adjacency, embeddings=embeddings, mapping=mapping)
+                SymbolicReasoning(
+                    channels, nodes=nodes, adjacency=adjacency, embeddings=embeddings, mapping=mapping, graph=graph
+                )
                 for _ in range(layers)
             )
         )

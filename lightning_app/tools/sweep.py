@@ -28,7 +28,11 @@ def main(args: list[str]) -> int:
     options, words = _parse(args)
     if options.report is None:
         classes = read_classes(options.heads) if options.variants is None else {}
-        given = read_options(options.options, classes) if options.variants is None else read_variants(options.variants)
+        given = (
+            read_options(options.options, classes)
+            if options.variants is None
+            else read_variants(options.variants, options.only)
+        )
         mine = plan(classes or given, options.seeds, options.out, os.environ, options.folds)
         Trainings(options, words, classes, given).run(mine)
         results = [training.result() or {} for training in mine]
@@ -61,6 +65,7 @@ def _parse(args: list[str]) -> tuple[argparse.Namespace, list[str]]:
     add("--heads", nargs="+", default=["all"], metavar="SLUG", help="contextzoo heads lists them; default all")
     add("--options", metavar="NAME|FILE", help="what some heads are given besides: {head: {option: value}}")
     add("--variants", metavar="NAME|FILE", help="what is compared in place of heads: {name: {option of fit: value}}")
+    add("--only", nargs="+", metavar="NAME", help="of the variants, train these")
     add("--seeds", type=int, default=3, metavar="N", help="trainings of each head; default 3")
     add(
         "--folds",
@@ -90,6 +95,8 @@ def _parse(args: list[str]) -> tuple[argparse.Namespace, list[str]]:
             raise InputError(f"--{name} is {getattr(options, name)}: give a positive number")
     if options.variants is not None and (options.heads != ["all"] or options.options is not None):
         raise InputError("--variants are compared in place of heads: leave --heads and --options out")
+    if options.only is not None and options.variants is None:
+        raise InputError("--only chooses of --variants; heads are chosen by --heads")
     if options.folds is not None and options.folds < 2:
         raise InputError(f"--folds is {options.folds}: give 2 or more")
     options.per_image |= options.folds is not None  # a figure of all images needs the counts of each

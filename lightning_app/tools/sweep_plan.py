@@ -11,7 +11,7 @@ import yaml
 
 from lightning_app.app import configs, own_modules
 from lightning_app.tools import sweep_report
-from lightning_app.util.errors import InputError
+from lightning_app.util.errors import InputError, suggest
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,8 @@ def read_options(name: str | None, heads: Iterable[str]) -> dict[str, list[str]]
     return given
 
 
-def read_variants(name: str) -> dict[str, list[str]]:
-    """Name -> words of ``fit`` of each variant in a file."""
+def read_variants(name: str, only: Sequence[str] | None = None) -> dict[str, list[str]]:
+    """Name -> words of ``fit`` of each variant in a file, or of those that are named."""
     path = configs.find(name)
     try:
         variants = yaml.safe_load(path.read_text())
@@ -89,7 +89,10 @@ def read_variants(name: str) -> dict[str, list[str]]:
     for variant in words:
         if not re.fullmatch(r"\w[\w.-]*", variant):
             raise InputError(f"{path}: {variant!r} cannot name a folder: use letters, digits, _ and -")
-    return words
+    for variant in only or ():
+        if variant not in words:
+            raise InputError(f"{path} has no variant {variant!r}.{suggest(variant, words)} It has: {', '.join(words)}")
+    return words if only is None else {variant: words[variant] for variant in only}
 
 
 def plan(

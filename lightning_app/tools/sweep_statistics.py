@@ -1,7 +1,7 @@
-"""Which differences to FCN hold: over images, over seeds, and over the number of heads that are looked at."""
+"""Which differences hold: over images, over seeds, and over the number of pairs that are looked at."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -42,42 +42,48 @@ def resamples(images: int, count: int = RESAMPLES, seed: int = 0) -> Values:
 
 
 class Difference(NamedTuple):
-    """A head's mean mIoU less FCN's, in shares of one.
+    """A head's mean mIoU less another's, in shares of one.
 
     Args:
         error: standard error, over images and seeds.
-        p: two-sided, of no difference, by the normal distribution and Holm's correction for all heads.
+        p: two-sided, of no difference, by the normal distribution and Holm's correction for all pairs.
     """
 
     head: str
+    other: str
     mean: float
     error: float
     p: float
 
 
 def differences(
-    scores: Mapping[str, Sequence[float]], resampled: Mapping[str, Sequence[Values]], plain: str
+    scores: Mapping[str, Sequence[float]],
+    resampled: Mapping[str, Sequence[Values]],
+    pairs: Iterable[tuple[str, str]],
 ) -> list[Difference]:
-    """Of each head to ``plain``, the largest first; none where too few seeds tell how far these scatter.
+    """Of the first to the second of each pair, the largest first; none where too few seeds tell how far these scatter.
 
-    var = var_images + s^2 (1 / n_head + 1 / n_plain): the first by the bootstrap, paired by image; s the deviation over
-    seeds, pooled over all heads, since two or three seeds of one tell little.
+    var = var_images + s^2 (1 / n_first + 1 / n_second): the first by the bootstrap, paired by image; s the deviation
+    over seeds, pooled over all heads, since two or three seeds of one tell little.
 
     Args:
         scores: mIoU of each head's trainings, one of each seed.
         resampled: the same trainings' mIoU in each bootstrap sample.
+        pairs: heads; a pair of which one is not there is left out.
     """
     deviation, freedom = pooled_deviation(scores)
-    if freedom < LEAST_FREEDOM or plain not in scores:
+    if freedom < LEAST_FREEDOM:
         return []
     clouds = {head: np.mean(values, axis=0) for head, values in resampled.items()}
     found = []
-    for head in scores.keys() - {plain}:
-        over_images = float(np.std(clouds[head] - clouds[plain], ddof=1))
-        over_seeds = deviation * math.sqrt(1 / len(scores[head]) + 1 / len(scores[plain]))
-        difference = float(np.mean(scores[head]) - np.mean(scores[plain]))
-        found.append((head, difference, math.hypot(over_images, over_seeds)))
-    corrected = holm([_p(difference, error) for _, difference, error in found])
+    for head, other in pairs:
+        if not {head, other} <= scores.keys():
+            continue
+        over_images = float(np.std(clouds[head] - clouds[other], ddof=1))
+        over_seeds = deviation * math.sqrt(1 / len(scores[head]) + 1 / len(scores[other]))
+        difference = float(np.mean(scores[head]) - np.mean(scores[other]))
+        found.append((head, other, difference, math.hypot(over_images, over_seeds)))
+    corrected = holm([_p(difference, error) for *_, difference, error in found])
     return sorted((Difference(*each, p) for each, p in zip(found, corrected, strict=True)), key=lambda each: -each.mean)
 
 

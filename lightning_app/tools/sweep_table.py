@@ -29,7 +29,8 @@ def summarise(results: Sequence[Result], counts: SweepCounts | None = None) -> l
     found: dict[str, Difference] = {}
     if counts is not None:
         scores = counts.means()
-        found = {each.head: each for each in sweep_statistics.differences(scores, counts.resampled(), nothing)}
+        pairs = [(head, nothing) for head in scores if head != nothing]
+        found = {each.head: each for each in sweep_statistics.differences(scores, counts.resampled(), pairs)}
     plain = mean(scores[nothing]) if nothing in scores else None
     rows = []
     for head, mine in heads.items():

@@ -398,12 +398,17 @@ def test_a_file_gives_variants(tmp_path: Path, capsys: pytest.CaptureFixture[str
     file = tmp_path / "variants.yaml"
     file.write_text("plain: {}\ntall: {model.head.recurrence: 3, data.cells: [3, 4]}\n")
     assert read_variants(str(file)) == {"plain": [], "tall": ["--model.head.recurrence=3", "--data.cells=[3, 4]"]}
+    assert read_variants(str(file), ["plain"]) == {"plain": []}
+    with pytest.raises(InputError, match=r"has no variant 'tal'\. Did you mean"):
+        read_variants(str(file), ["tal"])
     for text, line in (("a: 3", "write NAME: {OPTION: VALUE}"), ("../a: {}", "cannot name a folder"), ("- a", "write")):
         file.write_text(text)
         with pytest.raises(InputError, match=line):
             read_variants(str(file))
     assert run(f"sweep tiny.yaml --variants {file} --heads fcn") == 2
     assert "leave --heads and --options out" in capsys.readouterr().err
+    assert run("sweep tiny.yaml --only fcn") == 2
+    assert "heads are chosen by --heads" in capsys.readouterr().err
 
 
 def test_a_recipe_on_other_data_is_not_described_by_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import json
 import math
 import runpy
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,10 @@ def sweep(accuracies: dict[str, float], seeds: int) -> SweepCounts:
         for place, (head, accuracy) in enumerate(accuracies.items())
         for seed in range(seeds)
     )
+
+
+def to_fcn(heads: Iterable[str]) -> list[tuple[str, str]]:
+    return [(head, "fcn") for head in heads if head != "fcn"]
 
 
 def test_miou_is_that_of_the_summed_confusion() -> None:
@@ -97,17 +102,25 @@ def test_rank_correlation_is_scipys() -> None:
 
 def test_what_differs_is_found_and_what_does_not_is_not() -> None:
     counts = sweep({"fcn": 0.9, "better": 0.93, "worse": 0.85, **{f"same{n}": 0.9 for n in range(8)}}, seeds=3)
-    found = {each.head: each for each in differences(counts.means(), counts.resampled(), "fcn")}
+    found = {each.head: each for each in differences(counts.means(), counts.resampled(), to_fcn(counts.means()))}
     assert [head for head, each in found.items() if each.p < 0.05 and each.mean > 0] == ["better"]
     assert [head for head, each in found.items() if each.p < 0.05 and each.mean < 0] == ["worse"]
     assert next(iter(found)) == "better"
     assert found["better"].mean == pytest.approx(np.mean(counts.means()["better"]) - np.mean(counts.means()["fcn"]))
 
 
+def test_pairs_are_compared_with_each_other() -> None:
+    counts = sweep({"a": 0.9, "b": 0.93, **{f"same{n}": 0.9 for n in range(8)}}, seeds=3)
+    (found,) = differences(counts.means(), counts.resampled(), [("a", "b"), ("a", "nowhere")])
+    assert (found.head, found.other) == ("a", "b")
+    assert found.mean == pytest.approx(np.mean(counts.means()["a"]) - np.mean(counts.means()["b"]))
+    assert found.p < 0.05
+
+
 def test_few_seeds_say_nothing() -> None:
     counts = sweep({"fcn": 0.9, "better": 0.99}, seeds=3)
     assert pooled_deviation(counts.means())[1] == 4
-    assert differences(counts.means(), counts.resampled(), "fcn") == []
+    assert differences(counts.means(), counts.resampled(), to_fcn(counts.means())) == []
 
 
 def test_what_seeds_alone_make_is_not_called_a_difference() -> None:
@@ -116,7 +129,7 @@ def test_what_seeds_alone_make_is_not_called_a_difference() -> None:
     for _ in range(200):
         scores = {head: list(0.6 + 0.01 * dice.standard_normal(3)) for head in ("fcn", *"abcdefghi")}
         resampled = {head: [np.full(10, value) for value in values] for head, values in scores.items()}
-        wrong += any(each.p < 0.05 for each in differences(scores, resampled, "fcn"))
+        wrong += any(each.p < 0.05 for each in differences(scores, resampled, to_fcn(scores)))
     assert wrong <= 0.1 * 200
 
 
