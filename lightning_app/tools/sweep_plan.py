@@ -66,7 +66,7 @@ def read_options(name: str | None, heads: Iterable[str]) -> dict[str, list[str]]
     try:
         options = yaml.safe_load(path.read_text())
         given = {
-            head: [f"--model.head.{option}={json.dumps(value)}" for option, value in arguments.items()]
+            head: [f"--model.head.{option}={_typed(value)}" for option, value in arguments.items()]
             for head, arguments in options.items()
         }
     except (AttributeError, yaml.YAMLError) as error:
@@ -75,13 +75,18 @@ def read_options(name: str | None, heads: Iterable[str]) -> dict[str, list[str]]
     return given
 
 
+def _typed(value: Any) -> str:
+    """A value as it is typed behind an option."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
 def read_variants(name: str, only: Sequence[str] | None = None) -> dict[str, list[str]]:
     """Name -> words of ``fit`` of each variant in a file, or of those that are named."""
     path = configs.find(name)
     try:
         variants = yaml.safe_load(path.read_text())
         words = {
-            str(variant): [f"--{option}={json.dumps(value)}" for option, value in options.items()]
+            str(variant): [f"--{option}={_typed(value)}" for option, value in options.items()]
             for variant, options in variants.items()
         }
     except (AttributeError, yaml.YAMLError) as error:

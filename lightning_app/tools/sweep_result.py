@@ -52,14 +52,19 @@ def measure(run: Path) -> dict[str, Any]:
         "epoch": best.epoch,
         "steps": 1 + int(max(_logged(run, "step"))),
         "checkpoint": BEST.as_posix(),
-        "head_parameters": sum(parameter.numel() for parameter in model.head.parameters()),
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "head_parameters": _count(model.head) if hasattr(model, "head") else _count(model) - _count(model.backbone),
+        "parameters": _count(model),
         "image_size": [height, width],
         "gflop": gflop(model, torch.rand(1, 3, height, width)),
         "images_per_s": statistics.median(speeds) if speeds else None,
         "device": device_name("cuda" if cuda else "cpu"),
         "device_memory_mb": max(_logged(run, "train/peak_memory_mb"), default=None) if cuda else None,
     }
+
+
+def _count(module: torch.nn.Module) -> int:
+    """Parameters."""
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def _image_size(data: dict[str, Any]) -> tuple[int, int]:

@@ -9,7 +9,11 @@ from lightning_app.tools.sweep_counts import SweepCounts
 from lightning_app.tools.sweep_statistics import Difference
 
 HEAD, VARIANT = "fcn", "none"  # the head, or the variant, without context, which the others are held against
-BESIDE: Mapping[str, tuple[str, ...]] = {"mIoU": ("mAcc",), "AP": ("AP50", "PCK")}  # what else a table has of a figure
+BESIDE: Mapping[str, tuple[str, ...]] = {  # what else a table has of a figure
+    "mIoU": ("mAcc",),
+    "AP": ("AP50", "PCK"),
+    "mask_AP": ("mask_AP50", "box_AP"),
+}
 
 Result = dict[str, Any]  # of a training
 

@@ -396,8 +396,9 @@ def test_variants_are_compared_by_the_figure_of_their_task(
 
 def test_a_file_gives_variants(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "variants.yaml"
-    file.write_text("plain: {}\ntall: {model.head.recurrence: 3, data.cells: [3, 4]}\n")
-    assert read_variants(str(file)) == {"plain": [], "tall": ["--model.head.recurrence=3", "--data.cells=[3, 4]"]}
+    file.write_text("plain: {}\ntall: {model.head.recurrence: 3, data.cells: [3, 4], model.kind: tall}\n")
+    words = ["--model.head.recurrence=3", "--data.cells=[3, 4]", "--model.kind=tall"]
+    assert read_variants(str(file)) == {"plain": [], "tall": words}
     assert read_variants(str(file), ["plain"]) == {"plain": []}
     with pytest.raises(InputError, match=r"has no variant 'tal'\. Did you mean"):
         read_variants(str(file), ["tal"])

@@ -31,6 +31,33 @@ def gaussian_blur(maps: Tensor, kernel: int, border: Border) -> Tensor:
     return down @ (maps @ across.T)
 
 
+def blurred_around(maps: Tensor, points: Tensor, kernel: int, reach: int) -> Tensor:
+    """What ``gaussian_blur`` with zeros outside has up to ``reach`` pixels beside whole points; the border's beyond it.
+
+    Only what these few values take of the maps is read.
+
+    Shape: maps (..., h, w), points (..., 2) as x, y -> (..., 2 reach + 1, 2 reach + 1), rows first.
+    """
+    height, width = maps.shape[-2:]
+    across, left = _shares(points[..., 0].flatten().long(), width, kernel, reach)
+    down, top = _shares(points[..., 1].flatten().long(), height, kernel, reach)
+    windows = maps.reshape(-1, height, width).unfold(1, down.shape[-1], 1).unfold(2, across.shape[-1], 1)
+    taken = windows[torch.arange(len(windows), device=maps.device), top, left]
+    return torch.unflatten(down.to(maps) @ taken @ across.to(maps).mT, 0, points.shape[:-1])
+
+
+def _shares(places: Tensor, side: int, kernel: int, reach: int) -> tuple[Tensor, Tensor]:
+    """What the pixels beside each place take of a window of pixels, and the window's first.
+
+    Shape: (N,) -> (N, 2 reach + 1, window), (N,).
+    """
+    window = min(kernel + 2 * reach, side)
+    first = (places - reach - kernel // 2).clamp(0, side - window)
+    near = (places[:, None] + torch.arange(-reach, reach + 1, device=places.device)).clamp(0, side - 1)
+    matrix = _matrix(side, kernel, "zeros").to(places.device)
+    return matrix.unfold(1, window, 1)[near, first[:, None]], first
+
+
 def _matrix(side: int, kernel: int, border: Border) -> Tensor:
     """(side, side): what each pixel takes of each pixel."""
     reach = (kernel - 1) // 2

@@ -1,9 +1,12 @@
 """From maps to points between their pixels. Reference: mmpose's codecs (refinement.py, post_processing.py)."""
 
+import math
+
 import torch
 from torch import Tensor
 
-from lightning_app.tasks.pose.blur import gaussian_blur
+from lightning_app.kernels.maxima import argmax
+from lightning_app.tasks.pose.blur import blurred_around, gaussian_blur
 
 FLOOR = 1e-10  # in front of DARK's logarithm
 UDP_RANGE = (1e-3, 50.0)  # in front of UDP's
@@ -15,12 +18,10 @@ def maxima(maps: Tensor) -> tuple[Tensor, Tensor]:
 
     Shape: maps (..., h, w) -> x, y (..., 2) of the maps' dtype, scores (...).
     """
-    best = maps.amax(-1)  # of each row: the vectorised reduction finds it many times faster than argmax does
-    y = best.argmax(-1, keepdim=True)
-    row = maps.gather(-2, y[..., None].expand(*y.shape, maps.shape[-1])).squeeze(-2)
-    x = row.argmax(-1, keepdim=True)
-    scores = row.gather(-1, x)
-    points = torch.cat([x, y], dim=-1).to(maps.dtype)
+    flat = maps.flatten(-2)
+    best = argmax(flat)[..., None]
+    scores = flat.gather(-1, best)
+    points = torch.cat([best % maps.shape[-1], best // maps.shape[-1]], dim=-1).to(maps.dtype)
     return torch.where(scores > 0, points, -1), scores.squeeze(-1)
 
 
@@ -50,8 +51,7 @@ def newton_step(maps: Tensor, kernel: int) -> tuple[Tensor, Tensor]:
     inside = (x > 1) & (x < width - 2) & (y > 1) & (y < height - 2)
     offsets = ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1), (2, 0), (-2, 0), (0, 2), (0, -2))
     corners = ((1, 1), (1, -1), (-1, 1), (-1, -1))
-    blurred = _rescaled(maps, kernel)
-    near = [each.clamp(min=FLOOR).log() for each in _around(blurred, points, offsets + corners)]
+    near = _logarithms(maps, points, inside, kernel, 2, (FLOOR, math.inf), offsets + corners)
     middle, right, left, below, above, right2, left2, below2, above2, br, ar, bl, al = near
     dx, dy = 0.5 * (right - left), 0.5 * (below - above)
     dxx, dyy = 0.25 * (right2 - 2 * middle + left2), 0.25 * (below2 - 2 * middle + above2)
@@ -66,8 +66,7 @@ def newton_step_udp(maps: Tensor, kernel: int) -> tuple[Tensor, Tensor]:
     """
     points, scores = maxima(maps)
     offsets = ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, -1))
-    blurred = _rescaled(maps, kernel)
-    near = [each.clamp(*UDP_RANGE).log() for each in _around(blurred, points, offsets)]
+    near = _logarithms(maps, points, scores > 0, kernel, 1, UDP_RANGE, offsets)
     middle, right, left, below, above, diagonal, opposite = near
     dx, dy = 0.5 * (right - left), 0.5 * (below - above)
     dxx, dyy = right - 2 * middle + left, below - 2 * middle + above
@@ -86,11 +85,37 @@ def disc_and_offset(maps: Tensor, kernel: int, radius: float) -> tuple[Tensor, T
     return points + radius * torch.stack([along_x, along_y], dim=-1), scores
 
 
-def _rescaled(maps: Tensor, kernel: int) -> Tensor:
-    """The blurred maps, each as high as it was before."""
-    blurred = gaussian_blur(maps, kernel, border="zeros")
-    highest = blurred.amax((-2, -1), keepdim=True)
-    return blurred * torch.where(highest == 0, 1, maps.amax((-2, -1), keepdim=True) / highest)
+def _logarithms(
+    maps: Tensor,
+    points: Tensor,
+    where: Tensor,
+    kernel: int,
+    reach: int,
+    limits: tuple[float, float],
+    offsets: tuple[tuple[int, int], ...],
+) -> tuple[Tensor, ...]:
+    """log(clamp(s b, limits)) at each offset (x, y) from whole points, b the blurred map, s = max m / max b.
+
+    The factor s makes the blurred map as high as the map was. A step takes differences of the logarithms alone, so s
+    falls out where nothing is clamped, and 1 stands for it: the whole map is blurred only where something may be.
+
+    Shape: maps (..., h, w), points (..., 2), where (...), False where nobody looks -> for each offset (...).
+    """
+    near = blurred_around(maps, points, kernel, reach)
+    highest = near.amax((-2, -1), keepdim=True)
+    # 1 <= s <= max m / b, since weights are positive and of sum 1
+    most = near * (_around(maps, points, ((0, 0),))[0][..., None, None] / highest)
+    sure = (near >= limits[0]).all(-1).all(-1) & (most <= limits[1]).all(-1).all(-1)
+    if (unsure := where & ~sure).any():
+        near[unsure] = near[unsure] * _factor(maps[unsure], kernel)[..., None, None]
+    logs = near.clamp(*limits).log()
+    return tuple(logs[..., y + reach, x + reach] for x, y in offsets)
+
+
+def _factor(maps: Tensor, kernel: int) -> Tensor:
+    """Height of each map over that of the blurred one."""
+    highest = gaussian_blur(maps, kernel, border="zeros").amax((-2, -1))
+    return torch.where(highest == 0, 1, maps.amax((-2, -1)) / highest)
 
 
 def _around(maps: Tensor, points: Tensor, offsets: tuple[tuple[int, int], ...]) -> tuple[Tensor, ...]:

@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn import functional as F
 
+from lightning_app.tasks.pose.blur import blurred_around, gaussian_blur
 from lightning_app.tasks.pose.codec import KINDS, Codec, Kind
 from lightning_app.util.errors import InputError
 
@@ -53,6 +55,40 @@ def test_the_first_of_equal_maxima_counts() -> None:
     maps[0, 3, 7] = maps[0, 3, 9] = maps[0, 8, 2] = 1.0
     found, _ = Codec("msra", (64, 48)).decode(maps)
     assert found.tolist() == [[28.0, 12.0]]
+
+
+@pytest.mark.parametrize("size", [(16, 12), (64, 48), (5, 3)])
+@pytest.mark.parametrize("reach", [1, 2])
+def test_the_blur_beside_points_is_that_of_the_whole_map(size: tuple[int, int], reach: int) -> None:
+    torch.manual_seed(0)
+    height, width = size
+    maps = torch.rand(2, 50, *size, dtype=torch.float64)
+    points = torch.stack([torch.randint(width, (2, 50)), torch.randint(height, (2, 50))], dim=-1).double()
+    near = blurred_around(maps, points, 11, reach)
+    whole = gaussian_blur(maps, 11, border="zeros")
+    steps = torch.arange(-reach, reach + 1)
+    x = (points[..., 0, None].long() + steps).clamp(0, width - 1)
+    y = (points[..., 1, None].long() + steps).clamp(0, height - 1)
+    rows = whole.gather(-2, y[..., None].expand(*y.shape, width))
+    assert torch.allclose(near, rows.gather(-1, x[..., None, :].expand(2, 50, 2 * reach + 1, 2 * reach + 1)))
+
+
+@pytest.mark.parametrize("height", [1e-4, 2e-3, 0.5, 60.0, 1e4])
+def test_udp_clamps_maps_as_high_as_before_the_blur(height: float) -> None:
+    torch.manual_seed(0)
+    codec = Codec("udp", (64, 48))
+    points = torch.rand(30, 2, dtype=torch.float64) * torch.tensor([44.0, 60.0])
+    maps = height * codec.encode(points, torch.ones(30))[0]
+    whole = gaussian_blur(maps, 11, border="zeros")
+    raised = whole * (maps.amax((-2, -1)) / whole.amax((-2, -1)))[:, None, None]
+    for each, high, (x, y) in zip(maps, raised, codec.decode(maps)[0] * torch.tensor([11 / 48, 15 / 64]), strict=True):
+        column, row = int(each.argmax()) % 12, int(each.argmax()) // 12
+        logs = F.pad(high.clamp(1e-3, 50.0).log()[None, None], (1, 1, 1, 1), mode="replicate")[0, 0]
+        (nw, n, _), (w, c, e), (_, s, se) = logs[row : row + 3, column : column + 3]
+        cross = 0.5 * (se - e - s + 2 * c - w - n + nw)
+        hessian = torch.tensor([[e - 2 * c + w, cross], [cross, s - 2 * c + n]]) + torch.eye(2) * 2.0**-23
+        step = torch.linalg.solve(hessian.double(), 0.5 * torch.stack([e - w, s - n]))
+        assert (x.item(), y.item()) == pytest.approx(((column - step[0]).item(), (row - step[1]).item()), abs=1e-6)
 
 
 @pytest.mark.parametrize(
