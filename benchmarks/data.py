@@ -22,7 +22,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from lightning_app.data import CamVid
-from lightning_app.data.semantic.pairs import FileDataset
+from lightning_app.data.semantic.file_dataset import FileDataset
 from lightning_app.data.transforms import PADDING
 
 SIZE = (360, 480)

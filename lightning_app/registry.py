@@ -40,6 +40,12 @@ def plain(name: str) -> str:
     return "".join(letter for letter in name.lower() if letter.isalnum())
 
 
+def import_modules(package: str) -> None:
+    """Import every module of a package, so that its classes are known by name."""
+    for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
+        importlib.import_module(f"{package}.{module.name}")
+
+
 class Registry(Mapping[str, Entry]):
     """Slug, or class name, in any case -> entry.
 
@@ -64,8 +70,7 @@ class Registry(Mapping[str, Entry]):
 
     def _discovered(self) -> dict[str, Entry]:
         if not self._complete:
-            for module in pkgutil.iter_modules(importlib.import_module(self.package).__path__):
-                importlib.import_module(f"{self.package}.{module.name}")
+            import_modules(self.package)
             self._entries = dict(sorted(self._entries.items()))
             self._complete = True
         return self._entries
@@ -177,8 +182,7 @@ class Tasks(Mapping[str, Any]):
         if slug not in self._classes:
             importlib.import_module(f"{self.PACKAGE}.{slug}.task")
         if importlib.util.find_spec(f"{self.DATA}.{slug}"):
-            for module in pkgutil.iter_modules(importlib.import_module(f"{self.DATA}.{slug}").__path__):
-                importlib.import_module(f"{self.DATA}.{slug}.{module.name}")
+            import_modules(f"{self.DATA}.{slug}")
         return self._classes[slug]
 
     def __contains__(self, name: object) -> bool:
@@ -192,3 +196,9 @@ class Tasks(Mapping[str, Any]):
 
 
 TASKS = Tasks()
+
+
+def import_parts() -> None:
+    """Import every backbone and head, so that a file may name them and a parser knows their short names."""
+    import_modules("lightning_app.backbones")
+    HEADS.import_all()

@@ -10,7 +10,7 @@ import torch
 from commands import run
 
 from lightning_app._moved import MOVED, PARTED
-from lightning_app.tasks.semantic.inference import EvaluationProtocol
+from lightning_app.tasks.semantic.protocol import EvaluationProtocol
 from lightning_app.weights.load import load
 
 ROOT = Path(__file__).parents[1]

@@ -14,7 +14,7 @@ from lightning_app.app.arguments import value_of, with_config_paths, with_value
 from lightning_app.app.class_names import choices, prepared
 from lightning_app.app.command_line import CommandLine, without_weights
 from lightning_app.app.run_folder import RunFolder
-from lightning_app.registry import DEFAULT_TASK, HEADS, TASKS
+from lightning_app.registry import DEFAULT_TASK, TASKS, import_parts
 from lightning_app.runs.endings import why_it_ended
 from lightning_app.runs.folders import check_name
 from lightning_app.runs.lock import Lock
@@ -59,7 +59,7 @@ def train(verb: str, args: list[str]) -> int:
 
 
 def _train(verb: str, args: list[str], files: list[Path], said: str | None, lock: Lock, trusted: bool) -> int:
-    HEADS.import_all()  # the parser knows by short name what is imported
+    import_parts()
     _quieten()
     torch.set_float32_matmul_precision("high")
     typed = None if trusted else args

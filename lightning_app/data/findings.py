@@ -4,7 +4,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from lightning_app.data.images import BadFile, Header
+from lightning_app.data.bad_file import BadFile
+from lightning_app.data.picture_files import Header
 from lightning_app.data.twins import Print, twins
 
 Problem = tuple[str, str, str, bool]  # file, what is wrong, fix, fatal

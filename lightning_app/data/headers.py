@@ -11,14 +11,10 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
 
-from lightning_app.data.images import (
-    BadFile,
-    Header,
-    read_header,
-    require_8_bit,
-    require_few_enough_pixels,
-    require_same_size,
-)
+from lightning_app.data.bad_file import BadFile
+from lightning_app.data.images import read_header, require_8_bit, require_same_size
+from lightning_app.data.picture_files import Header
+from lightning_app.data.pixel_limit import require_few_enough_pixels
 
 
 def read_headers(paths: Iterable[Path], root: Path) -> dict[Path, Header | BadFile]:

@@ -4,8 +4,10 @@ from collections.abc import Collection
 from hashlib import sha256
 from pathlib import Path
 
+from lightning_app.data.bad_file import regular_file
 from lightning_app.data.facts import DatasetFacts
-from lightning_app.data.images import SUFFIXES, left_out, regular_file
+from lightning_app.data.images import left_out
+from lightning_app.data.picture_files import SUFFIXES
 from lightning_app.util.errors import InputError
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_app.data.images import AGAIN, BadFile, read_header, regular_file, upright
+from lightning_app.data.bad_file import AGAIN, BadFile, regular_file
+from lightning_app.data.images import read_header, upright
 
 UNLISTED = -1
 LOSSY, PNG = "A mask saved as JPEG, which is lossy", "Save it as PNG, from the original labels."

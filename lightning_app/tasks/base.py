@@ -1,13 +1,11 @@
-"""What every task shares: steps, optimiser groups, schedules, resuming, and how a checkpoint says what it holds."""
+"""What every task shares: steps, optimiser groups, schedules and resuming."""
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, Self, TypeVar, cast
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -23,7 +21,7 @@ from lightning_app.tasks import optimization
 from lightning_app.tasks.evaluation import Evaluation
 from lightning_app.tasks.infer import Infer
 from lightning_app.tasks.report import Drawing, Report
-from lightning_app.util.described import Described
+from lightning_app.tasks.saved import SavedTask
 from lightning_app.util.errors import InputError
 from lightning_app.weights.facts import Facts
 from lightning_app.weights.load import load
@@ -36,7 +34,7 @@ N = TypeVar("N", bound=nn.Module)
 Stage = Literal["val", "test"]
 
 
-class Task(LightningModule, ABC, Generic[N, B]):
+class Task(SavedTask, ABC, Generic[N, B]):
     """A network that learns from batches, is judged by a report, and draws what it predicts.
 
     A class below is registered (``@TASKS.register("x")``), says ``monitor``, ``mode`` and ``data``, gives its network
@@ -80,11 +78,10 @@ class Task(LightningModule, ABC, Generic[N, B]):
         compile: compile backbone and head.
     """
 
-    slug: ClassVar[str]
+    network: N
     monitor: str
     mode: ClassVar[Literal["max", "min"]] = "max"
     data: ClassVar[type[DataModule]]
-    from_data: ClassVar[tuple[str, ...]] = ()
     parts: ClassVar[Mapping[str, Part]] = {"backbone": Part(Backbone)}
     evaluated: ClassVar[tuple[str, ...]] = ("channels_last", "compile")
     facts: ClassVar[type[Facts[Any]]]
@@ -118,6 +115,7 @@ class Task(LightningModule, ABC, Generic[N, B]):
         # The command line leaves configurations here, which rebuild the task; objects made in Python cannot be saved.
         self.save_hyperparameters(ignore=["network", *(k for k, v in self.hparams.items() if not is_plain(v))])
         self.network = network
+        self.register_load_state_dict_pre_hook(_named_as_now)  # type: ignore[no-untyped-call]
         self.frozen = freeze_parts(self.backbone, [freeze] if isinstance(freeze, str) else freeze or [])
         if feature_cache is not None:
             require_frozen(self.backbone)
@@ -154,26 +152,6 @@ class Task(LightningModule, ABC, Generic[N, B]):
     def run_name(cls, model: Mapping[str, Any]) -> str:
         """What a run with the configured model is called, between its data and its time."""
         return cls.slug
-
-    @classmethod
-    def facts_of(cls, hyper_parameters: Mapping[str, Any], path: Path) -> dict[str, Any]:
-        """What a checkpoint knows of the data that it was trained on.
-
-        Raises:
-            InputError: less than its network needs.
-        """
-        return {name: hyper_parameters[name] for name in cls.from_data if name in hyper_parameters}
-
-    def check_data(self, before: Mapping[str, Any], path: Path, data: str) -> None:
-        """Raise an InputError where a checkpoint's facts are of other data than the ones that are given now, which are
-        called ``data``: here where a list, as of names, has another length."""
-        for name, value in before.items():
-            now = self.hparams.get(name)
-            if isinstance(value, list) and isinstance(now, list) and len(value) != len(now):
-                words = name.replace("_", " ")
-                raise InputError(
-                    f"{path} has {len(value)} {words}, {data} has {len(now)}: give the data it was trained on"
-                )
 
     @classmethod
     def parts_of(cls, weights: Mapping[str, Any], given: Collection[str]) -> dict[str, Any]:
@@ -293,47 +271,6 @@ class Task(LightningModule, ABC, Generic[N, B]):
         scheduler = optimization.schedule(optimizer, int(self.trainer.estimated_stepping_batches), self.hparams)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Say how to make this task again, in the words of the command line, whose runs say it themselves."""
-        if "config" in checkpoint:
-            return
-        try:
-            checkpoint["config"] = self._configuration()
-        except InputError as error:  # training goes on; whoever wants to load it hears why not
-            checkpoint["undescribed"] = str(error)
-
-    def describe(self) -> dict[str, Any]:
-        """The arguments of this task that are objects, as a configuration writes them.
-
-        Raises:
-            InputError: one of them cannot be described.
-        """
-        return {}
-
-    def _configuration(self) -> dict[str, Any]:
-        trainer = self.trainer
-        data: Any = getattr(trainer, "datamodule", None)
-        return {
-            "task": self.slug,
-            "seed_everything": int(os.environ.get("PL_GLOBAL_SEED", 0)),
-            "model": {k: v for k, v in self.hparams.items() if k not in self.from_data} | self.describe(),
-            "data": data.description() if isinstance(data, Described) else None,
-            "trainer": {
-                "max_epochs": trainer.max_epochs,
-                "devices": trainer.num_devices,
-                "num_nodes": trainer.num_nodes,
-                "accumulate_grad_batches": trainer.accumulate_grad_batches,
-            },
-        }
-
-    @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: str | Path, **options: Any) -> Self:  # type: ignore[override]
-        """Refused where a task does not say how: Lightning's own method calls a function that the file names."""
-        raise InputError(
-            f"{cls.__name__} cannot be made from a file alone: make one, and give it the file's state_dict, or use "
-            "contextzoo test --ckpt_path"
-        )
-
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Let learning rates, weight decay and length given now win over the checkpoint's optimiser and schedule.
 
@@ -349,14 +286,14 @@ class Task(LightningModule, ABC, Generic[N, B]):
         optimization.check_kept(checkpoint["hyper_parameters"], self.hparams)
         optimization.let_now_win(checkpoint, optimization.optimizer(self.network, self.backbone, self.hparams))
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """Checkpoints of before tasks shared a name for their network call it segmentor."""
-        for name in [name for name in state_dict if name.startswith(f"{prefix}segmentor.")]:
-            state_dict[f"{prefix}network.{name.removeprefix(f'{prefix}segmentor.')}"] = state_dict.pop(name)
-        super()._load_from_state_dict(state_dict, prefix, *args)
-
 
 AnyTask = Task[Any, Any]
+
+
+def _named_as_now(task: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Checkpoints of before tasks shared a name for their network call it segmentor."""
+    for name in [name for name in state_dict if name.startswith(f"{prefix}segmentor.")]:
+        state_dict[f"{prefix}network.{name.removeprefix(f'{prefix}segmentor.')}"] = state_dict.pop(name)
 
 
 def is_plain(value: object) -> bool:

@@ -10,7 +10,8 @@ from faster_coco_eval import COCO, COCOeval_faster
 from numpy.typing import NDArray
 from torchmetrics import Metric
 
-from lightning_app.data.coco import CocoAnnotation, CocoFile, CocoImage
+from lightning_app.data.coco import CocoFile
+from lightning_app.data.coco_records import CocoAnnotation, CocoImage
 from lightning_app.data.rle import to_rle
 
 Kind = Literal["bbox", "segm", "keypoints"]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from lightning_app.data.images import BadFile
+from lightning_app.data.bad_file import BadFile
 
 Advance = Callable[[float], None]  # is told how much more of a file is done
 

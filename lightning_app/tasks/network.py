@@ -1,5 +1,6 @@
 """What every network begins with: photographs in 0..1 become normalised levels of features."""
 
+from collections.abc import Callable
 from typing import Any, Final, Self
 
 import torch
@@ -7,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_app.backbones.base import Backbone
+from lightning_app.heads.base import ContextHead
 from lightning_app.tasks.info import Informed
 from lightning_app.util.errors import InputError
 
@@ -61,6 +63,21 @@ class Network(Informed, nn.Module):
         multiple = self.backbone.size_multiple
         height, width = images.shape[-2:]
         return -(-height // multiple) * multiple, -(-width // multiple) * multiple
+
+
+def head_on(backbone: Backbone, head: Callable[[list[int], int], ContextHead], maps: int) -> ContextHead:
+    """A head for the backbone's levels, which gives so many maps.
+
+    Raises:
+        InputError: it asks for a level that the backbone does not have.
+    """
+    try:
+        return head(backbone.channels, maps)
+    except IndexError as error:
+        count = len(backbone.channels)
+        raise InputError(
+            f"A head asks for a level that is not among the backbone's {count}: 0 to {count - 1}"
+        ) from error
 
 
 def require_unit_range(images: Tensor) -> None:

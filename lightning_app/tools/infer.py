@@ -13,7 +13,10 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from lightning_app.data.images import LIMIT_VARIABLE, MAX_PIXELS, SUFFIXES, BadFile, left_out
+from lightning_app.data.bad_file import BadFile
+from lightning_app.data.images import left_out
+from lightning_app.data.picture_files import SUFFIXES
+from lightning_app.data.pixel_limit import LIMIT_VARIABLE, MAX_PIXELS
 from lightning_app.registry import TASKS
 from lightning_app.tasks.infer import Advance, Infer, named
 from lightning_app.tools.parser import Parser

@@ -4,11 +4,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from lightning_app.backbones.base import Backbone
-from lightning_app.backbones.patchify import Patchify  # noqa: F401
 from lightning_app.heads.base import ContextHead
 from lightning_app.heads.fcn import FCN
 from lightning_app.reading import specs
-from lightning_app.registry import HEADS
+from lightning_app.registry import import_parts
 from lightning_app.tasks.semantic.network import Segmentor
 from lightning_app.util.errors import InputError
 
@@ -25,7 +24,7 @@ def new_segmentor(config: Mapping[str, Any], num_classes: int, name: str) -> Seg
     Raises:
         InputError: an unknown part or argument.
     """
-    HEADS.import_all()  # as Patchify above
+    import_parts()
     what = f"{name}: its model"
     if unknown := config.keys() - set(MODEL):
         raise InputError(f"{what} cannot be built: it has no {specs.shown(sorted(map(str, unknown)))}")

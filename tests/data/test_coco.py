@@ -9,7 +9,7 @@ import pytest
 from pycocotools import mask as judge
 
 from lightning_app.data import coco, rle
-from lightning_app.data.images import BadFile
+from lightning_app.data.bad_file import BadFile
 from lightning_app.util.errors import InputError
 
 TRIANGLE = [2.0, 1.0, 9.5, 1.0, 9.5, 7.25]

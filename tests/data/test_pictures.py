@@ -12,7 +12,8 @@ from pictures import DEEP, SIZE, bmp, corpus, damaged, png, saved, scene, turned
 from PIL import Image
 
 from lightning_app.data import images
-from lightning_app.data.images import BadFile, image_size, left_out, read_header, read_image
+from lightning_app.data.bad_file import BadFile
+from lightning_app.data.images import image_size, left_out, read_header, read_image
 from lightning_app.data.masks import MaskReader
 from lightning_app.util.extras import install
 

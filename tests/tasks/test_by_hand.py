@@ -17,7 +17,7 @@ from lightning_app.data.semantic.folder import Folder
 from lightning_app.heads.base import BlockHead
 from lightning_app.heads.ccnet import CCNet
 from lightning_app.heads.fcn import FCN
-from lightning_app.tasks.semantic.inference import EvaluationProtocol
+from lightning_app.tasks.semantic.protocol import EvaluationProtocol
 from lightning_app.tasks.semantic.task import SegmentationTask
 from lightning_app.util.errors import InputError
 from lightning_app.weights.checkpoint import read_checkpoint

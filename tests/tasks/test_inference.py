@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_app.tasks.semantic.inference import EvaluationProtocol, predict, predict_classes, sliding_window
+from lightning_app.tasks.semantic.inference import predict, predict_classes
+from lightning_app.tasks.semantic.protocol import EvaluationProtocol
+from lightning_app.tasks.semantic.windows import sliding_window
 from lightning_app.util.errors import InputError
 
 

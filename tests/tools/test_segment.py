@@ -19,8 +19,9 @@ from weights import ENTRY, openmmlab_file, write_tiny
 from lightning_app.app.cli import main
 from lightning_app.tasks.semantic import segmenter
 from lightning_app.tasks.semantic.draw import class_shares, legend, overlay, percent
-from lightning_app.tasks.semantic.inference import EvaluationProtocol, predict
+from lightning_app.tasks.semantic.inference import predict
 from lightning_app.tasks.semantic.network import Segmentor
+from lightning_app.tasks.semantic.protocol import EvaluationProtocol
 from lightning_app.util.extras import install
 from lightning_app.weights.load import load
 from zoo.datasets import datasets

@@ -11,7 +11,7 @@ from weights import ENTRY, openmmlab_file
 
 import zoo
 from lightning_app.app.cli import main
-from lightning_app.tasks.semantic.inference import EvaluationProtocol
+from lightning_app.tasks.semantic.protocol import EvaluationProtocol
 from lightning_app.util.errors import InputError
 from lightning_app.weights.load import load
 from lightning_app.weights.openmmlab import mmseg_config

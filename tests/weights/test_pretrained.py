@@ -18,7 +18,7 @@ from weights import ENTRY, describe_tiny, fit_camvid, openmmlab_file, write_tiny
 import zoo
 from lightning_app.app.cli import main
 from lightning_app.data.semantic.camvid import FACTS
-from lightning_app.tasks.semantic.inference import EvaluationProtocol
+from lightning_app.tasks.semantic.protocol import EvaluationProtocol
 from lightning_app.util.errors import InputError
 from lightning_app.weights.description import HEADER
 from lightning_app.weights.load import load

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
+from lightning_app.data.bad_file import BadFile
 from lightning_app.data.base import Batch, DataModule, Stage
-from lightning_app.data.coco import CocoAnnotation, CocoCategory, CocoFile, CocoImage, Fault
+from lightning_app.data.coco import CocoFile, Fault
+from lightning_app.data.coco_records import CocoAnnotation, CocoCategory, CocoImage
 from lightning_app.data.findings import Checked, Statistics
-from lightning_app.data.images import BadFile, image_size
+from lightning_app.data.images import image_size
 from lightning_app.data.instance.dataset import InstanceDataset, Sample
 from lightning_app.data.instance.instances import Instances
 from lightning_app.data.instance.transforms import RandomWindow, ScaleJitter

@@ -10,7 +10,9 @@ from typing import Final
 
 import numpy as np
 
-from lightning_app.data.coco import CocoAnnotation, CocoFile, CocoImage
+from lightning_app.data.bad_file import BadFile
+from lightning_app.data.coco import CocoFile
+from lightning_app.data.coco_records import CocoAnnotation, CocoImage
 from lightning_app.data.findings import (
     Checked,
     Finding,
@@ -22,7 +24,7 @@ from lightning_app.data.findings import (
     said_sizes,
     shared,
 )
-from lightning_app.data.images import BadFile, read_header, read_image
+from lightning_app.data.images import read_header, read_image
 from lightning_app.data.instance.base import InstanceDataModule
 from lightning_app.data.rle import area, box, to_rle
 from lightning_app.data.twins import Print

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from lightning_app.data import coco
-from lightning_app.data.coco import CocoCategory, CocoFile, Fault
+from lightning_app.data.coco import CocoFile, Fault
+from lightning_app.data.coco_records import CocoCategory
 from lightning_app.data.instance.base import InstanceDataModule
 from lightning_app.util.errors import InputError
 

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
+from lightning_app.data.bad_file import BadFile
 from lightning_app.data.base import ImageDataset
-from lightning_app.data.coco import CocoAnnotation, CocoFile, CocoImage
-from lightning_app.data.images import BadFile, read_image
+from lightning_app.data.coco import CocoFile
+from lightning_app.data.coco_records import CocoAnnotation, CocoImage
+from lightning_app.data.images import read_image
 from lightning_app.data.instance.instances import Instances
 from lightning_app.data.instance.transforms import visible
 from lightning_app.data.rle import decode, to_rle

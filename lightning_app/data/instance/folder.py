@@ -8,8 +8,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from lightning_app.data.coco import CocoAnnotation, CocoCategory, CocoFile, CocoImage, Fault
-from lightning_app.data.images import BadFile, read_header
+from lightning_app.data.bad_file import BadFile
+from lightning_app.data.coco import CocoFile, Fault
+from lightning_app.data.coco_records import CocoAnnotation, CocoCategory, CocoImage
+from lightning_app.data.images import read_header
 from lightning_app.data.instance.base import InstanceDataModule
 from lightning_app.data.masks import LOSSY, PNG, MaskReader
 from lightning_app.data.rle import RLE, area, box, encode

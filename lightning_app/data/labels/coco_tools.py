@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_app.data import coco
-from lightning_app.data.images import BadFile
+from lightning_app.data.bad_file import BadFile
 from lightning_app.data.labels.records import Export, LabelledImage, LabelledObject, Pictures, split_of
 
 

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from lightning_app.data import coco
-from lightning_app.data.images import BadFile, read_header
+from lightning_app.data import coco, coco_records
+from lightning_app.data.bad_file import BadFile
+from lightning_app.data.images import read_header
 from lightning_app.data.labels.records import Export, LabelledImage, LabelledObject, Pictures, split_of
 from lightning_app.data.rle import RLE, Polygons, encode
 
@@ -62,10 +63,10 @@ def _take(
         raise BadFile(path, ("A shape without a label",), "Name it in LabelMe.", f"shape {place}")
     name, kind, group = shape["label"].strip(), shape.get("shape_type", "polygon"), shape.get("group_id")
     if kind not in ("polygon", "rectangle", "circle", "mask"):
-        export.leave_out(f"shapes of type {coco.shown(kind)}")
+        export.leave_out(f"shapes of type {coco_records.shown(kind)}")
         return
     points = shape.get("points")
-    if not isinstance(points, list) or not all(coco.numbers(point) and len(point) == 2 for point in points):
+    if not isinstance(points, list) or not all(coco_records.numbers(point) and len(point) == 2 for point in points):
         raise BadFile(path, ("Points that are no pairs of numbers",), "Draw the shape again.", f"shape {place}")
     outline = _mask(shape, points, size, path) if kind == "mask" else _polygon(kind, points)
     if not outline:
@@ -102,7 +103,7 @@ def _mask(shape: dict[str, Any], points: list[list[float]], size: tuple[int, int
                 raise ValueError(f"{image.width}x{image.height}, larger than the picture")
             part = np.array(image.convert("L")) > 0
     except (binascii.Error, ValueError, OSError, SyntaxError) as error:
-        raise BadFile(path, ("A mask that is no PNG",), "Draw it again.", coco.shown(error)) from None
+        raise BadFile(path, ("A mask that is no PNG",), "Draw it again.", coco_records.shown(error)) from None
     left, top = (round(each) for each in points[0])
     whole = np.zeros(size, dtype=bool)
     window = whole[max(top, 0) : top + part.shape[0], max(left, 0) : left + part.shape[1]]

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from lightning_app.data import coco
-from lightning_app.data.images import BadFile
+from lightning_app.data.bad_file import BadFile
 from lightning_app.data.labels import coco_tools, labelme, yolo
 from lightning_app.data.labels.records import Export
 from lightning_app.util.errors import InputError

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from lightning_app.data.images import SUFFIXES, BadFile
+from lightning_app.data.bad_file import BadFile
+from lightning_app.data.picture_files import SUFFIXES
 from lightning_app.data.rle import RLE, Polygons
 
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}

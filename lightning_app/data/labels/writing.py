@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lightning_app.data import coco
-from lightning_app.data.coco import CocoAnnotation, CocoFile, CocoImage
-from lightning_app.data.images import BadFile
+from lightning_app.data.bad_file import BadFile
+from lightning_app.data.coco import CocoFile
+from lightning_app.data.coco_records import CocoAnnotation, CocoImage
 from lightning_app.data.labels.records import Export, LabelledImage
 from lightning_app.data.listing import place_of
 from lightning_app.data.rle import decode, to_rle

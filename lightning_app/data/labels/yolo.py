@@ -5,10 +5,12 @@ from typing import Any, Final
 
 import yaml
 
-from lightning_app.data import coco
-from lightning_app.data.images import SUFFIXES, BadFile, read_header, regular_file
+from lightning_app.data import coco_records
+from lightning_app.data.bad_file import BadFile, regular_file
+from lightning_app.data.images import read_header
 from lightning_app.data.labels.records import Export, LabelledImage, LabelledObject, split_of
 from lightning_app.data.listing import read_list
+from lightning_app.data.picture_files import SUFFIXES
 
 LISTS: Final = ("data.yaml", "dataset.yaml", "classes.txt", "obj.names")
 FIX: Final = "A line is a class number and x y pairs from 0 to 1, or x y width height of a box."
@@ -65,7 +67,7 @@ def _object(line: str, number: int, path: Path, size: tuple[int, int], names: li
     except ValueError:
         values, label = [], -1
     if label < 0 or len(values) % 2 or len(values) < 4 or not all(-1 <= each <= 2 for each in values):
-        raise BadFile(path, ("A line that is no object",), FIX, f"line {number}: {coco.shown(line)}")
+        raise BadFile(path, ("A line that is no object",), FIX, f"line {number}: {coco_records.shown(line)}")
     if label >= len(names):
         fix = "Name all classes in data.yaml or classes.txt."
         raise BadFile(path, (f"Class {label}, and names for 0 to {len(names) - 1}",), fix, f"line {number}")
@@ -88,7 +90,7 @@ def _names(root: Path) -> list[str]:
             try:
                 content: Any = yaml.safe_load(file.read(MOST_BYTES))
             except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-                raise BadFile(path, ("Not YAML",), "Export it again.", coco.shown(error)) from None
+                raise BadFile(path, ("Not YAML",), "Export it again.", coco_records.shown(error)) from None
         found = content.get("names") if isinstance(content, dict) else None
         if isinstance(found, dict) and sorted(found, key=str) == sorted(range(len(found)), key=str):
             found = [found[number] for number in range(len(found))]

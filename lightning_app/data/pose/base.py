@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_app.data.base import Batch, DataModule
-from lightning_app.data.coco import CocoAnnotation, CocoImage
+from lightning_app.data.coco_records import CocoAnnotation, CocoImage
 from lightning_app.data.pose.facts import Keypoints, Pair
 
 

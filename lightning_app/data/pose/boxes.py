@@ -8,8 +8,9 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from lightning_app.data.coco import CocoAnnotation, CocoImage, is_whole, numbers, read_json, shown
-from lightning_app.data.images import BadFile
+from lightning_app.data.bad_file import BadFile
+from lightning_app.data.coco import read_json
+from lightning_app.data.coco_records import CocoAnnotation, CocoImage, is_whole, numbers, shown
 
 EXPORT = "Give COCO's results: a list of {image_id, category_id, bbox, score}."
 

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from lightning_app.data.coco import CocoAnnotation, CocoFile, CocoImage
+from lightning_app.data.bad_file import BadFile
+from lightning_app.data.coco import CocoFile
+from lightning_app.data.coco_records import CocoAnnotation, CocoImage
 from lightning_app.data.findings import Checked, Finding, Problem, Statistics, grouped, problems_of, said_sizes, shared
-from lightning_app.data.images import BadFile, read_image
+from lightning_app.data.images import read_image
 from lightning_app.data.pose.boxes import is_usable
 from lightning_app.data.pose.facts import Keypoints, pairs_by_name
 from lightning_app.data.twins import Print

@@ -10,10 +10,12 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from lightning_app.data import coco
+from lightning_app.data.bad_file import BadFile
 from lightning_app.data.base import ImageDataset, Stage
-from lightning_app.data.coco import CocoAnnotation, CocoCategory, CocoFile, CocoImage
+from lightning_app.data.coco import CocoFile
+from lightning_app.data.coco_records import CocoAnnotation, CocoCategory, CocoImage
 from lightning_app.data.findings import Checked, Statistics
-from lightning_app.data.images import BadFile, image_size
+from lightning_app.data.images import image_size
 from lightning_app.data.listing import files
 from lightning_app.data.pose.augment import Augmentation
 from lightning_app.data.pose.base import PoseDataModule, PoseSample

@@ -7,9 +7,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from lightning_app.data.bad_file import BadFile
 from lightning_app.data.base import ImageDataset
-from lightning_app.data.coco import CocoAnnotation, CocoImage
-from lightning_app.data.images import BadFile, read_image
+from lightning_app.data.coco_records import CocoAnnotation, CocoImage
+from lightning_app.data.images import read_image
 from lightning_app.data.pose.affine import Size, centre_and_scale, crop, warps
 from lightning_app.data.pose.augment import Augmentation, training_map
 from lightning_app.data.pose.base import PoseSample

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from lightning.pytorch.utilities import rank_zero_only
 
-from lightning_app.data.coco import CocoCategory, CocoFile
+from lightning_app.data.coco import CocoFile
+from lightning_app.data.coco_records import CocoCategory
 from lightning_app.util.errors import InputError
 
 Pair = tuple[int, int]

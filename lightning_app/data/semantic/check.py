@@ -5,8 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
 from pathlib import Path
 
+from lightning_app.data.bad_file import BadFile
 from lightning_app.data.findings import Checked, Finding, Problem, grouped, handled, problems_of, shared
-from lightning_app.data.images import BadFile, read_header, read_image, require_same_size
+from lightning_app.data.images import read_header, read_image, require_same_size
 from lightning_app.data.listing import Listing, require
 from lightning_app.data.masks import LOSSY
 from lightning_app.data.semantic.pairs import FileDataModule

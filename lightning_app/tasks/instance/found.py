@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lightning_app.data.coco import CocoAnnotation, CocoImage
+from lightning_app.data.coco_records import CocoAnnotation, CocoImage
 from lightning_app.data.instance.instances import Instances
 from lightning_app.data.rle import RLE, decode, encode, to_rle
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from lightning_app.data.images import BadFile
+from lightning_app.data.bad_file import BadFile
 from lightning_app.tasks.infer import Advance, Infer, named
 from lightning_app.tasks.pose.network import PoseEstimator
 from lightning_app.util.errors import InputError

@@ -1,9 +1,7 @@
 """Top-down pose: the keypoints of what stands in each box."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -16,17 +14,16 @@ from lightning_app.data.pose.base import PoseBatch, PoseDataModule
 from lightning_app.data.pose.facts import Keypoints, Pair
 from lightning_app.heads.base import ContextHead
 from lightning_app.heads.simple_baseline import SimpleBaseline
-from lightning_app.reading import checkpoints, specs
-from lightning_app.registry import HEADS, TASKS
+from lightning_app.registry import TASKS
 from lightning_app.tasks.base import Drawing, Part, Report, Stage, Task
 from lightning_app.tasks.coco_scores import CocoResults, ImageResult
+from lightning_app.tasks.network import head_on
 from lightning_app.tasks.pose.codec import Codec
 from lightning_app.tasks.pose.infer import PoseInfer
 from lightning_app.tasks.pose.metrics import report_of
 from lightning_app.tasks.pose.network import PoseEstimator
 from lightning_app.tasks.pose.oks import KEYPOINT_THRESHOLD, NMS_THRESHOLD, oks_nms, person_scores
 from lightning_app.tasks.pose.poses import PoseDrawing, Poses
-from lightning_app.util.errors import InputError
 
 
 @TASKS.register("pose")
@@ -81,7 +78,7 @@ class PoseTask(Task[PoseEstimator, PoseBatch]):
             tuple(sigmas or [0.05] * len(names)),
         )
         maps = len(names) * codec.maps_per_point
-        made = _build(head or SimpleBaseline, backbone, maps)
+        made = head_on(backbone, head or SimpleBaseline, maps)
         network = PoseEstimator(backbone, made, codec, channels_last=channels_last)
         super().__init__(network, channels_last=channels_last, **options)
         self.keypoints, self.codec = facts, codec
@@ -163,78 +160,3 @@ class PoseTask(Task[PoseEstimator, PoseBatch]):
                 truth = np.array(marked, dtype=np.float32).reshape(-1, len(self.keypoints.names), 3)
             drawings.append(PoseDrawing(name, photograph, results=results, poses=poses.on(photograph), truth=truth))
         return drawings
-
-    def describe(self) -> dict[str, Any]:
-        network = self.network
-        return {
-            "backbone": network.backbone.description(),
-            "head": network.head.description(skip=2),  # the levels' widths and the number of maps
-            "codec": asdict(self.codec),
-        }
-
-    @classmethod
-    def load_from_checkpoint(  # type: ignore[override]
-        cls, checkpoint_path: str | Path, map_location: Any = None, **options: Any
-    ) -> Self:
-        """The task in a checkpoint of ``contextzoo fit`` or of a trainer, without what would train it on.
-
-        Lightning's own method calls a function that the file names; here a file names no more than known classes.
-
-        Args:
-            options: arguments that win over the checkpoint's.
-
-        Raises:
-            InputError: not such a checkpoint.
-        """
-        path = Path(checkpoint_path)
-        content = checkpoints.read(path)
-        what = f"{path}: its model"
-        given = content["config"].get("model")
-        if not isinstance(given, dict) or not isinstance(given.get("backbone"), dict):
-            raise InputError(f"{path} does not say how to rebuild its model: contextzoo fit did not write it")
-        facts = cls.facts_of(content["hyper_parameters"], path)
-        settings = {name: value for name, value in given.items() if name not in cls.parts} | facts
-        specs.check_plain(settings, what)
-        settings = specs.fit(settings, specs.parameters(cls), what)
-        if isinstance(settings.get("codec"), dict):
-            settings["codec"] = specs.make(lambda: codec_of(settings["codec"]), f"{path}: its codec")
-        HEADS.import_all()
-        parts = {name: _part(given.get(name), name, part, what) for name, part in cls.parts.items()}
-        sizes = [tensor.numel() for tensor in content["state_dict"].values()]
-        build, head = parts["backbone"], parts["head"]
-        assert build is not None
-        with specs.at_most(sizes, what):
-            task = specs.make(lambda: cls(build(), head, **{**settings, "weights": None, **options}), what)
-        try:
-            task.load_state_dict(content["state_dict"])
-        except RuntimeError as error:
-            raise InputError(f"{path}: its weights do not fit its model: {specs.shown(str(error))}") from error
-        return task if map_location is None else task.to(map_location)
-
-
-def _part(spec: Any, name: str, part: Part, what: str) -> Callable[..., Any] | None:
-    """What builds one part; null is none."""
-    if spec is None:
-        return None
-    try:
-        cls = specs.class_of(spec, specs.known_classes(part.base), f"the {name}")
-        arguments = specs.arguments(spec, cls, f"the {name}", given=part.given, largest=2**20)
-    except InputError as error:
-        raise InputError(f"{what} cannot be built: {error}") from None
-    return lambda *given: cls(*given, **arguments)
-
-
-def codec_of(values: Mapping[str, Any]) -> Codec:
-    """A codec of its values as a file has them, where pairs are lists."""
-    made: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-    return Codec(**made)
-
-
-def _build(head: Callable[[list[int], int], ContextHead], backbone: Backbone, maps: int) -> ContextHead:
-    try:
-        return head(backbone.channels, maps)
-    except IndexError as error:
-        count = len(backbone.channels)
-        raise InputError(
-            f"A head asks for a level that is not among the backbone's {count}: 0 to {count - 1}"
-        ) from error

@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from lightning_app.data.images import BadFile, regular_file
+from lightning_app.data.bad_file import BadFile, regular_file
 from lightning_app.tasks.infer import Advance, Infer, named
 from lightning_app.tasks.semantic.draw import blend, percent
-from lightning_app.tasks.semantic.inference import EvaluationProtocol, Size
 from lightning_app.tasks.semantic.network import Segmentor
+from lightning_app.tasks.semantic.protocol import EvaluationProtocol, Size
 from lightning_app.tasks.semantic.segmenter import CLOSER, PRECISIONS, Options
 from lightning_app.util.files import replacing
 

@@ -3,65 +3,16 @@
 Pure functions of a ``model`` that maps images (B, C, H, W) to logits (B, K, h, w).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from lightning_app.tasks.semantic.protocol import EvaluationProtocol, Size, fitted
+from lightning_app.tasks.semantic.windows import Model, Slices, resized, sliding_window, strips, summable
 from lightning_app.util.errors import InputError
-
-Model = Callable[[Tensor], Tensor]
-Size = tuple[int, int]  # height, width
-Slices = tuple[slice, slice]  # rows, columns
-
-
-@dataclass(frozen=True)
-class EvaluationProtocol:
-    """How predictions are made.
-
-    Args:
-        mode: the whole image at once, or windows over it whose logits are averaged where they overlap.
-        crop: height and width of a window.
-        stride: step between windows, down and across; two thirds of the crop by default.
-        scales: factors by which the image is resized, one view each.
-        flip: add the mirrored image to each view.
-        align_corners: convention of the resize from logits to the label's size.
-        fit: longer and shorter side of a box; images are first resized to fill it, their ratio kept.
-        antialias: smooth images where a resize shrinks them.
-        batch: windows that go through the model together.
-        offload: keep sums in host memory, for images whose logits do not fit on the device.
-
-    Raises:
-        InputError: windows without a crop or with gaps between them, scales or sides that are not positive.
-    """
-
-    mode: Literal["whole", "slide"] = "whole"
-    crop: Size | None = None
-    stride: Size | None = None
-    scales: tuple[float, ...] = (1.0,)
-    flip: bool = False
-    align_corners: bool = False
-    fit: tuple[int, int] | None = None
-    antialias: bool = False
-    batch: int = 1
-    offload: bool = False
-
-    def __post_init__(self) -> None:
-        if self.mode == "slide":
-            if self.crop is None or min(self.crop) <= 0:
-                raise InputError(f"Sliding windows need a crop such as [512, 512], it is {self.crop}")
-            if self.stride and not all(0 < step <= side for step, side in zip(self.stride, self.crop, strict=True)):
-                raise InputError(
-                    f"Stride {self.stride} must lie between 1 and the crop {self.crop}, or windows leave gaps"
-                )
-        if self.fit and not self.fit[0] >= self.fit[1] > 0:
-            raise InputError(f"Images cannot fit {self.fit}: give the longer and the shorter side, such as [2048, 512]")
-        if not self.scales or min(self.scales) <= 0:
-            raise InputError(f"Scales {list(self.scales)} must be one or more positive factors, such as [1.0]")
 
 
 def predict(model: Model, images: Tensor, size: Size, protocol: EvaluationProtocol) -> Tensor:
@@ -94,107 +45,12 @@ def predict_classes(
     views = list(_scaled_and_mirrored(model, images, size, protocol, largest=tile[0] * tile[1]))
     if len(views) == 1 and views[0].shape == size and not views[0].kept:
         for columns in _parts(size[1], tile[1]):
-            for rows, classes in _strips(model, images, columns, protocol):
+            for rows, classes in strips(model, images, columns, protocol):
                 yield (rows, columns), classes
         return
     for rows in _parts(size[0], tile[0]):
         for columns in _parts(size[1], tile[1]):
             yield (rows, columns), _average((view.logits((rows, columns)) for view in views), protocol).argmax(1)
-
-
-def fitted(size: Size, protocol: EvaluationProtocol) -> Size:
-    """Size of an image once it fills the protocol's box."""
-    if protocol.fit is None:
-        return size
-    ratio = min(protocol.fit[0] / max(size), protocol.fit[1] / min(size))
-    return int(size[0] * ratio + 0.5) or 1, int(size[1] * ratio + 0.5) or 1
-
-
-def sliding_window(
-    model: Model,
-    images: Tensor,
-    crop: Size,
-    stride: Size | None = None,
-    align_corners: bool = False,
-    offload: bool = False,
-    *,
-    batch: int = 1,
-    region: Slices | None = None,
-) -> Tensor:
-    """Logits at the image's size: the mean over the windows that hold a pixel.
-
-    Windows stand at multiples of the stride; the last of a row or column is moved back to end at the image's border. An
-    image smaller than the crop is one smaller window.
-
-    Args:
-        batch: windows that go through the model together.
-        region: the part of the image whose logits are asked for; None = all of it.
-
-    Shape: images (B, C, H, W) -> (B, K, H, W), or (B, K, h, w) of the region.
-    """
-    height, width = images.shape[-2:]
-    rows, columns = region or (slice(0, height), slice(0, width))
-    total, count = torch.zeros(()), torch.zeros(rows.stop - rows.start, columns.stop - columns.start)
-    for window, seen in _window_logits(model, images, crop, stride, align_corners, offload, batch, (rows, columns)):
-        if not total.ndim:
-            total = seen.new_zeros(*seen.shape[:2], *count.shape)
-        (from_rows, to_rows), (from_columns, to_columns) = map(_shared, window, (rows, columns))
-        total[..., to_rows, to_columns] += seen[..., from_rows, from_columns]
-        count[to_rows, to_columns] += 1
-    return total.div_(count.to(total.device))
-
-
-def _window_logits(
-    model: Model,
-    images: Tensor,
-    crop: Size,
-    stride: Size | None,
-    align_corners: bool,
-    offload: bool,
-    batch: int,
-    region: Slices,
-) -> Iterator[tuple[Slices, Tensor]]:
-    """Every window that reaches into the region, row by row, and its logits (B, K, h, w)."""
-    (height, width), (rows, columns) = images.shape[-2:], region
-    down, across = stride or (round(crop[0] * 2 / 3) or 1, round(crop[1] * 2 / 3) or 1)
-    windows = [
-        (slice(top, min(top + crop[0], height)), slice(left, min(left + crop[1], width)))
-        for top in _starts(height, crop[0], down)
-        if rows.start - crop[0] < top < rows.stop
-        for left in _starts(width, crop[1], across)
-        if columns.start - crop[1] < left < columns.stop
-    ]
-    for first in range(0, len(windows), batch):
-        together = windows[first : first + batch]
-        views = torch.cat([images[(..., *window)] for window in together])
-        logits = _resize(_summable(model(views), offload), (views.shape[-2], views.shape[-1]), align_corners)
-        yield from zip(together, logits.view(-1, len(images), *logits.shape[1:]), strict=True)
-
-
-def _strips(model: Model, images: Tensor, columns: slice, how: EvaluationProtocol) -> Iterator[tuple[slice, Tensor]]:
-    """Class numbers (B, h, w) by the mean over the windows, each time of the rows that no later window reaches."""
-    assert how.crop is not None
-    height = images.shape[-2]
-    region = (slice(0, height), columns)
-    top, total, count = 0, torch.zeros(()), torch.zeros(min(how.crop[0], height), columns.stop - columns.start)
-
-    def classes(rows: int) -> Tensor:
-        return total[..., :rows, :].div_(count[:rows].to(total.device)).argmax(1)
-
-    looks = _window_logits(model, images, how.crop, how.stride, how.align_corners, how.offload, how.batch, region)
-    for (rows, window_columns), seen in looks:
-        if not total.ndim:
-            total = seen.new_zeros(*seen.shape[:2], *count.shape)
-        if done := rows.start - top:  # no later window reaches above this one
-            yield slice(top, rows.start), classes(done)
-            for sums in (total, count):
-                sums[..., :-done, :] = sums[..., done:, :].clone()
-                sums[..., -done:, :] = 0
-            top = rows.start
-        from_columns, to_columns = _shared(window_columns, columns)
-        total[..., to_columns] += seen[..., from_columns]
-        count[..., to_columns] += 1
-    yield slice(top, height), classes(height - top)
 
 
 @dataclass
@@ -222,12 +78,12 @@ class _View:
         rows, columns = _around(at_rows, shape[0]), _around(at_columns, shape[1])
         logits = self._whole[..., rows, columns] if self.kept else self._view_logits((rows, columns))
         if (len(at_rows), len(at_columns)) == self.size:
-            return _resize(logits, self.size, align_corners)
+            return resized(logits, self.size, align_corners)
         return _sample(_sample(logits, -2, at_rows - rows.start), -1, at_columns - columns.start)
 
     @cached_property
     def _images(self) -> Tensor:
-        images = _resize(self.original, self.shape, antialias=self.protocol.antialias)
+        images = resized(self.original, self.shape, antialias=self.protocol.antialias)
         return images.flip(-1) if self.mirrored else images
 
     @cached_property
@@ -238,7 +94,7 @@ class _View:
         """Logits of a region of the view; of a whole view, at the model's resolution."""
         how = self.protocol
         if how.mode == "whole":
-            logits = _summable(self.model(self._images), how.offload)
+            logits = summable(self.model(self._images), how.offload)
         else:
             assert how.crop is not None
             rows, columns = region
@@ -287,34 +143,9 @@ def _average(views: Iterator[Tensor], protocol: EvaluationProtocol) -> Tensor:
     return mean.div_(count).clamp_(min=torch.finfo(mean.dtype).tiny).log_()
 
 
-def _starts(side: int, crop: int, stride: int) -> list[int]:
-    """Where windows begin along one side."""
-    last = max(side - crop, 0)
-    return [min(i * stride, last) for i in range(-(-last // stride) + 1)]
-
-
-def _shared(one: slice, other: slice) -> tuple[slice, slice]:
-    """What two stretches share, counted from the start of the one and from that of the other."""
-    start, stop = max(one.start, other.start), min(one.stop, other.stop)
-    return slice(start - one.start, stop - one.start), slice(start - other.start, stop - other.start)
-
-
 def _parts(length: int, part: int) -> list[slice]:
     """One side cut into parts, of which the last may be shorter."""
     return [slice(start, min(start + part, length)) for start in range(0, length, part)]
-
-
-def _summable(logits: Tensor, offload: bool) -> Tensor:
-    """Logits where, and in the precision in which, they are summed."""
-    if logits.dtype in (torch.float16, torch.bfloat16):
-        logits = logits.float()
-    return logits.cpu() if offload else logits
-
-
-def _resize(x: Tensor, size: Size, align_corners: bool = False, antialias: bool = False) -> Tensor:
-    if x.shape[-2:] == size:
-        return x
-    return F.interpolate(x, size, mode="bilinear", align_corners=align_corners, antialias=antialias)
 
 
 def _positions(part: slice, source: int, target: int, align_corners: bool) -> Tensor:

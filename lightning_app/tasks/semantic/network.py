@@ -13,7 +13,7 @@ from lightning_app.heads.base import Auxiliary, ContextHead, Outputs
 from lightning_app.heads.several import Several
 from lightning_app.tasks.info import Info
 from lightning_app.tasks.network import Network, require_unit_range
-from lightning_app.tasks.semantic.inference import EvaluationProtocol
+from lightning_app.tasks.semantic.protocol import EvaluationProtocol
 from lightning_app.tasks.semantic.segmentation import Segmentation
 from lightning_app.tasks.semantic.segmenter import Options, Segmenter
 from lightning_app.util.errors import InputError

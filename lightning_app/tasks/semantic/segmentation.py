@@ -16,7 +16,7 @@ from torch import Tensor
 from lightning_app.tasks.legend import Colours
 from lightning_app.tasks.report import Drawing, save_jpeg
 from lightning_app.tasks.semantic.draw import class_shares, overlay
-from lightning_app.tasks.semantic.inference import EvaluationProtocol
+from lightning_app.tasks.semantic.protocol import EvaluationProtocol
 from lightning_app.util.errors import InputError
 from lightning_app.util.files import replacing
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from lightning_app.data.pictures import Picture, pixels_of
 from lightning_app.tasks.info import evaluating
 from lightning_app.tasks.legend import Colours
-from lightning_app.tasks.semantic.inference import EvaluationProtocol, Size, fitted, predict_classes
+from lightning_app.tasks.semantic.inference import predict_classes
+from lightning_app.tasks.semantic.protocol import EvaluationProtocol, Size, fitted
 from lightning_app.tasks.semantic.segmentation import Segmentation
 from lightning_app.util.errors import InputError, check_choice
 

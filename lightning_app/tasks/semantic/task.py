@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch.utilities import rank_zero_only
@@ -15,11 +15,11 @@ from lightning_app.data.semantic.base import SegmentationDataModule, SemanticBat
 from lightning_app.data.semantic.class_weights import balanced_weights, log_frequency_weights
 from lightning_app.heads.base import ContextHead
 from lightning_app.heads.fcn import FCN
-from lightning_app.reading import checkpoints, specs
 from lightning_app.registry import TASKS
 from lightning_app.tasks.base import Drawing, Evaluation, Part, Report, Stage, Task
+from lightning_app.tasks.network import head_on
 from lightning_app.tasks.semantic.infer import SemanticInfer
-from lightning_app.tasks.semantic.inference import EvaluationProtocol, predict
+from lightning_app.tasks.semantic.inference import predict
 from lightning_app.tasks.semantic.losses import (
     CrossEntropy,
     Presence,
@@ -27,11 +27,12 @@ from lightning_app.tasks.semantic.losses import (
 )
 from lightning_app.tasks.semantic.metrics import SegmentationMetrics
 from lightning_app.tasks.semantic.network import Segmentor
+from lightning_app.tasks.semantic.protocol import EvaluationProtocol
 from lightning_app.tasks.semantic.segmentation import SegmentationDrawing
 from lightning_app.tasks.semantic.summary import best_validation, report_of
 from lightning_app.tasks.semantic.weights import SemanticFacts
 from lightning_app.util.errors import InputError
-from lightning_app.weights.parts import GIVEN, HEAD, PARTS, new_segmentor
+from lightning_app.weights.parts import GIVEN, HEAD, PARTS
 
 WEIGHTINGS = {"balanced": balanced_weights, "log_frequency": log_frequency_weights}
 
@@ -88,8 +89,8 @@ class SegmentationTask(Task[Segmentor, SemanticBatch]):
     ) -> None:
         network = Segmentor(
             backbone,
-            _build(head or FCN, backbone, num_classes),
-            _build(auxiliary, backbone, num_classes) if auxiliary else None,
+            head_on(backbone, head or FCN, num_classes),
+            head_on(backbone, auxiliary, num_classes) if auxiliary else None,
             auxiliary_weight=auxiliary_weight,
             channels_last=channels_last,
         )
@@ -204,57 +205,6 @@ class SegmentationTask(Task[Segmentor, SemanticBatch]):
             info.known("mIoU"),
         )
 
-    def describe(self) -> dict[str, Any]:
-        network = self.network
-        return {
-            "backbone": network.backbone.description(),
-            "head": network.head.description(skip=2),  # the levels' widths and the number of classes
-            "auxiliary": network.auxiliary.description(skip=2) if network.auxiliary is not None else None,
-            "protocol": asdict(self.protocol),
-        }
-
-    @classmethod
-    def load_from_checkpoint(  # type: ignore[override]
-        cls, checkpoint_path: str | Path, map_location: Any = None, **options: Any
-    ) -> Self:
-        """The task in a checkpoint of ``contextzoo fit`` or of a trainer, without what would train it on.
-
-        Lightning's own method calls a function that the file names; here a file names no more than known classes.
-
-        Args:
-            options: arguments that win over the checkpoint's.
-
-        Raises:
-            InputError: not such a checkpoint.
-        """
-        path = Path(checkpoint_path)
-        content = checkpoints.read(path)
-        given, facts = content["config"].get("model"), cls.facts_of(content["hyper_parameters"], path)
-        if not isinstance(given, dict):
-            raise InputError(f"{path} does not say how to rebuild its model: contextzoo fit did not write it")
-        facts = {name: fact for name, fact in facts.items() if fact is not None}
-        settings = {name: value for name, value in given.items() if name not in PARTS} | facts
-        specs.check_plain(settings, f"{path}: its model")
-        settings = specs.fit(settings, specs.parameters(cls), f"{path}: its model")
-        if isinstance(settings.get("protocol"), dict):
-            settings["protocol"] = specs.make(
-                lambda: EvaluationProtocol(**settings["protocol"]), f"{path}: its protocol"
-            )
-        sizes = [tensor.numel() for tensor in content["state_dict"].values()]
-        with specs.at_most(sizes, f"{path}: its model"):
-            made = new_segmentor({part: given.get(part) for part in PARTS}, facts["num_classes"], str(path))
-        extra = made.auxiliary
-        parts = {
-            "head": lambda in_channels, num_classes: made.head,
-            "auxiliary": extra and (lambda in_channels, num_classes: extra),
-        }
-        task = cls(made.backbone, **{**parts, **settings, **options})
-        try:
-            task.load_state_dict(content["state_dict"])
-        except RuntimeError as error:
-            raise InputError(f"{path}: its weights do not fit its model: {specs.shown(str(error))}") from error
-        return task if map_location is None else task.to(map_location)
-
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """As Task's; the scores of a run of before reports become its table's report."""
         super().on_load_checkpoint(checkpoint)
@@ -304,16 +254,6 @@ class EvaluationTask(SegmentationTask):
             channels_last=channels_last,
             compile=compile,
         )
-
-
-def _build(head: Callable[[list[int], int], ContextHead], backbone: Backbone, num_classes: int) -> ContextHead:
-    try:
-        return head(backbone.channels, num_classes)
-    except IndexError as error:
-        count = len(backbone.channels)
-        raise InputError(
-            f"A head asks for a level that is not among the backbone's {count}: 0 to {count - 1}"
-        ) from error
 
 
 def _given(head: ContextHead) -> Callable[[list[int], int], ContextHead]:

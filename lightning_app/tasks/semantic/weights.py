@@ -9,8 +9,8 @@ from lightning_app.data.facts import Colour, default_palette, palette_from_hex
 from lightning_app.data.semantic.context_probe import CELL, ContextProbe
 from lightning_app.reading import specs
 from lightning_app.tasks.report import Best
-from lightning_app.tasks.semantic.inference import EvaluationProtocol
 from lightning_app.tasks.semantic.network import ModelInfo, Segmentor
+from lightning_app.tasks.semantic.protocol import EvaluationProtocol
 from lightning_app.tasks.semantic.summary import best_validation
 from lightning_app.util.errors import InputError
 from lightning_app.weights.facts import Facts, is_text, record

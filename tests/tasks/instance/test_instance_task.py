@@ -19,7 +19,7 @@ from pycocotools.cocoeval import COCOeval
 from lightning_app.backbones.timm import TimmBackbone
 from lightning_app.callbacks import PredictionWriter, WandbReport
 from lightning_app.data import rle
-from lightning_app.data.coco import CocoAnnotation, CocoImage
+from lightning_app.data.coco_records import CocoAnnotation, CocoImage
 from lightning_app.data.instance.coco import COCOInstances
 from lightning_app.tasks.instance.draw import InstanceDrawing, overlay
 from lightning_app.tasks.instance.found import Found

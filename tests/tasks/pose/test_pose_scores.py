@@ -12,7 +12,8 @@ from golden_files import golden_files
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from lightning_app.data.coco import CocoImage, parse
+from lightning_app.data.coco import parse
+from lightning_app.data.coco_records import CocoImage
 from lightning_app.tasks.coco_scores import ImageResult, coco_scores, results_of_file
 from lightning_app.tasks.pose.metrics import pck, report_of
 
