@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from lightning_app.blocks._layers import Conv1x1
+from lightning_app.kernels import is_fast
 from lightning_app.kernels.products import baddbmm, matmul
 from lightning_app.registry import BLOCKS
 from lightning_app.util.errors import InputError
@@ -16,8 +17,8 @@ class DoubleAttention(nn.Module):
     distribute  Z = G softmax_d(V), each position's weights sum to one over the d descriptors;
     out = x + W Z + b, with A, B, V 1x1 convolutions of x.
 
-    The convolutions of A and W act on the d descriptors instead of the N positions (both commute with the sums).
-    Weights keep PyTorch's own initialisation.
+    In ``fast`` the convolutions of A and W act on the d descriptors instead of the N positions: both commute with the
+    sums. Weights keep PyTorch's own initialisation.
 
     Shape: (B, channels, H, W) -> the same, or (B, width, H, W) without ``expand``.
 
@@ -55,6 +56,18 @@ class DoubleAttention(nn.Module):
         self.expand = Conv1x1(width, channels) if expand else None
 
     def forward(self, x: Tensor) -> Tensor:
+        if is_fast():
+            return self.fast(x)
+        gathered = self.feature(x).flatten(2) @ self.gather(x).flatten(2).softmax(-1).mT  # (B, width, d)
+        z = gathered @ self.distribute(x).flatten(2).softmax(1)  # (B, width, N)
+        z = z.unflatten(2, x.shape[2:])
+        if self.expand is not None:
+            z = self.expand(z)
+        out: Tensor = x + z if self.residual else z
+        return out
+
+    def fast(self, x: Tensor) -> Tensor:
+        """The same, with the outer convolutions on the descriptors."""
         flat = x.flatten(2)
         attention = self.gather(x).flatten(2).softmax(-1)
         # Attention sums to one over positions, distribution over descriptors: the biases of A and W pass through both.

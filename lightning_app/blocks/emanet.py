@@ -5,6 +5,7 @@ from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
 from lightning_app.blocks._layers import Conv1x1, ConvBNReLU
+from lightning_app.kernels import is_fast
 from lightning_app.kernels.products import matmul
 from lightning_app.registry import BLOCKS
 
@@ -13,12 +14,12 @@ from lightning_app.registry import BLOCKS
 class EMAU(nn.Module):
     """Expectation-maximisation attention unit: the map rebuilt from a few bases fitted to it.
 
-    v = W x + b; then ``stages`` times Z = softmax_K(mu^T v), mu = v Z^T normalised to unit columns;
-    out = ReLU(x + BN(W' ReLU(mu Z))).
+    v = W x + b; then ``stages`` times Z = softmax_K(mu^T v), each row of Z divided by its sum over the positions, and
+    mu = v Z^T normalised to unit columns; out = ReLU(x + BN(W' ReLU(mu Z))).
 
     The fit is outside the graph, as in the reference: the gradient reaches x through the identity only, and W, b never
-    learn, so they are frozen here, unless the bases are ``learned``. W is folded into the bases (mu^T W x) and the L1
-    normalisation over positions into the L2 one over channels: v itself, N x C numbers, is never made.
+    learn, so they are frozen here, unless the bases are ``learned``. In ``fast`` W is folded into the bases (mu^T W x)
+    and the L1 normalisation over positions into the L2 one over channels: v itself, N x C numbers, is never made.
 
     In training the bases follow those of each batch (mean over images and ranks) as a moving average. Bases that are
     ``learned`` start alike and take the loss's gradient, and so do x, W and b, through every step.
@@ -62,6 +63,18 @@ class EMAU(nn.Module):
 
     def fit(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Assignments (B, K, H*W) of the positions, and the bases (B, channels, K) fitted to them."""
+        if is_fast():
+            return self.fast(x)
+        v = self.mid(x).flatten(2)  # (B, C, N)
+        bases = self.bases.expand(len(x), -1, -1)  # (B, C, K)
+        for _ in range(self.stages):
+            assignments = (bases.mT @ v).softmax(1)  # (B, K, N)
+            bases = v @ (assignments / (self.eps + assignments.sum(-1, keepdim=True))).mT
+            bases = bases / (self.eps + bases.norm(dim=1, keepdim=True))
+        return assignments, bases
+
+    def fast(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What ``fit`` gives, without v."""
         x = x.flatten(2)
         weight, bias = self.mid.weight.flatten(1), self.mid.bias
         assert bias is not None

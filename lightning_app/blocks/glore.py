@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from lightning_app.blocks._layers import Conv1x1
+from lightning_app.kernels import is_fast
 from lightning_app.kernels.products import matmul
 from lightning_app.registry import BLOCKS
 
@@ -15,8 +16,8 @@ class GlobalReasoning(nn.Module):
     Z = W_s ReLU(W_n V + V), W_n over nodes (with bias), W_s over states;
     out = x + BN(W_e (Z P)).
 
-    The convolutions of the states and W_e act on the nodes instead of the positions (both commute with the products).
-    The last batch norm's weight starts at zero, as in the authors' networks: the unit starts as the identity.
+    In ``fast`` the convolutions of the states and W_e act on the nodes instead of the positions: both commute with the
+    products. The last batch norm's weight starts at zero, as in the authors' networks: the unit starts as the identity.
 
     Shape: (B, channels, H, W) -> the same.
 
@@ -52,6 +53,18 @@ class GlobalReasoning(nn.Module):
         nn.init.zeros_(self.norm.weight)
 
     def forward(self, x: Tensor) -> Tensor:
+        if is_fast():
+            return self.fast(x)
+        state, projection = self.state(x).flatten(2), self.projection(x).flatten(2)  # (B, states, N), (B, nodes, N)
+        node = state @ projection.mT  # (B, states, nodes)
+        if self.normalize:
+            node = node / state.shape[2]
+        extended = self.extend((self.reason(node) @ projection).unflatten(2, x.shape[2:]))  # (B, channels, H, W)
+        out: Tensor = x + self.norm(extended)
+        return out
+
+    def fast(self, x: Tensor) -> Tensor:
+        """The same, with the outer convolutions on the nodes."""
         projection = self.projection(x).flatten(2)
         positions = projection.shape[2]
         gathered = matmul(x.flatten(2), projection.mT)
@@ -60,8 +73,13 @@ class GlobalReasoning(nn.Module):
             node = node + self.state.bias.view(-1, 1) * projection.sum(-1).unsqueeze(1)
         if self.normalize:
             node = node / positions
-        if self.mix_nodes is not None and self.mix_states is not None:
-            node = self.mix_states((self.mix_nodes(node.transpose(1, 2)).transpose(1, 2) + node).relu())
-        node = self.extend.weight.flatten(1) @ node
-        out: Tensor = self.norm(matmul(node, projection).view_as(x))
-        return x + out
+        node = self.extend.weight.flatten(1) @ self.reason(node)
+        rebuilt: Tensor = self.norm(matmul(node, projection).view_as(x))
+        return x + rebuilt
+
+    def reason(self, node: Tensor) -> Tensor:
+        """The step over the graph: W_s ReLU(W_n V + V), or V itself where there is none. (B, states, nodes)."""
+        if self.mix_nodes is None or self.mix_states is None:
+            return node
+        mixed: Tensor = self.mix_states((self.mix_nodes(node.mT).mT + node).relu())
+        return mixed

@@ -92,7 +92,7 @@ def test_the_environment_turns_the_switch() -> None:
     assert done.stdout.strip() == "False"
 
 
-@pytest.mark.parametrize("slug", ["ccnet", "polarized"])
+@pytest.mark.parametrize("slug", ["a2net", "ccnet", "emanet", "glore", "polarized"])
 def test_bench_takes_a_formula_that_stands_in_the_block(slug: str) -> None:
     assert type(Subject(slug, BLOCKS[slug], {"channels": 16}).plain()) is BLOCKS[slug].cls
 
