@@ -23,7 +23,7 @@ from lightning_app.tasks.instance.paste import paste
 from lightning_app.tasks.instance.roi_align import LevelAlign
 from lightning_app.tasks.instance.roi_heads import InstanceHeads
 from lightning_app.util.errors import InputError
-from lightning_app.weights.openmmlab import detection
+from lightning_app.weights.openmmlab import detection, detection_parts
 from lightning_app.weights.openmmlab.backbones import new_backbone, rename_backbone
 from lightning_app.weights.openmmlab.convert import load_strictly
 from lightning_app.weights.openmmlab.heads import substitute
@@ -87,17 +87,17 @@ def module_of(golden: Golden) -> tuple[nn.Module, dict[str, str]]:
             name: ours for name, each in golden.weights.items() for ours in rename_backbone(config, {name: each})
         }
     elif kind == "neck" and config["type"] == "BFP":
-        module = Listed(detection.new_balance(config))
+        module = Listed(detection_parts.new_balance(config))
         names = ((r"refine\.(\w+)\.conv\.", r"module.refine.\1."),)
     elif kind == "neck":
-        module, names = Listed(detection.new_neck(config)), prefixed("neck.", "module.", drop="fpn.")
+        module, names = Listed(detection_parts.new_neck(config)), prefixed("neck.", "module.", drop="fpn.")
     elif kind == "mask head":
-        module = detection.new_mask_head(config)
+        module = detection_parts.new_mask_head(config)
         names = prefixed("roi_head.mask_head.", "", drop="roi_heads.mask_head.")
     elif kind.startswith("RoI extractor"):
         boxes = torch.tensor(json.loads(kind.partition(": ")[2]), dtype=torch.float64)
         by_image = [boxes[boxes[:, 0] == image, 1:] for image in range(len(golden.arrays["in/0"]))]
-        module = Listed(detection.new_roi_align(config), by_image)
+        module = Listed(detection_parts.new_roi_align(config), by_image)
         names = ((r"pre_module\.conv\.", "module.pre.0."), (r"post_module\.", "module.post."))
         ours = {name: substitute(names, name) for name in golden.weights}
         return module, {name: substitute(ATTENTION, each) for name, each in ours.items()}

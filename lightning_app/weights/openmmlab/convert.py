@@ -13,11 +13,12 @@ from lightning_app.backbones.timm import TimmBackbone
 from lightning_app.heads.base import ContextHead
 from lightning_app.heads.several import Several
 from lightning_app.registry import HEADS
-from lightning_app.tasks.semantic.inference import EvaluationProtocol
 from lightning_app.tasks.semantic.network import Segmentor
+from lightning_app.tasks.semantic.protocol import EvaluationProtocol
 from lightning_app.util.errors import InputError
 from lightning_app.weights.openmmlab.backbones import backbone_arguments, new_backbone, rename_backbone, rule_of
-from lightning_app.weights.openmmlab.heads import Config, head_arguments, joined, loss_weight, new_head, rename_head
+from lightning_app.weights.openmmlab.head_rule import loss_weight
+from lightning_app.weights.openmmlab.heads import Config, head_arguments, joined, new_head, rename_head
 from lightning_app.weights.openmmlab.names import set_norm
 from lightning_app.weights.openmmlab.necks import rename_neck
 from lightning_app.weights.openmmlab.tensors import read_tensors

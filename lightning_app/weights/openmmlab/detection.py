@@ -1,32 +1,24 @@
 """OpenMMLab's detectors as instance segmentors: mmdetection's configurations and names."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_app.tasks.instance.cascade import PRECISIONS
-from lightning_app.tasks.instance.mask_head import MaskHead
 from lightning_app.tasks.instance.network import InstanceSegmentor
-from lightning_app.tasks.instance.pyramid import Balance, CARAFEPyramid, Pyramid
-from lightning_app.tasks.instance.roi_align import GROIE, AllLevelsAlign, LevelAlign, Regions
+from lightning_app.tasks.instance.roi_align import GROIE
 from lightning_app.tasks.instance.roi_heads import BOX, MASK
 from lightning_app.util.errors import InputError
 from lightning_app.weights.openmmlab.backbones import new_backbone, rename_backbone
 from lightning_app.weights.openmmlab.convert import load_strictly
+from lightning_app.weights.openmmlab.detection_parts import neck_of, regions_of, upsample_of
 from lightning_app.weights.openmmlab.names import substitute
-from lightning_app.weights.openmmlab.plugins import ATTENTION, attention_arguments
+from lightning_app.weights.openmmlab.plugins import ATTENTION
 from lightning_app.weights.openmmlab.tensors import read_tensors
 
-CARAFE = {
-    "up_kernel": "kernel",
-    "up_group": "groups",
-    "encoder_kernel": "encoder_kernel",
-    "encoder_dilation": "encoder_dilation",
-    "compressed_channels": "compressed",
-}
 PUBLISHED_CARAFE = {"kernel": 5, "groups": 1, "encoder_kernel": 3, "encoder_dilation": 1, "compressed": 64}
 PUBLISHED_GROIE = {"kernel": 5, "attention": GROIE}
 ROUND, NUMBER = r"roi_head\.", r"\.((?:\d\.)?)"  # of a cascade, whose heads are numbered
@@ -125,15 +117,15 @@ def detector_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
     for boxes, deviation in zip(rounds, deviations, strict=True):
         _require(boxes, FIXED_OF_BOXES | {"reg_class_agnostic": cascade, "bbox_coder.target_stds": deviation})
     extractors = [heads[f"{part}_roi_extractor"] for part in ("bbox", "mask")[: 1 + masks]]
-    (regions, of_groie), *others = map(_regions, extractors)
+    (regions, of_groie), *others = map(regions_of, extractors)
     if any(other != (regions, of_groie) for other in others) or of_groie not in ({}, PUBLISHED_GROIE):
         raise InputError(
             f"RoI extractors {extractors} have no counterpart here: only two alike, of the published kinds"
         )
     if (sides := [each["roi_layer"]["output_size"] for each in extractors]) != [BOX, MASK][: 1 + masks]:
         raise InputError(f"RoI extractors of {sides} cells a side have no counterpart here: only {BOX} and {MASK}")
-    pyramid, channels, carafe = _neck(config["neck"])
-    upsample, carafe_of_masks = _upsample(config["roi_head"]["mask_head"]) if masks else ("deconv", {})
+    pyramid, channels, carafe = neck_of(config["neck"])
+    upsample, carafe_of_masks = upsample_of(config["roi_head"]["mask_head"]) if masks else ("deconv", {})
     if any(found not in ({}, PUBLISHED_CARAFE) for found in (carafe, carafe_of_masks)):
         raise InputError(f"CARAFE with {carafe or carafe_of_masks} has no counterpart here: only {PUBLISHED_CARAFE}")
     arguments = {
@@ -172,82 +164,11 @@ def rename(config: Mapping[str, Any], state_dict: Mapping[str, Tensor]) -> dict[
     return renamed
 
 
-def new_roi_align(config: Mapping[str, Any]) -> nn.Module:
-    """The RoI extractor that a config describes, freshly initialised.
-
-    Raises:
-        InputError: an extractor or an argument that has no counterpart here.
-    """
-    regions, options = _regions(config)
-    align = {"level": LevelAlign, "groie": AllLevelsAlign}[regions]
-    made: nn.Module = align(
-        config["featmap_strides"], config["roi_layer"]["output_size"], config["out_channels"], **options
-    )
-    return made
-
-
-def new_neck(config: Mapping[str, Any]) -> nn.Module:
-    """The pyramid that a config describes, freshly initialised.
-
-    Raises:
-        InputError: a neck or an argument that has no counterpart here.
-    """
-    kind, channels, carafe = _neck(config)
-    if kind == "carafe":
-        return CARAFEPyramid(config["in_channels"], channels, **carafe)
-    return Pyramid(config["in_channels"], channels, extra=config["num_outs"] - len(config["in_channels"]))
-
-
-def new_balance(config: Mapping[str, Any]) -> Balance:
-    """The balance of levels that a config of BFP describes, freshly initialised.
-
-    Raises:
-        InputError: an argument that has no counterpart here.
-    """
-    if config["refine_type"] != "non_local":
-        raise InputError(f"refine_type={config['refine_type']!r} has no counterpart here: only non_local")
-    return Balance(config["in_channels"], middle=config["refine_level"])
-
-
-def new_mask_head(config: Mapping[str, Any]) -> MaskHead:
-    """The mask head that a config describes, freshly initialised, without a background.
-
-    Raises:
-        InputError: an argument that has no counterpart here.
-    """
-    upsample, carafe = _upsample(config)
-    return MaskHead(
-        config["in_channels"],
-        config["num_classes"],
-        channels=config["conv_out_channels"],
-        depth=config["num_convs"],
-        upsample=upsample,
-        **carafe,
-    )
-
-
 def _with_background(name: str, tensor: Tensor, *, agnostic: bool) -> Tensor:
     if "box_predictor.cls_score." in name:
         return tensor.roll(1, 0)
     unused = 4 if "box_predictor.bbox_pred." in name and not agnostic else 1 if "mask_fcn_logits." in name else 0
     return torch.cat([tensor.new_zeros(unused, *tensor.shape[1:]), tensor]) if unused else tensor
-
-
-def _regions(config: Mapping[str, Any]) -> tuple[Regions, dict[str, Any]]:
-    """How the features of a box are read, and the arguments of GRoIE's way."""
-    width, layer = config["out_channels"], config["roi_layer"]
-    options = {key: each for key, each in config.items() if key not in ("out_channels", "featmap_strides", "roi_layer")}
-    adaptive, twice = ({"type": "RoIAlign", "output_size": layer["output_size"], "sampling_ratio": n} for n in (0, 2))
-    if options == {"type": "SingleRoIExtractor"} and layer == adaptive:
-        return "level", {}
-    pre, post = options.pop("pre_cfg", {}), options.pop("post_cfg", {})
-    kernel = pre.get("kernel_size", 0)
-    same = {"type": "ConvModule", "in_channels": width, "out_channels": width, "padding": kernel // 2, "inplace": False}
-    if {"aggregation": "sum", **options} != {"type": "GenericRoIExtractor", "aggregation": "sum"} or layer != twice:
-        raise InputError(f"roi_extractor={dict(config)!r} has no counterpart here: only the two published kinds")
-    if pre != same | {"kernel_size": kernel} or post.get("type") != "GeneralizedAttention":
-        raise InputError(f"pre_cfg={pre!r} and post_cfg={post!r} have no counterpart here: only GRoIE's")
-    return "groie", {"kernel": kernel, "attention": attention_arguments(post)}
 
 
 def _require(config: Mapping[str, Any], values: Mapping[str, Any]) -> None:
@@ -257,43 +178,6 @@ def _require(config: Mapping[str, Any], values: Mapping[str, Any]) -> None:
             found = found.get(key) if isinstance(found, Mapping) else None
         if found != value:
             raise InputError(f"{path}={found!r} has no counterpart here: only {value!r}")
-
-
-def _neck(config: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> tuple[str, int, dict[str, Any]]:
-    """Which pyramid, its width, and CARAFE's arguments."""
-    if not isinstance(config, Mapping):
-        kinds = [each["type"] for each in config]
-        if kinds != ["FPN", "BFP"]:
-            raise InputError(f"The neck {' and '.join(kinds)} has no counterpart here: only FPN and BFP")
-        first, second = config
-        if new_balance(second).middle != 2:
-            raise InputError(f"refine_level={second['refine_level']} has no counterpart here: only 2")
-        return "libra", _neck(first)[1], {}
-    plain = {"type", "in_channels", "out_channels", "num_outs"}
-    if config["type"] == "FPN" and config.keys() <= plain:
-        return "fpn", config["out_channels"], {}
-    fixed = {"start_level": 0, "end_level": -1, "norm_cfg": None, "act_cfg": None, "order": ["conv", "norm", "act"]}
-    others = {key: value for key, value in config.items() if key not in plain | {"upsample_cfg"}}
-    if config["type"] == "FPN_CARAFE" and others.items() <= fixed.items():
-        return "carafe", config["out_channels"], _carafe(config["upsample_cfg"])
-    raise InputError(f"neck={dict(config)!r} has no counterpart here: only FPN and FPN_CARAFE of the published kind")
-
-
-def _upsample(config: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """How a mask head doubles its size, and CARAFE's arguments."""
-    options = {"type": "deconv", "scale_factor": 2, **config.get("upsample_cfg", {})}
-    if options.pop("scale_factor") != 2:
-        raise InputError(f"upsample_cfg={config['upsample_cfg']!r} has no counterpart here: only scale_factor 2")
-    if options == {"type": "deconv"}:
-        return "deconv", {}
-    return "carafe", _carafe(options)
-
-
-def _carafe(config: Mapping[str, Any]) -> dict[str, Any]:
-    options = {key: value for key, value in config.items() if key != "type"}
-    if config["type"] != "carafe" or options.keys() - CARAFE.keys():
-        raise InputError(f"upsample_cfg={dict(config)!r} has no counterpart here: only carafe with {', '.join(CARAFE)}")
-    return {CARAFE[key]: value for key, value in options.items()}
 
 
 def _statistics(config: Mapping[str, Any]) -> dict[str, list[float]]:
