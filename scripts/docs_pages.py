@@ -1,8 +1,8 @@
 """Pages of the site that are made and not written: one for every head, and the table of them all."""
 
-import ast
 import inspect
 import json
+import runpy
 from collections import defaultdict
 from pathlib import Path
 from xml.sax.saxutils import escape
@@ -59,21 +59,13 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def draw_rooms() -> str:
-    """The floors that tests/test_house.py holds, as a picture: a room's width goes with its lines of code."""
-    (floors,) = (
-        ast.literal_eval(node.value)
-        for node in ast.parse((ROOT / "tests" / "test_house.py").read_text()).body
-        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "FLOORS"
-    )
-    rooms = [room for floor in floors for room in floor]
-    sizes = dict.fromkeys(rooms, 0)
-    for package in ("lightning_app", "zoo"):
-        for path in (ROOT / package).rglob("*.py"):
-            parts = path.relative_to(ROOT).with_suffix("").parts
-            name = ".".join(parts if package == "zoo" else parts[1:])
-            own = [room for room in rooms if f"{name}.".startswith(f"{room}.")]
-            if own:
-                sizes[max(own, key=len)] += len(path.read_text().splitlines())
+    """The floors in tests/floors.py, as a picture: a room's width goes with its lines of code."""
+    house = runpy.run_path(str(ROOT / "tests" / "floors.py"))
+    floors = house["FLOORS"]
+    sizes = dict.fromkeys(house["FLOOR"], 0)
+    for path, module in house["modules"]().items():
+        if room := house["room_of"](module):
+            sizes[room] += len(path.read_text().splitlines())
     step, height, width = 44, 34, 860
     bottom = step * len(floors) + 10
     lines = [

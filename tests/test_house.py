@@ -8,43 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from floors import FLOOR, ROOT, modules, room_of
 
-ROOT = Path(__file__).parents[1]
-FLOORS = (  # a room imports from its own and from those of the floors below
-    {"zoo", "util", "_moved"},
-    {"reading", "kernels"},
-    {"runs", "registry"},
-    {"blocks"},
-    {"backbones", "data"},
-    {"data.semantic"},
-    {"data.instance", "data.pose"},
-    {"heads", "data.__init__"},
-    {"tasks"},
-    {"tasks.semantic", "tasks.instance", "tasks.pose"},
-    {"weights"},
-    {"tasks.base", "tasks.semantic.weights", "tasks.instance.weights", "tasks.pose.weights"},
-    {"tasks.semantic.task", "tasks.instance.task", "tasks.pose.task"},
-    {"callbacks"},
-    {"app"},
-    {"tools"},
-    {"app.cli"},
-    {"__main__"},
-)
-FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-
-
-def room_of(module: str) -> str:
-    """The room of a module below lightning_app: the longest name on the floors that its own begins with."""
-    (*_, room) = sorted((room for room in FLOOR if f"{module}.".startswith(f"{room}.")), key=len)
-    return room
-
-
-def _module(path: Path) -> str:
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    return ".".join(parts if parts[0] == "zoo" else parts[1:])
-
-
-FILES = {path: _module(path) for package in ("zoo", "lightning_app") for path in (ROOT / package).rglob("*.py")}
+FILES = modules()
 
 
 def imported(path: Path) -> Iterator[str]:
@@ -63,7 +29,9 @@ def rooms(path: Path) -> Iterator[str]:
         if package == "zoo":
             yield "zoo"
         elif package == "lightning_app" and rest not in ("", "__version__"):
-            yield room_of(rest)
+            room = room_of(rest)
+            assert room is not None, f"{path} imports {name}, which is on no floor"
+            yield room
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
@@ -72,6 +40,7 @@ def test_imports_go_down(path: Path) -> None:
         assert set(rooms(path)) <= {"_moved"}
         return
     room = room_of(FILES[path])
+    assert room is not None, f"{path} is on no floor"
     for other in rooms(path):
         assert other == room or FLOOR[other] < FLOOR[room], f"{room} imports {other}"
 

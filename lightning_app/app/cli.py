@@ -9,7 +9,7 @@ from lightning_app.app import own_modules
 from lightning_app.util.errors import InputError, Stopped, closest, input_error
 
 TRAINING = {
-    "fit": "train a backbone with a context head",
+    "fit": "train a backbone with context heads or blocks",
     "validate": "evaluate on the validation split",
     "test": "evaluate on the test split",
     "predict": "write predictions for images",
@@ -114,7 +114,7 @@ def _overview() -> str:
     lines = [f"  {verb:<10}{text}" for verb, text in verbs.items()]
     return "\n".join(
         [
-            "contextzoo: context heads for semantic segmentation",
+            "contextzoo: context blocks for semantic and instance segmentation, and pose",
             "",
             "usage: contextzoo COMMAND [--help] ...",
             "",
