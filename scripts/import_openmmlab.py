@@ -32,10 +32,15 @@ FAMILIES = {
     "isanet": "ISANet",
     "nonlocal_net": "NonLocal",
     "ocrnet": "OCRNet",
+    "pointrend": "PointRend",
     "psanet": "PSANet",
     "pspnet": "PSPNet",
+    "semantic_fpn": "SemanticFPN",
     "upernet": "UPerNet",
 }
+PAPERS = {"deeplabv3": "1706.05587", "encnet": "1803.08904", "fcn": "1411.4038", "pspnet": "1612.01105"}
+OTHER_NAMES = {"hrnet": "fcn", "sem_fpn": "semantic_fpn", "point_rend": "pointrend"}
+OF_FASTFCN = {"ASPPHead": "deeplabv3", "EncHead": "encnet", "PSPHead": "pspnet"}
 DATASETS = {
     "Cityscapes": "cityscapes",
     "# HRNet backbone": "cityscapes",
@@ -82,12 +87,33 @@ def address(row: dict[str, Any]) -> str:
     return re.sub(r"^https://[^/]+/", "https://download.openmmlab.com/", row["weights"])
 
 
+def family(row: dict[str, Any]) -> str:
+    """Slug of a row's head."""
+    if row["family"] == "fastfcn":  # is a neck here
+        return OF_FASTFCN[row["decode_head"]["type"]]
+    name: str = row["family"]
+    return OTHER_NAMES.get(name, name)
+
+
 def arguments(head: Any) -> Any:
     """Of a head's config, what ``upstream_config`` cannot know."""
     if isinstance(head, list):
         return [arguments(each) for each in head]
     composed = COMPOSED if head["dropout_ratio"] == 0.1 else COMPOSED - {"dropout_ratio"}
     return {key: value for key, value in head.items() if key not in composed}
+
+
+def parts(row: dict[str, Any]) -> dict[str, Any]:
+    """What rows may share: neck and heads, as the index has them."""
+    found = {key: arguments(row[key]) for key in ("decode_head", "auxiliary_head") if row[key]}
+    if row["neck"]:
+        found = {"neck": row["neck"]} | found
+    if family(row) == "pointrend":
+        coarse, fine = found["decode_head"]
+        told = {key: value for key, value in row["test_cfg"].items() if key != "mode"}
+        loss = {"loss_decode": row["decode_head"][0]["loss_decode"]}
+        found["decode_head"] = [coarse | loss, fine | {"subdivision": told}]
+    return found
 
 
 def recipe(dataset: str, tags: list[str]) -> dict[str, Any]:
@@ -101,13 +127,13 @@ def recipe(dataset: str, tags: list[str]) -> dict[str, Any]:
     return {"lr": 0.02} if "b16" in tags else {}
 
 
-def model_name(family: str, backbone: str, dataset: str, tags: list[str]) -> str:
+def model_name(slug: str, backbone: str, dataset: str, tags: list[str]) -> str:
     """Name of the table of heads that a row shares with others of its family."""
     width = {"r18": "resnet18", "r18b": "resnet18", "hr18": "hrnet18", "hr18s": "hrnet18", "hr48": "hrnet48"}
     parts = [width.get(backbone.partition("-")[0], "resnet")]
     parts += ["d6"] if "d6" in tags else []
-    parts += ["mg124"] if "mg124" in backbone else []
-    parts += ["ade20k"] if (family, dataset) == ("psanet", "ade20k") else []
+    parts += [mark for mark in ("mg124", "jpu") if mark in backbone]
+    parts += ["ade20k"] if (slug, dataset) == ("psanet", "ade20k") else []
     return "-".join(parts)
 
 
@@ -120,22 +146,29 @@ def read_row(row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     stem, backbone, dataset = file["stem"], file["backbone"], DATASETS[row["dataset"]]
     schedule = re.findall(r"[_-](\d+k)(?=_|$)", stem)[0]
     config = row["name"]
-    for told, meant in (
+    for named, meant in (
         (re.findall(r"_((?:hr\d+s?|r\d+b?)(?:-d\d+)?)", config)[0], backbone.removesuffix("-mg124")),
         (re.findall(r"-(\d+k)_", config)[0], schedule),
     ):
-        config = config.replace(told, meant, 1)
+        config = config.replace(named, meant, 1)
+    batch = row["batch_size"]
+    if "4x4_512x1024" in stem:  # four images on each of four devices
+        batch, config = 16, config.replace("4xb2", "4xb4")
     if "rsb" in stem:  # trained from other weights of the plain ResNet
         backbone = backbone.replace("r50", "r50b") + "-rsb"
 
-    marks = {"d6": file["d6"], "amp": "fp16" in stem, "adamw": "adamw" in stem, "b16": "b16" in stem}
+    if row["neck"] and row["neck"]["type"] == "JPU":
+        backbone += "-jpu"
+
+    marks = {"d6": file["d6"], "amp": "fp16" in stem, "adamw": "adamw" in stem}
+    marks["b16"] = "b16" in stem or batch > row["batch_size"]
     tags = [tag for tag, on in marks.items() if on]
     crop = "x".join(map(str, row["crop_size"]))
-    id = "-".join([f"{row['family']}_{backbone}_{dataset}-{crop}_{schedule}", *tags])
+    id = "-".join([f"{family(row)}_{backbone}_{dataset}-{crop}_{schedule}", *tags])
     *_, head = row["decode_head"] if isinstance(row["decode_head"], list) else [row["decode_head"]]
     slides = row["test_cfg"]["mode"] == "slide"
     entry = {
-        "model": model_name(row["family"], backbone, dataset, tags),
+        "model": model_name(family(row), backbone, dataset, tags),
         "backbone": backbone,
         "dataset": dataset,
         "split": "test" if dataset == "coco-stuff10k" else None,
@@ -144,7 +177,7 @@ def read_row(row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         "window": row["test_cfg"]["crop_size"] if slides else None,
         "stride": row["test_cfg"]["stride"] if slides else None,
         "iterations": int(schedule.removesuffix("k")) * 1000,
-        "batch": row["batch_size"],
+        "batch": batch,
         **recipe(dataset, tags),
         "memory_gb": row["train_memory_gb"],
         "metrics": {"mIoU": row["miou"]} | ({"mIoU_ms": row["miou_ms_flip"]} if row["miou_ms_flip"] else {}),
@@ -152,19 +185,20 @@ def read_row(row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         "sha256": file["sha256"],
         "config": config,
     }
-    for key, told in (("iterations", row["max_iters"]), ("url", row["weights"]), ("config", row["name"])):
-        if told != entry[key]:
-            print(f"{id}: {key} {told} -> {entry[key]}")
+    told = {"iterations": row["max_iters"], "batch": row["batch_size"], "url": row["weights"], "config": row["name"]}
+    for key, value in told.items():
+        if value != entry[key]:
+            print(f"{id}: {key} {value} -> {entry[key]}")
     return id, entry
 
 
-def write_family(family: str, rows: list[dict[str, Any]]) -> None:
+def write_family(slug: str, rows: list[dict[str, Any]]) -> None:
     """Write one index file."""
     entries: dict[str, dict[str, Any]] = {}
     models: dict[str, dict[str, Any]] = {}
     for row in rows:
         id, entry = read_row(row)
-        model = {key: arguments(row[key]) for key in ("decode_head", "auxiliary_head") if row[key]}
+        model = parts(row)
         if id in entries or models.setdefault(entry["model"], model) != model:
             sys.exit(f"{id}: stands twice, or its heads differ from those of {entry['model']}")
         entries[id] = entry
@@ -173,25 +207,26 @@ def write_family(family: str, rows: list[dict[str, Any]]) -> None:
         defaults["model"] = next(iter(models))
         for entry in entries.values():
             entry["model"] = None
-    path = index.file_of("semantic", family)
+    path = index.file_of("semantic", slug)
     own = path.read_text().partition(f"\n{writing.TRAINED_HERE}\n") if path.exists() else ("", "", "")
     kept = f'which keeps what stands below "{writing.TRAINED_HERE}"'
-    parts = [
+    paper = f"https://arxiv.org/abs/{PAPERS[slug]}" if slug in PAPERS else rows[0]["paper"]
+    text = [
         f"# Published weights, by scripts/import_openmmlab.py, {kept}.\n",
-        f'name = "{FAMILIES[family]}"\npaper = "{rows[0]["paper"]}"\n',
+        f'name = "{FAMILIES[slug]}"\npaper = "{paper}"\n',
         writing.format_table("defaults", defaults),
         *(writing.format_table(f"model.{name}", model) for name, model in models.items()),
         *(writing.format_table(f"entry.{id}", entry) for id, entry in entries.items()),
     ]
-    path.write_text("\n".join(parts) + own[1] + own[2])
+    path.write_text("\n".join(text) + own[1] + own[2])
 
 
 def main() -> None:
     if len(sys.argv) != 2:
         sys.exit(__doc__)
-    rows = [row for row in json.loads(Path(sys.argv[1]).read_text()) if row["family"] in FAMILIES]
-    for family in FAMILIES:
-        write_family(family, [row for row in rows if row["family"] == family])
+    rows = json.loads(Path(sys.argv[1]).read_text())
+    for slug in FAMILIES:
+        write_family(slug, [row for row in rows if family(row) == slug])
 
     entries = {entry.url: entry for entry in index.check()}
     for row in rows:

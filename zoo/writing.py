@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import tomlkit
-from tomlkit.items import Item
 
 from zoo import files, index
 from zoo.errors import ZooError
@@ -82,23 +81,21 @@ def _replace(path: Path, text: str) -> None:
 
 def format_table(header: str, values: Mapping[str, Any]) -> str:
     """A table in TOML; of a list of tables, each stands on its own line. None is left out."""
-    table = tomlkit.table()
-    for key, value in values.items():
-        if value is not None:
-            table.append(key, _item(value))
-    return f"[{header}]\n{table.as_string()}"
+    lines = [_pair(key, value) for key, value in values.items() if value is not None]
+    return "\n".join([f"[{header}]", *lines, ""])
 
 
-def _item(value: Any) -> Item:
-    """A value in one line; a list of tables with a line for each."""
+def _pair(key: str, value: Any) -> str:
+    return f"{tomlkit.key(key).as_string()} = {_text(value)}"
+
+
+def _text(value: Any) -> str:
+    """A value in one line; a list of tables with a line for each. The same in every release of tomlkit."""
     if isinstance(value, Mapping):
-        inline = tomlkit.inline_table()
-        inline.update({key: _item(each) for key, each in value.items()})
-        return inline
+        return f"{{ {', '.join(_pair(key, each) for key, each in value.items())} }}"
     if isinstance(value, list | tuple):
-        array = tomlkit.array()
-        array.extend(_item(each) for each in value)
-        array.multiline(bool(value) and isinstance(value[0], Mapping))
-        return array
-    item: Item = tomlkit.item(value)
-    return item
+        parts = [_text(each) for each in value]
+        if value and isinstance(value[0], Mapping):
+            return "\n".join(["[", *(f"    {part}," for part in parts), "]"])
+        return f"[{', '.join(parts)}]"
+    return str(tomlkit.item(value).as_string())

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_app.blocks._layers import Conv1x1, ConvBNReLU, resize
+from lightning_app.blocks._layers import Conv1x1, ConvBNReLU, SeparableConvBNReLU, resize
 from lightning_app.util.errors import InputError, suggest
 
 
@@ -144,11 +144,51 @@ class CascadeFusion(Neck):
         return [low_middle, low_fine, low_fine + self.high_fine(fine)]
 
 
+class JointPyramid(Neck):
+    """The deepest level at the size of the first: y = [S_1(z), ..., S_n(z)], z = [CBR3(x_0), up(CBR3(x_1)), ...].
+
+    S_d is a 3x3 depthwise convolution of dilation d with BN, and a 1x1 with BN and ReLU. The other levels stay.
+
+    Shape: levels (B, channels_in[i], h_i, w_i) -> the same, but for the last: (B, n * width, h_0, w_0).
+
+    Args:
+        width: of each convolution.
+        dilations: d for each branch.
+
+    Reference: FastFCN, arXiv:1903.11816; OpenMMLab's JPU.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        *,
+        width: int = 512,
+        dilations: Sequence[int] = (1, 2, 4, 8),
+        align_corners: bool = False,
+    ) -> None:
+        super().__init__()
+        self.align_corners = align_corners
+        self.channels = [*channels[:-1], width * len(dilations)]
+        self.scales = [1.0] * (len(channels) - 1) + [2.0 ** (len(channels) - 1)]
+        self.laterals = nn.ModuleList(ConvBNReLU(each, width, 3) for each in channels)
+        self.branches = nn.ModuleList(
+            SeparableConvBNReLU(width * len(channels), width, 3, dilation=dilation, slope=None)
+            for dilation in dilations
+        )
+
+    def forward(self, levels: Sequence[Tensor]) -> list[Tensor]:
+        size = levels[0].shape[-2:]
+        laterals = [lateral(x) for lateral, x in zip(self.laterals, levels, strict=True)]
+        joint = torch.cat([resize(x, size, self.align_corners) for x in laterals], dim=1)
+        return [*levels[:-1], torch.cat([branch(joint) for branch in self.branches], dim=1)]
+
+
 NECKS: Mapping[str, type[Neck]] = {
     "feature2pyramid": Feature2Pyramid,
     "multilevel": MultiLevelNeck,
     "mla": MultiLevelAggregation,
     "cascade": CascadeFusion,
+    "joint": JointPyramid,
 }
 
 

@@ -72,11 +72,19 @@ class ConvBNReLU(nn.Module):
 
 
 class SeparableConvBNReLU(nn.Sequential):
-    """Depthwise convolution, then a 1x1: each with batch norm and ReLU."""
+    """Depthwise convolution, then a 1x1: each with batch norm and ReLU.
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, dilation: int = 1) -> None:
+    Args:
+        slope: as in ``ConvBNReLU``, of the depthwise convolution.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, *, dilation: int = 1, slope: float | None = 0.0
+    ) -> None:
         super().__init__()
-        self.depthwise = ConvBNReLU(in_channels, in_channels, kernel_size, dilation=dilation, groups=in_channels)
+        self.depthwise = ConvBNReLU(
+            in_channels, in_channels, kernel_size, dilation=dilation, groups=in_channels, slope=slope
+        )
         self.pointwise = ConvBNReLU(in_channels, out_channels)
 
 

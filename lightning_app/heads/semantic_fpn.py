@@ -80,10 +80,16 @@ class SemanticFPN(ContextHead):
             self.branches.append(nn.Sequential(*(ConvBNReLU(i, channels, 3) for i in inputs)))
         self.upsampled = tuple(stride != strides[0] for stride in strides)
 
-    def context(self, features: Sequence[Tensor]) -> Tensor:
+    def pyramid(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """The levels of the feature pyramid, (B, fpn_channels, h_i, w_i)."""
         levels = [features[level] for level in self.levels]
-        if self.fpn is not None:
-            levels = self.fpn(levels)
+        return levels if self.fpn is None else self.fpn(levels)
+
+    def context(self, features: Sequence[Tensor]) -> Tensor:
+        return self.summed(self.pyramid(features))
+
+    def summed(self, levels: Sequence[Tensor]) -> Tensor:
+        """The sum of the pyramid's levels, each brought to the finest size: (B, channels, h, w)."""
         size = levels[0].shape[-2:]
         total = None
         for x, branch, upsampled in zip(levels, self.branches, self.upsampled, strict=True):

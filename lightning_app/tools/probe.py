@@ -55,6 +55,7 @@ OPTIONS: dict[str, dict[str, Any]] = {  # what a map of 12 x 12 cells asks for, 
     "mask2former": {"feedforward": 256, "encoder_feedforward": 128},
     "maskformer": {"feedforward": 256},
     "psanet": {"mask_size": (2 * LAYOUT.cells // 2 - 1,) * 2},
+    "pointrend": {"strides": (CELL,) * 4},
     "semantic_fpn": {"strides": (CELL,) * 4},
 }
 

@@ -21,6 +21,7 @@ from lightning_app.weights.openmmlab.head_rule import loss_weight
 from lightning_app.weights.openmmlab.heads import Config, head_arguments, joined, new_head, rename_head
 from lightning_app.weights.openmmlab.names import set_norm
 from lightning_app.weights.openmmlab.necks import rename_neck
+from lightning_app.weights.openmmlab.points import SUBDIVISION
 from lightning_app.weights.openmmlab.tensors import read_tensors
 
 NORM_EPS = 1e-5  # of torch's batch norms
@@ -237,11 +238,13 @@ def _kind(tensor: Tensor) -> str:
 
 def _decode_head(config: Mapping[str, Any]) -> Config:
     head: Config = config["decode_head"]
-    if (neck := config.get("neck")) and not _neck(config):
-        if not isinstance(head, Mapping):
-            raise InputError(f"A cascade behind the neck {neck['type']} has no counterpart here")
-        return {**head, "neck": neck}
-    return head
+    neck = {"neck": config["neck"]} if config.get("neck") and not _neck(config) else {}
+    if isinstance(head, Mapping):
+        return {**head, **neck}
+    first, *others, last = head
+    if last["type"] == "PointHead" and SUBDIVISION not in last:
+        last = {**last, SUBDIVISION: config.get("test_cfg", {})}
+    return [{**first, **neck}, *others, last]
 
 
 def _neck(config: Mapping[str, Any]) -> Mapping[str, Any] | None:

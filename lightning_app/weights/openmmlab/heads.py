@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lightning_app.heads.base import ContextHead
 from lightning_app.util.errors import InputError
-from lightning_app.weights.openmmlab import knet
+from lightning_app.weights.openmmlab import knet, points
 from lightning_app.weights.openmmlab.attention_heads import ATTENTION
 from lightning_app.weights.openmmlab.head_rule import HeadRule, as_list, only
 from lightning_app.weights.openmmlab.names import set_norm, substitute
@@ -39,8 +39,11 @@ def joined(config: Config) -> Mapping[str, Any]:
             return knet.flattened(config, *head_arguments(config[knet.FIRST]))
         return config
     kinds = [stage["type"] for stage in config]
+    if kinds == ["FPNHead", "PointHead"]:
+        return points.flattened(*config)
     if kinds != ["FCNHead", "OCRHead"]:
-        raise InputError(f"The cascade of {' and '.join(kinds)} has no counterpart here, only FCNHead and OCRHead")
+        known = "only FCNHead and OCRHead, FPNHead and PointHead"
+        raise InputError(f"The cascade of {' and '.join(kinds)} has no counterpart here, {known}")
     coarse, fine = config
     for key, default in SAME.items():
         if (first := coarse.get(key, default)) != (second := fine.get(key, default)):

@@ -23,6 +23,10 @@ NAMES: Mapping[str, Names] = {
         (r"cff_12\.conv_low\.", "low_fine."),
         (r"cff_12\.conv_high\.", "high_fine."),
     ),
+    "JPU": (
+        (r"conv_layers\.(\d)\.0\.", r"laterals.\1."),
+        (r"dilation_layers\.(\d)\.0\.(depth|point)wise_conv\.", r"branches.\1.\2wise."),
+    ),
     "MLANeck": (
         (r"norm\.", "norms."),
         (r"mla\.channel_proj\.", "laterals."),
@@ -31,6 +35,7 @@ NAMES: Mapping[str, Names] = {
 }
 KNOWN: Mapping[str, Mapping[str, Any]] = {
     "Feature2Pyramid": {},
+    "JPU": {"start_level": 0, "end_level": -1, "act_cfg": {"type": "ReLU"}},
     "MultiLevelNeck": {"norm_cfg": None, "act_cfg": None},
     "MLANeck": {"norm_layer": {"type": "LN", "eps": 1e-6, "requires_grad": True}, "act_cfg": {"type": "ReLU"}},
 }  # arguments at the one value that they have in published models
@@ -53,6 +58,7 @@ def neck_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
         "norm_cfg",
         "init_cfg",
         "align_corners",
+        *(("mid_channels", "dilations") if kind == "JPU" else ()),
     }
     for key in config.keys() - read:
         if key not in KNOWN.get(kind, {}) or config[key] != KNOWN[kind][key]:
@@ -69,6 +75,13 @@ def neck_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
         return {
             "name": "cascade",
             "out_channels": config["out_channels"],
+            "align_corners": config.get("align_corners", False),
+        }
+    if kind == "JPU":
+        return {
+            "name": "joint",
+            "width": config.get("mid_channels", 512),
+            "dilations": list(config.get("dilations", (1, 2, 4, 8))),
             "align_corners": config.get("align_corners", False),
         }
     if kind == "MLANeck":

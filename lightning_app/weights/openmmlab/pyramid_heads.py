@@ -9,6 +9,7 @@ from lightning_app.heads.deeplabv3plus import DeepLabV3Plus
 from lightning_app.heads.dmnet import DMNet
 from lightning_app.heads.fcn import FCN
 from lightning_app.heads.lraspp import LRASPP
+from lightning_app.heads.pointrend import PointRend
 from lightning_app.heads.pspnet import PSPNet
 from lightning_app.heads.semantic_fpn import SemanticFPN
 from lightning_app.heads.upernet import UPerNet
@@ -23,6 +24,13 @@ PYRAMID_POOLING = (
     (r"psp_modules\.(\d+)\.1\.", r"pyramid.branches.\1."),
     (r"bottleneck\.", "pyramid.fuse."),
 )
+
+FPN = (
+    (r"neck\.lateral_convs\.(\d+)\.conv\.", r"fpn.laterals.\1."),
+    (r"neck\.fpn_convs\.(\d+)\.conv\.", r"fpn.outs.\1."),
+)
+SCALE_HEADS = tuple((rf"scale_heads\.(\d+)\.{2 * step}\.", rf"branches.\1.{step}.") for step in range(8))
+# odd places in scale_heads hold the resizes
 
 ATROUS_PYRAMID = (
     (r"image_pool\.1\.", "pyramid.image_pool."),
@@ -117,12 +125,7 @@ PYRAMIDS: dict[str, HeadRule] = {
         {"feature_strides": "strides", "neck": lambda neck: {"fpn_channels": neck["out_channels"]}},
         fixed={"fpn_channels": 0},
         prepare=with_neck,
-        names=(
-            (r"neck\.lateral_convs\.(\d+)\.conv\.", r"fpn.laterals.\1."),
-            (r"neck\.fpn_convs\.(\d+)\.conv\.", r"fpn.outs.\1."),
-            # odd places in scale_heads hold the resizes
-            *((rf"scale_heads\.(\d+)\.{2 * step}\.", rf"branches.\1.{step}.") for step in range(8)),
-        ),
+        names=(*FPN, *SCALE_HEADS),
         levels=several,
     ),
     "LRASPPHead": HeadRule(
@@ -134,6 +137,24 @@ PYRAMIDS: dict[str, HeadRule] = {
             (r"conv_up_input\.", "project."),
             (r"convs\.conv(\d+)\.", r"branches.\1."),
             (r"conv_ups\.conv_up(\d+)\.", r"fuse.\1."),
+        ),
+        levels=several,
+    ),
+    "PointHead": HeadRule(
+        PointRend,
+        {
+            "feature_strides": "strides",
+            "neck": lambda neck: {"fpn_channels": neck["out_channels"]},
+            **{key: key for key in ("point_channels", "layers", "steps", "points")},
+        },
+        fixed={"fpn_channels": 0},
+        prepare=with_neck,
+        names=(
+            (r"fcs\.(\d)\.conv\.", r"points.layers.\1."),
+            (r"fc_seg\.", "points.classifier."),
+            (r"0\.conv_seg\.", "classifier."),
+            *((rf"0\.{there}", here) for there, here in SCALE_HEADS),
+            *FPN,
         ),
         levels=several,
     ),
