@@ -128,7 +128,7 @@ def _verify(options: argparse.Namespace) -> int:
             copies.append(beside.name)
         if path is None:
             absent.append(entry.id)
-        elif cache.intact(entry, path):
+        elif all(cache.intact(each, at) for each, at in [(entry, path), *cache.find_shared(entry)]):
             good += 1
         else:
             corrupt.append(entry.id)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from zoo import files
-from zoo.entry import ADDRESSES, FORMATS, REMOTE, SHIPPED, ZooEntry
+from zoo.entry import ADDRESSES, FORMATS, REMOTE, SHIPPED, Stored, ZooEntry
 from zoo.errors import ZooError, shown
 
 CHECKOUT: Final = Path(__file__).parents[1]
@@ -51,7 +51,7 @@ def shipped_at() -> str | None:
     raise ZooError(f'CONTEXTZOO_SHIPPED is "{shown(place)}": neither a folder nor an address ({ADDRESSES})')
 
 
-def shipped(entry: ZooEntry) -> Path | None:
+def shipped(entry: Stored) -> Path | None:
     """The file that came with the repository, where there is one."""
     place = shipped_at()
     for source in entry.sources:
@@ -73,15 +73,26 @@ def out_of_reach(entry: ZooEntry) -> bool:
     )
 
 
-def target(entry: ZooEntry) -> Path:
+def target(entry: Stored) -> Path:
     """Where a download of the entry's file lands."""
     return home() / entry.filename
 
 
 def find(entry: ZooEntry) -> Path | None:
-    """The entry's file on this machine, unread; None where there is none."""
-    path = target(entry)
-    return path if files.is_file(path) else shipped(entry)
+    """The entry's own file on this machine, unread; None where it, or a part that it shares, is not here."""
+    if len(find_shared(entry)) < len(entry.shared_files):
+        return None
+    return _find(entry)
+
+
+def find_shared(entry: ZooEntry) -> list[tuple[Stored, Path]]:
+    """The parts that the entry shares, as far as they are on this machine."""
+    return [(each, path) for each in entry.shared_files if (path := _find(each))]
+
+
+def _find(file: Stored) -> Path | None:
+    path = target(file)
+    return path if files.is_file(path) else shipped(file)
 
 
 def belongings(entry: ZooEntry) -> list[Path]:
@@ -94,7 +105,7 @@ def belongings(entry: ZooEntry) -> list[Path]:
         return []
 
 
-def matches(entry: ZooEntry, file: BufferedReader | FileIO) -> bool:
+def matches(entry: Stored, file: BufferedReader | FileIO) -> bool:
     """Whether an open file is the entry's, by size and hash."""
     if entry.size not in (None, os.fstat(file.fileno()).st_size):
         return False
@@ -102,7 +113,7 @@ def matches(entry: ZooEntry, file: BufferedReader | FileIO) -> bool:
     return hashlib.file_digest(file, "sha256").hexdigest().startswith(entry.sha256)
 
 
-def intact(entry: ZooEntry, path: Path) -> bool:
+def intact(entry: Stored, path: Path) -> bool:
     """Whether the file is the entry's, by size and hash.
 
     Raises:

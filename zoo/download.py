@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from zoo import cache, files, streams
-from zoo.entry import SHIPPED, ZooEntry
+from zoo.entry import SHIPPED, Stored, ZooEntry
 from zoo.errors import ZooError, shown
 from zoo.streams import RefusedError, open_stream
 
@@ -45,7 +45,7 @@ def human(size: int) -> str:
 
 
 def fetch(entry: ZooEntry, to: Path | None = None, say: Callable[[str], None] = lambda line: None) -> Path:
-    """Path of the entry's file, downloaded if it is not here, its hash checked either way.
+    """Path of the entry's file, downloaded if it is not here, its hash checked either way; the parts it shares too.
 
     Args:
         to: folder to put it in; None = the cache, or where it ships with the repository.
@@ -54,6 +54,13 @@ def fetch(entry: ZooEntry, to: Path | None = None, say: Callable[[str], None] = 
     Raises:
         ZooError: no address gave the file, the disk is full, or ``CONTEXTZOO_OFFLINE`` forbids to look.
     """
+    for part in entry.shared_files:
+        fetch_file(part, to, say)
+    return fetch_file(entry, to, say)
+
+
+def fetch_file(entry: Stored, to: Path | None = None, say: Callable[[str], None] = lambda line: None) -> Path:
+    """The same of one file."""
     from filelock import FileLock, Timeout
 
     ships = cache.shipped(entry)
@@ -81,7 +88,7 @@ def fetch(entry: ZooEntry, to: Path | None = None, say: Callable[[str], None] = 
         lock.release()
 
 
-def _fetch(entry: ZooEntry, path: Path, say: Callable[[str], None]) -> Path:
+def _fetch(entry: Stored, path: Path, say: Callable[[str], None]) -> Path:
     if files.is_file(path):
         if cache.intact(entry, path):
             say(f"{entry.id}: already here, verified")
@@ -120,13 +127,13 @@ def _address(source: str) -> str | None:
     return f"{place.rstrip('/')}/{rest}" if "://" in place else (Path(place).expanduser().resolve() / rest).as_uri()
 
 
-def _digits(entry: ZooEntry) -> str:
+def _digits(entry: Stored) -> str:
     if len(entry.sha256) == 64:
         return f"{entry.sha256[:4]}..{entry.sha256[-2:]}"
     return f"{entry.sha256}.. (all that is published)"
 
 
-def _from_source(entry: ZooEntry, url: str, path: Path) -> None:
+def _from_source(entry: Stored, url: str, path: Path) -> None:
     """Bring the file from one address to ``path``, in several attempts."""
     part = path.with_name(f"{path.name}.part")
     problem = ""
@@ -172,7 +179,7 @@ def _remove(path: Path) -> None:
         raise ZooError(f"{path}: {error.strerror}") from None
 
 
-def _transfer(entry: ZooEntry, url: str, file: FileIO, part: Path, on_bytes: OnBytes) -> int:
+def _transfer(entry: Stored, url: str, file: FileIO, part: Path, on_bytes: OnBytes) -> int:
     """Append to the part what it lacks; returns how much was there before."""
     limit = entry.size or LARGEST
     start = os.fstat(file.fileno()).st_size
@@ -223,7 +230,7 @@ class _Pace:
         return chunk
 
 
-def _check_space(entry: ZooEntry, part: Path, needed: int, file: FileIO, *, spare: int) -> None:
+def _check_space(entry: Stored, part: Path, needed: int, file: FileIO, *, spare: int) -> None:
     try:
         free = max(shutil.disk_usage(part.parent).free - spare, 0)
     except OSError as error:
@@ -237,7 +244,7 @@ def _check_space(entry: ZooEntry, part: Path, needed: int, file: FileIO, *, spar
         )
 
 
-def _write(file: FileIO, chunk: bytes, entry: ZooEntry, part: Path) -> None:
+def _write(file: FileIO, chunk: bytes, entry: Stored, part: Path) -> None:
     rest = memoryview(chunk)
     try:
         while rest:

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import MISSING, asdict, dataclass, fields
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from zoo.datasets import Backbone, Commercial
 from zoo.details import Details
@@ -18,7 +18,51 @@ _ID: Final = re.compile(r"(?=.{3,150}$)[a-z0-9]+([_-][a-z0-9]+)+")  # with its s
 _SHA256: Final = re.compile(r"[0-9a-f]{8}|[0-9a-f]{64}")
 ADDRESSES: Final = "http(s), file, s3, gs, hf"
 REMOTE: Final = re.compile(r"(https?|file|s3|gs|hf)://(?!\S*::)[!-~]{1,2000}")  # "::" would chain fsspec's file systems
+_SHARED_NAME: Final = "addresses of files that are named by their sha256, 64 lower-case hexadecimal digits"
 _SHIPS: Final = re.compile(rf"{SHIPPED}(/[a-zA-Z0-9_-][a-zA-Z0-9._-]{{0,200}}){{1,4}}")
+
+
+class Stored(Protocol):
+    """A file that can be fetched and checked."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def sources(self) -> tuple[str, ...]: ...
+    @property
+    def size(self) -> int | None: ...
+    @property
+    def sha256(self) -> str: ...
+    @property
+    def filename(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class SharedFile:
+    """A part of a network that several entries have in common: one file, whose name is its sha256."""
+
+    url: str
+
+    @property
+    def sha256(self) -> str:
+        return self.url.rpartition("/")[2].removesuffix(FORMATS["safetensors"])
+
+    @property
+    def id(self) -> str:
+        """As a person is told of it."""
+        return f"shared part {self.sha256[:12]}"
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return (self.url,)
+
+    @property
+    def size(self) -> None:
+        return None
+
+    @property
+    def filename(self) -> str:
+        return f"{self.sha256}{FORMATS['safetensors']}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +84,7 @@ class ZooEntry:
         mirrors: tried in order when ``url`` fails.
         size: bytes.
         sha256: all 64 hexadecimal digits, or the first 8 where no more is published.
+        shared: addresses of the files, named by their sha256, that hold the parts it has in common with other entries.
         data_licence: terms of use of the training data.
         commercial: whether all three licences allow commercial use.
         config: name of the upstream config.
@@ -71,6 +116,7 @@ class ZooEntry:
     size: int | None = None
     sha256: str
     format: str
+    shared: tuple[str, ...] = ()
 
     code_licence: str
     weights_licence: str
@@ -99,6 +145,10 @@ class ZooEntry:
             check("backbone", "type" in self.backbone.upstream, "needs upstream, the published model's config")
             check("backbone", self.backbone.output_stride is not None, "needs an output_stride")
         check("mirrors", all(isinstance(mirror, str) for mirror in self.mirrors), "a list of addresses")
+        for each in self.shared_files:
+            check("shared", len(each.sha256) == 64 and _SHA256.fullmatch(each.sha256) is not None, _SHARED_NAME)
+            reached = _SHIPS.fullmatch(each.url) is not None or REMOTE.fullmatch(each.url) is not None
+            check("shared", reached, f"{ADDRESSES} or {SHIPPED}/")
         for source in self.sources:
             name = "url" if source == self.url else "mirrors"
             ships = _SHIPS.fullmatch(source) is not None
@@ -120,6 +170,11 @@ class ZooEntry:
     def sources(self) -> tuple[str, ...]:
         """Every address of the file, in the order to try."""
         return (self.url, *self.mirrors)
+
+    @property
+    def shared_files(self) -> tuple[SharedFile, ...]:
+        """What has to lie beside the entry's own file."""
+        return tuple(map(SharedFile, self.shared))
 
     @property
     def figure(self) -> float:

@@ -86,10 +86,21 @@ def get(id: str) -> ZooEntry:
         for entry in read(path):
             if entry.id == id:
                 return entry
+    if better := replaced().get(id):
+        raise ZooError(f'"{shown(id)}" has left the zoo: "{better}" does better. (contextzoo zoo show {better})')
     entries = list_entries()
     upstream = {entry.config: entry.id for entry in entries if entry.config}
     hint = f' Did you mean "{upstream[id]}"?' if id in upstream else suggest(id, (entry.id for entry in entries))
     raise ZooError(f'Unknown weights "{shown(id)}".{hint} (contextzoo zoo list)')
+
+
+@cache
+def replaced() -> dict[str, str]:
+    """Ids that have left the index -> the entry that does better."""
+    found: dict[str, str] = {}
+    for path in _files():
+        found |= parse_toml(path, text_of(path)).get("replaced", {})
+    return found
 
 
 def check() -> list[ZooEntry]:
@@ -101,6 +112,9 @@ def check() -> list[ZooEntry]:
     seen: dict[str, str] = {}
     entries = list_entries()
     ids: dict[str, Path] = {}
+    for old, new in replaced().items():
+        if new not in {entry.id for entry in entries}:
+            raise ZooError(f'"{shown(old)}" is replaced by "{shown(new)}", which is in no file of the index')
     for entry in entries:
         path = file_of(entry.task, entry.head)
         if entry.id in ids:
@@ -130,7 +144,8 @@ def read(path: Path) -> tuple[ZooEntry, ...]:
     """Entries of one index file.
 
     ``[defaults]`` holds what imported entries share; an entry that names its own ``format`` takes nothing from there.
-    ``[model.x]`` holds what the entries share that say ``model = "x"``.
+    ``[model.x]`` holds what the entries share that say ``model = "x"``; ``[replaced]``, which entry stands in for one
+    that has left.
 
     Raises:
         ZooError: the file is wrong; names file, line and key.
@@ -160,12 +175,15 @@ def parse(path: Path, text: str) -> tuple[ZooEntry, ...]:
     task = path.parent.name
     own_keys = details_of(task).keys()
     entry_keys = None if own_keys is None else _SHARED | own_keys.keys() | {"model"}
-    top = table("", parse_toml(path, text), ("name", "paper", "defaults", "model", "entry"))
+    top = table("", parse_toml(path, text), ("name", "paper", "defaults", "model", "replaced", "entry"))
     for key in ("name", "paper"):
         if not isinstance(top.get(key), str) or not top[key] or unfit(top[key]):
             raise ZooError(f"{path}:{line_of(text, '', key)}: {key} is missing, or is no printable text")
     defaults = table("defaults", top.get("defaults", {}), entry_keys)
     models = table("model", top.get("model", {}))
+    for old, new in table("replaced", top.get("replaced", {})).items():
+        if not isinstance(new, str):
+            raise ZooError(f"{path}:{line_of(text, 'replaced', old)}: {shown(old)} must be the id of an entry")
     for name, model in models.items():
         table(f"model.{name}", model, own_keys)
     found = []
@@ -193,8 +211,9 @@ def _entry(of_file: Mapping[str, str], table: Mapping[str, Any], models: Mapping
         values["backbone"] = read_backbone(values["backbone"].get("name", ""), values["backbone"])
     elif "backbone" in values:
         values["backbone"] = lookup("backbone", values["backbone"], backbones())
-    if isinstance(values.get("mirrors"), list):
-        values["mirrors"] = tuple(values["mirrors"])
+    for name in ("mirrors", "shared"):
+        if isinstance(values.get(name), list):
+            values[name] = tuple(values[name])
     if isinstance(values.get("url"), str) and isinstance(values.get("mirrors", ()), tuple):
         values["mirrors"] = (*values.get("mirrors", ()), *mirrors_of(values["url"]))
     if "dataset" in values:

@@ -4,7 +4,7 @@ import argparse
 import re
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +21,7 @@ from lightning_app.tools.parser import Parser
 from lightning_app.tools.publish_card import card, start_of
 from lightning_app.tools.publish_entry import measured, values_of
 from lightning_app.util.errors import InputError
+from lightning_app.weights import shared
 from lightning_app.weights.checkpoint import PLACES, read_checkpoint, read_config
 from lightning_app.weights.description import Description, Metrics
 from lightning_app.weights.load import build, load
@@ -41,9 +42,21 @@ def main(args: Sequence[str]) -> int:
     description = _completed(options, description, dataset)
     network = build(description, tensors)
     head = description.facts.head(network)
-    with _alone(options.id, enters=dataset is not None), publish_place.staged(options.to, options.id) as stage:
+    with (
+        _alone(options.id, enters=dataset is not None),
+        publish_place.staged(options.to, options.id) as stage,
+        ExitStack() as undo,
+    ):
         weights = stage / f"{options.id}.safetensors"
-        tensor_files.write(weights, _tensors(network, half=options.half), description.as_header())
+        tensors = _tensors(network, half=options.half)
+        if options.share_backbone:
+            of_backbone = {name: tensor for name, tensor in tensors.items() if name.startswith("backbone.")}
+            digest, common = shared.write(of_backbone, stage.parent)
+            description = replace(description, shared={"backbone": digest})
+            tensors = {name: tensor for name, tensor in tensors.items() if name not in of_backbone}
+            if common:  # what is there already is of other weights too
+                undo.callback(common.unlink)
+        tensor_files.write(weights, tensors, description.as_header())
         load(weights)
         config = read_config(options.checkpoint)
         logs = _keep_run(options.checkpoint, config, stage)
@@ -54,6 +67,7 @@ def main(args: Sequence[str]) -> int:
         if dataset:
             values = values_of(description, weights, crop=options.crop)
             values |= {"dataset": dataset.slug, "url": publish_place.url_of(options.to, options.id)}
+            values |= {"shared": publish_place.urls_of(options.to, description.shared)} if description.shared else {}
             add_entry(options.id, description.task, head, values, rehearse=True)
         place = publish_place.publish(stage, options.to, options.id)
         entered = "No entry in the index: the zoo does not know its dataset"
@@ -61,6 +75,7 @@ def main(args: Sequence[str]) -> int:
             path = add_entry(options.id, description.task, head, values)
             entered = f"Entry in {path}: contextzoo zoo show {options.id}"
         publish_place.finish(place)
+        undo.pop_all()
     print(f"{options.id}: {place}")
     print(entered)
     return 0
@@ -149,6 +164,11 @@ def _parse(args: Sequence[str]) -> argparse.Namespace:
     add("--to", default=str(SHIPS), metavar="DIR|hf://USER/REPO", help=f"default: {SHIPS.name}, to ship with the code")
     add("--raw", action="store_true", help="the weights as trained, where the run also averaged them (EMA)")
     add("--half", action="store_true", help="store in half precision; they load in single precision")
+    add(
+        "--share-backbone",
+        action="store_true",
+        help="in a file of its own, once for all weights that have this backbone",
+    )
     figure: dict[str, Any] = {"type": _figure, "action": "append", "default": [], "metavar": "NAME=PERCENT"}
     add("--figure", "--miou", **figure, help="such as mIoU=58.4; default: as measured with this checkpoint")
     add("--source", "--miou-source", metavar="TEXT", help="how and when it was measured; goes with --figure")
@@ -162,6 +182,8 @@ def _parse(args: Sequence[str]) -> argparse.Namespace:
         parser.error(f"--id {options.id!r}: lower-case letters, digits, - and _")
     if bool(options.figure) != (options.source is not None):
         parser.error("--figure and --source go together")
+    if options.share_backbone and options.to.startswith(publish_place.HUB):
+        parser.error("--share-backbone goes with a folder: a repository of the hub holds one set of weights")
     if options.raw and not options.figure:
         parser.error("a run measures its averaged weights: give the raw ones' --figure and --source")
     return options

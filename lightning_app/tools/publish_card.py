@@ -80,11 +80,16 @@ def _facts(description: Description, network: nn.Module, head: Entry, start: str
         **({"protocol": protocol} if protocol else {}),
         "trained": f"{training.iterations} steps of {training.batch} images, {optimizer}",
         "begun from": start,
-        "parameters": f"{count:.1f} M, {'half' if half else 'single'} precision",
+        "parameters": f"{count:.1f} M, {'half' if half else 'single'} precision{_shared(description)}",
         "licence of the code": licences["code"],
         "licence of the weights": licences["weights"],
         "terms of the training data": licences["training data"],
     }
+
+
+def _shared(description: Description) -> str:
+    parts = description.shared.items()
+    return "".join(f"; the {part} in {digest[:12]}..., once for all that share it" for part, digest in parts)
 
 
 def start_of(model: Mapping[str, Any]) -> str:

@@ -2,13 +2,14 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from lightning_app.util.errors import InputError
 from lightning_app.util.extras import install
+from lightning_app.weights import shared
 from lightning_app.weights.published import SHIPS
 
 HUB: Final = "hf://"
@@ -37,6 +38,15 @@ def url_of(to: str, id: str) -> str:
         return f"{to.rstrip('/')}/{file}"
     path = _folder(to, id).resolve() / file
     return path.relative_to(SHIPS.parent).as_posix() if path.is_relative_to(SHIPS) else path.as_uri()
+
+
+def urls_of(to: str, parts: Mapping[str, str]) -> list[str]:
+    """The addresses of shared parts, given with their sha256."""
+    folder = Path(to).expanduser().resolve() / shared.FOLDER
+    ships = folder.is_relative_to(SHIPS)
+    return [
+        shared.address(digest) if ships else (folder / f"{digest}.safetensors").as_uri() for digest in parts.values()
+    ]
 
 
 @contextmanager

@@ -63,6 +63,7 @@ class Description:
         facts: what only weights of this task say, such as classes.
         provenance: which of a run's weights these are, and what wrote them.
         licences: of the code, the weights and the training data.
+        shared: part of the network -> sha256 of the file that holds it, for this file does not.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Description:
     metrics: Metrics | None = None
     provenance: Mapping[str, str] = field(default_factory=dict)
     licences: Mapping[str, str] = field(default_factory=dict)
+    shared: Mapping[str, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Itself as JSON holds it; what is not known is left out."""
@@ -147,6 +149,7 @@ class Description:
             metrics=record(Metrics, _known(Metrics, _named(metrics)), f"{path}: its metrics") if metrics else None,
             provenance=_texts(content.get("provenance")),
             licences=_texts(content.get("licences")),
+            shared=_texts(content.get("shared")),
         )
 
 

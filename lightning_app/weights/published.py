@@ -13,6 +13,7 @@ import zoo
 from lightning_app.reading import tensor_files
 from lightning_app.registry import Entry as HeadEntry
 from lightning_app.util.errors import InputError
+from lightning_app.weights import shared
 from lightning_app.weights.description import Description
 from zoo import ZooError, index, writing
 from zoo.cache import CHECKOUT
@@ -26,11 +27,14 @@ SHIPS: Final = CHECKOUT / SHIPPED  # where weights of one's own come with the re
 def read_published(path: Path) -> tuple[Description, dict[str, Tensor]]:
     """What a file that ``contextzoo zoo publish`` wrote says of its model, and the model's tensors in float32.
 
+    Parts that it shares with other weights come out of files of their own.
+
     Raises:
-        InputError: not such a file, or a damaged one.
+        InputError: not such a file, or a damaged one, or a part that it shares is not there.
     """
     tensors, metadata = tensor_files.read(path)
     description = Description.from_header(metadata, path)
+    tensors = shared.read(description.shared, path) | tensors
     return description, {name: each.float() if each.dtype in HALVES else each for name, each in tensors.items()}
 
 

@@ -11,6 +11,7 @@ import yaml
 import zoo
 from lightning_app.app.cli import main
 from lightning_app.registry import HEADS
+from lightning_app.weights import shared
 from lightning_app.weights.load import load
 from lightning_app.weights.published import SHIPS
 from zoo import ZooEntry, cache
@@ -33,9 +34,11 @@ def test_a_head_with_shipped_weights_has_them_of_camvid_and_of_the_probe() -> No
 
 
 def test_they_are_small_and_all_there_is() -> None:
-    files = {path for path in SHIPS.glob("*/*") if path.parent.name != "downloads"}
+    files = {path for path in SHIPS.glob("*/*") if path.parent.name not in ("downloads", shared.FOLDER)}
     assert sum(path.stat().st_size for path in files if path.parent.name != IMAGENET) <= 120 * 2**20
     assert {path.parent.name for path in files} == {entry.id for entry in ENTRIES}
+    parts = {path.relative_to(SHIPS.parent).as_posix() for path in SHIPS.glob(f"{shared.FOLDER}/*")}
+    assert parts == {part for entry in ENTRIES for part in entry.shared}
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.id)
