@@ -35,6 +35,8 @@ def parts_of(weights: Any, part: str | None, args: Sequence[str], task: type[Any
 
     left = {name for name in task.parts if given(name) or (part == "backbone" and name != "backbone")}
     parts = task.parts_of(weights, left)
+    if part == "backbone":
+        parts = {name: spec for name, spec in parts.items() if name == part}
     return {name: _without_first_weights(spec) if name in task.parts else spec for name, spec in parts.items()}
 
 

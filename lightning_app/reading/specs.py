@@ -107,6 +107,22 @@ def arguments(
     return fit(values, {name: kind for name, kind in parameters(cls).items() if name not in given}, what)
 
 
+def maker(spec: Any, name: str, part: Part, what: str) -> Callable[..., Any] | None:
+    """What builds one part, called with the arguments that no file gives; null is none.
+
+    Raises:
+        InputError: a class that is not below the part's, or an argument that it does not have.
+    """
+    if spec is None:
+        return None
+    try:
+        cls = class_of(spec, known_classes(part.base), f"the {name}")
+        values = arguments(spec, cls, f"the {name}", given=part.given, largest=2**20)
+    except InputError as error:
+        raise InputError(f"{what} cannot be built: {error}") from None
+    return lambda *first: cls(*first, **values)
+
+
 def given(spec: Mapping[str, Any] | None) -> Mapping[str, Any]:
     """The arguments in a spec, as they stand there; none where there are none."""
     values: Mapping[str, Any] = (spec or {}).get("init_args") or {}

@@ -2,7 +2,7 @@
 
 import inspect
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from functools import partial
 from pathlib import Path
@@ -119,7 +119,7 @@ class SavedTask(LightningModule):
         needed = inspect.signature(cls).parameters
         if any(given.get(name) is None and needed[name].default is inspect.Parameter.empty for name in cls.parts):
             raise InputError(f"{path} does not say how to rebuild its model: contextzoo fit did not write it")
-        makers = {name: _maker(given.get(name), name, part, what) for name, part in cls.parts.items()}
+        makers = {name: specs.maker(given.get(name), name, part, what) for name, part in cls.parts.items()}
         # a part that the network gives arguments is handed on as what makes it
         ready = {name for name, part in cls.parts.items() if not part.given}
 
@@ -134,15 +134,3 @@ class SavedTask(LightningModule):
         except RuntimeError as error:
             raise InputError(f"{path}: its weights do not fit its model: {specs.shown(str(error))}") from error
         return task if map_location is None else task.to(map_location)
-
-
-def _maker(spec: Any, name: str, part: Part, what: str) -> Callable[..., Any] | None:
-    """What builds one part; null is none."""
-    if spec is None:
-        return None
-    try:
-        cls = specs.class_of(spec, specs.known_classes(part.base), f"the {name}")
-        arguments = specs.arguments(spec, cls, f"the {name}", given=part.given, largest=2**20)
-    except InputError as error:
-        raise InputError(f"{what} cannot be built: {error}") from None
-    return lambda *given: cls(*given, **arguments)

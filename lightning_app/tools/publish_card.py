@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from lightning_app.reading import specs
-from lightning_app.registry import Entry
+from lightning_app.registry import DEFAULT_TASK, Entry
 from lightning_app.tools.publish_entry import OPTIMIZERS, backbone_name
 from lightning_app.weights.description import Description
 
@@ -32,6 +32,7 @@ def card(
     """
     id, facts, told = description.name, description.facts, description.info.told
     rows = "\n".join(f"| {name} | {value} |" for name, value in _facts(description, network, head, start, half).items())
+    verb = "segment" if description.task == DEFAULT_TASK else "infer"
     root = "" if drawn else " --data.root DIR"
     log = f" Its log: {', '.join(logs)}." if logs else ""
     return f"""---
@@ -45,7 +46,7 @@ pipeline_tag: {facts.pipeline}
 {head.summary}
 
 ```
-contextzoo segment photo.jpg --weights {id}
+contextzoo {verb} photo.jpg --weights {id}
 ```
 
 ```python

@@ -1,6 +1,7 @@
 """What the zoo's index says of weights that are published: their figures, and how they were trained."""
 
 import hashlib
+import inspect
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -60,7 +61,7 @@ def values_of(description: Description, weights: Path, *, crop: Sequence[int] | 
     return {
         "backbone": {"name": backbone_name(description)},
         "split": _split(description),
-        **description.facts.details(crop or training.crop, asdict(description.data)),
+        **description.facts.details(crop or training.crop, asdict(description.data), description.model),
         "metrics": {name: round(value, 2) for name, value in metrics.figures.items()},
         "metrics_source": metrics.source,
         "iterations": training.iterations,
@@ -88,7 +89,20 @@ def _split(description: Description) -> str:
         return metrics.split
     cls = specs.class_of(spec, specs.known_classes(TASKS[description.task].data), what)
     arguments = specs.arguments(spec, cls, what)
+    stage = metrics.stage if metrics else "val"
+    if chosen := arguments.get(f"{stage}_split") or _usual(cls, f"{stage}_split"):
+        return str(chosen)
     if cls is data.Folder:
         arguments["classes"] = list(description.facts.labels)  # which it would else read
     datamodule: Any = specs.make(lambda: cls(**arguments), what)
-    return str(datamodule.splits[metrics.stage if metrics else "val"])
+    return str(datamodule.splits[stage])
+
+
+def _usual(cls: type, argument: str) -> str | None:
+    """A text that an argument of a constructor is where nobody gives it."""
+    for each in cls.__mro__:
+        parameters = inspect.signature(vars(each)["__init__"]).parameters if "__init__" in vars(each) else {}
+        if argument in parameters:
+            usual = parameters[argument].default
+            return usual if isinstance(usual, str) else None
+    return None

@@ -1,6 +1,7 @@
 """Checkpoints of ``contextzoo fit`` as weights: a description and the model's tensors."""
 
 from collections.abc import Mapping
+from math import isnan, nan
 from pathlib import Path
 from typing import Any, Final
 
@@ -65,7 +66,8 @@ def _of_run(content: Mapping[str, Any], path: Path, *, raw: bool) -> dict[str, A
     }
     best = facts.best_validation(content)
     if best and best.epoch == content["epoch"] + 1 and not raw:
-        figures = {name: 100 * best.report.figures[name] for name in facts.figures if name in best.report.figures}
+        found = {name: best.report.figures.get(name, nan) for name in facts.figures}
+        figures = {name: 100 * value for name, value in found.items() if not isnan(value)}  # nan: nothing to find
         source = f"validation after epoch {best.epoch} of its own run"
         description["metrics"] = {"figures": figures, "source": source, "stage": "val"}
     return description

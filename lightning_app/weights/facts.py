@@ -99,12 +99,13 @@ class Facts(ABC, Generic[N]):
                 return entry
         raise InputError(f"{cls.__name__} is not registered as a head (contextzoo heads)")
 
-    def details(self, crop: Sequence[int] | None, data: Mapping[str, Any]) -> dict[str, Any]:
+    def details(self, crop: Sequence[int] | None, data: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str, Any]:
         """The fields of a zoo entry that only this task has.
 
         Args:
             crop: height and width of the training crops, where they were given or are known.
             data: the datamodule, as ``{class_path, init_args}``.
+            model: the parts of the network.
 
         Raises:
             InputError: something is to be given that is not.

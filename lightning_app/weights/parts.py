@@ -1,6 +1,6 @@
 """The parts of a model as a configuration, a checkpoint and a header name them: a class and its arguments each."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from lightning_app.backbones.base import Backbone
@@ -28,7 +28,10 @@ def new_segmentor(config: Mapping[str, Any], num_classes: int, name: str) -> Seg
     what = f"{name}: its model"
     if unknown := config.keys() - set(MODEL):
         raise InputError(f"{what} cannot be built: it has no {specs.shown(sorted(map(str, unknown)))}")
-    made = {part: _part(config.get(part), part, what) for part in PARTS}
+    made = {
+        part: specs.maker(config.get(part), part, specs.Part(base, GIVEN if part in HEAD else ()), what)
+        for part, base in PARTS.items()
+    }
     settings = specs.fit({key: config[key] for key in SETTINGS if key in config}, SETTINGS, what)
     made["head"] = made["head"] or FCN  # as a task has it where none is named
     backbone = made["backbone"]
@@ -41,16 +44,3 @@ def new_segmentor(config: Mapping[str, Any], num_classes: int, name: str) -> Seg
         return Segmentor(levels, **heads, **settings)
 
     return specs.make(build, what)
-
-
-def _part(spec: Any, part: str, what: str) -> Callable[..., Any] | None:
-    """What builds one part."""
-    if spec is None:
-        return None
-    base = PARTS[part]
-    try:
-        cls = specs.class_of(spec, specs.known_classes(base), f"the {part}")
-        arguments = specs.arguments(spec, cls, f"the {part}", given=() if base is Backbone else GIVEN, largest=2**20)
-    except InputError as error:
-        raise InputError(f"{what} cannot be built: {error}") from None
-    return lambda *given: cls(*given, **arguments)

@@ -9,16 +9,16 @@ from zoo.entry import ZooEntry
 from zoo.errors import ZooError, shown
 from zoo.values import call, is_pair
 
-DETECTORS = ("mask-rcnn", "faster-rcnn", "cascade-mask-rcnn")
+DETECTORS = ("mask-rcnn", "faster-rcnn", "cascade-mask-rcnn", "cascade-rcnn")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Details(details.Details):
-    """What only weights of instance segmentation have; all but the first two are needed of OpenMMLab's weights alone.
+    """What only weights of instance segmentation have; of our own weights, whose file tells the rest, the first two.
 
     Attributes:
-        detector: one of ``DETECTORS``; faster-rcnn finds no masks. Ids begin with it.
-        image_size: the longest short and long side that a photograph is looked at in.
+        detector: one of ``DETECTORS``; faster-rcnn and cascade-rcnn find no masks. Ids begin with it.
+        image_size: the longest short and long side that a photograph is looked at in; None = as it is.
         context: blocks inside the backbone, as ``TimmBackbone`` takes them.
         pyramid, regions, mask_upsample: arguments of ``InstanceSegmentor``.
         bgr: the published weights read blue first.
@@ -28,7 +28,7 @@ class Details(details.Details):
     metrics: ClassVar = {"box_AP": "box AP", "mask_AP": "mask AP"}
 
     detector: str
-    image_size: tuple[int, int]
+    image_size: tuple[int, int] | None = None
     context: dict[str, Any] | None = None
     pyramid: str = "fpn"
     regions: str = "level"
@@ -68,7 +68,10 @@ class Details(details.Details):
         return lines | ({"context": shown(blocks, 1000)} if blocks else {})
 
     def protocol(self, told: Mapping[str, Any]) -> str:
-        return f"short side {self.image_size[0]}, long side at most {self.image_size[1]}, 100 objects an image"
+        size = "images as they are"
+        if self.image_size:
+            size = f"short side {self.image_size[0]}, long side at most {self.image_size[1]}"
+        return f"{size}, 100 objects an image"
 
 
 def details_of(entry: ZooEntry) -> Details:

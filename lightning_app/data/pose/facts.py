@@ -15,6 +15,10 @@ SIGMA = 0.05  # of every keypoint where nobody says better: about the mean of CO
 
 SIDES = ("eye", "ear", "shoulder", "elbow", "wrist", "hip", "knee", "ankle")
 PERSON = ["nose", *(f"{side}_{part}" for part in SIDES for side in ("left", "right"))]  # COCO's
+PERSON_SKELETON = (
+    *((15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), (5, 6), (5, 7), (6, 8)),
+    *((7, 9), (8, 10), (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6)),
+)
 PERSON_SIGMAS = (26, 25, 25, 35, 35, 79, 79, 72, 72, 62, 62, 107, 107, 87, 87, 89, 89)  # thousandths
 
 
@@ -70,6 +74,13 @@ def faults(facts: Keypoints) -> list[str]:
     if any(not 0 <= point < count for point in facts.upper):
         found.append(f"upper {list(facts.upper)}: keypoints are counted from 0 to {count - 1}")
     return found
+
+
+def person_facts(names: Sequence[str]) -> Keypoints:
+    """The facts of people whose first points are COCO's 17, and that may have more."""
+    assert [*names[: len(PERSON)]] == PERSON
+    sigmas = [sigma / 1000 for sigma in PERSON_SIGMAS] + [SIGMA] * (len(names) - len(PERSON))
+    return Keypoints(tuple(names), PERSON_SKELETON, tuple(pairs_by_name(names)), tuple(sigmas), tuple(range(11)))
 
 
 def read_facts(

@@ -36,7 +36,7 @@ class InstanceInfer(Infer):
 
     def __init__(self, network: InstanceSegmentor, typed: argparse.Namespace) -> None:
         self.network, self.score = network, typed.score
-        network.roi_heads.score_thresh = min(network.roi_heads.score_thresh, self.score)
+        network.tell_from(self.score)
 
     def image(self, source: Path, target: Path, advance: Advance) -> str:
         try:

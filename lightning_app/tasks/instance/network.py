@@ -27,6 +27,7 @@ from lightning_app.util.errors import InputError
 
 Images = Tensor | Sequence[Tensor]
 PYRAMIDS: dict[str, type[Pyramid]] = {"fpn": Pyramid, "carafe": CARAFEPyramid, "libra": BalancedPyramid}
+MOST_SCALE = 1024.0  # strides
 MOST = 1.5  # of a pixel: 1, and what a sharp resize may overshoot
 
 
@@ -58,7 +59,7 @@ class InstanceSegmentor(Informed, nn.Module):
         channels_last: keep weights and features in the channels-last memory format.
 
     Raises:
-        InputError: levels of the backbone that do not halve from one to the next.
+        InputError: levels of the backbone that do not halve from one to the next, or a number that cannot be.
 
     Papers: https://arxiv.org/abs/1703.06870, https://arxiv.org/abs/1612.03144. Reference: mmdetection 3.3.
     """
@@ -94,6 +95,15 @@ class InstanceSegmentor(Informed, nn.Module):
                 f"The backbone's levels have strides {strides}: a pyramid needs each twice the one before; choose them "
                 "with backbone.out_indices, or take a network of several resolutions, such as resnet50"
             )
+        if not 0 <= score_threshold <= 1:
+            raise InputError(f"score_threshold {score_threshold}: give a score from 0 to 1")
+        if not 0 < anchor_scale <= MOST_SCALE:
+            raise InputError(f"anchor_scale {anchor_scale}: give a number above 0, such as {SCALE}")
+        for name, count in (("channels", channels), ("hidden", hidden), ("max_detections", max_detections)):
+            if count < 1:
+                raise InputError(f"{name} {count}: give a number above 0")
+        if size and not 0 < size[0] <= size[1]:
+            raise InputError(f"image_size {size[0]}, {size[1]}: give the longest short and long side")
         self.backbone = backbone
         self.fpn = PYRAMIDS[pyramid](backbone.channels, channels)
         self.rpn = ProposalNetwork(channels, [*strides, 2 * strides[-1]], anchor_scale)
@@ -148,6 +158,12 @@ class InstanceSegmentor(Informed, nn.Module):
             return [self._in_photograph(*each) for each in zip(found, images, sizes, strict=True)]
         masks = torch.split(self.roi_heads.mask_probabilities(levels, found), [len(each) for each in found])
         return [self._in_photograph(*each) for each in zip(found, images, sizes, masks, strict=True)]
+
+    def tell_from(self, score: float) -> None:
+        """Tell objects of this score too, where fewer are told."""
+        for module in self.modules():
+            if isinstance(module, InstanceHeads):
+                module.score_thresh = min(module.score_thresh, score)
 
     @property
     def known(self) -> InstanceInfo:

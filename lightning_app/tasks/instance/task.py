@@ -1,21 +1,25 @@
 """Instance segmentation: each object's class, box and mask."""
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from lightning_app.backbones.base import Backbone
 from lightning_app.data.instance.base import InstanceBatch, InstanceDataModule
 from lightning_app.registry import TASKS
-from lightning_app.tasks.base import Drawing, Report, Stage, Task
+from lightning_app.tasks.base import Drawing, Evaluation, Report, Stage, Task
 from lightning_app.tasks.coco_scores import CocoResults, ImageResult
 from lightning_app.tasks.instance.draw import InstanceDrawing
 from lightning_app.tasks.instance.found import Found
 from lightning_app.tasks.instance.infer import InstanceInfer
 from lightning_app.tasks.instance.metrics import report_of
 from lightning_app.tasks.instance.network import InstanceSegmentor
+from lightning_app.tasks.instance.roi_align import Regions
+from lightning_app.tasks.instance.weights import BUILT, InstanceFacts
+from lightning_app.util.errors import InputError
 
 SHOWN = 0.5  # the score from which on an object is drawn
 
@@ -32,7 +36,10 @@ class InstanceTask(Task[InstanceSegmentor, InstanceBatch]):
         image_size: the longest short and long side that a photograph is looked at in; null looks at it as it is.
         channels: width of the pyramid, the proposal network and the mask head.
         hidden: width of the box head.
-        pyramid: how a level gets the news of a coarser one: fpn (nearest pixel) or carafe.
+        pyramid: how levels get the news of others: fpn (each from the coarser one, by the nearest pixel), carafe, or
+            libra (an fpn, and all from their mean).
+        regions: what is read of a box: level (the level that suits its size) or groie (all of them).
+        cascade: three rounds of heads, each with the boxes that the one before it moved.
         mask_upsample: how the mask head doubles its size: deconv or carafe.
         anchor_scale: sides of the boxes that proposals start from, in strides of their level; small things need less.
         score_threshold: objects below are not told.
@@ -43,6 +50,7 @@ class InstanceTask(Task[InstanceSegmentor, InstanceBatch]):
     monitor = "val/mask_AP"
     mode = "max"
     data = InstanceDataModule
+    facts = InstanceFacts
     infer = InstanceInfer
     from_data = ("class_names", "category_ids", "masks", "image_size")
 
@@ -56,7 +64,9 @@ class InstanceTask(Task[InstanceSegmentor, InstanceBatch]):
         image_size: tuple[int, int] | None = (800, 1333),
         channels: int = 256,
         hidden: int = 1024,
-        pyramid: Literal["fpn", "carafe"] = "fpn",
+        pyramid: Literal["fpn", "carafe", "libra"] = "fpn",
+        regions: Regions = "level",
+        cascade: bool = False,
         mask_upsample: Literal["deconv", "carafe"] = "deconv",
         anchor_scale: float = 8.0,
         score_threshold: float = 0.05,
@@ -72,6 +82,8 @@ class InstanceTask(Task[InstanceSegmentor, InstanceBatch]):
             channels=channels,
             hidden=hidden,
             pyramid=pyramid,
+            regions=regions,
+            cascade=cascade,
             mask_upsample=mask_upsample,
             size=image_size,
             anchor_scale=anchor_scale,
@@ -81,11 +93,37 @@ class InstanceTask(Task[InstanceSegmentor, InstanceBatch]):
             channels_last=channels_last,
         )
         super().__init__(network, channels_last=channels_last, **options)
+        self._score(class_names, category_ids)
+
+    def _score(self, class_names: list[str], category_ids: list[int] | None) -> None:
+        """Be ready to score objects of these classes."""
         self.class_names = class_names
-        if not masks:
+        if not self.network.masks:
             self.monitor = "val/box_AP"
         self.category_ids = category_ids or list(range(1, len(class_names) + 1))
         self.val_results, self.test_results = CocoResults(), CocoResults()
+
+    @property
+    def outputs(self) -> int:
+        return len(self.class_names)
+
+    @classmethod
+    def parts_of(cls, weights: Mapping[str, Any], given: Collection[str]) -> dict[str, Any]:
+        """The backbone, and what else its weights were built with."""
+        return super().parts_of(weights, given) | {name: weights[name] for name in BUILT if name in weights}
+
+    @classmethod
+    def with_weights(cls, network: InstanceSegmentor) -> Evaluation:
+        info = network.known
+        data = dict(info.data)
+        if data and not network.masks:
+            data["init_args"] = {**data["init_args"], "masks": False}
+        return Evaluation(
+            type("EvaluationTask", (EvaluationTask,), {"pretrained": network}),
+            data=data,
+            split=info.split,
+            known=info.known("mask_AP" if network.masks else "box_AP"),
+        )
 
     def losses(self, batch: InstanceBatch) -> dict[str, Tensor]:
         assert batch.targets is not None
@@ -123,3 +161,38 @@ class InstanceTask(Task[InstanceSegmentor, InstanceBatch]):
             shown = found[found.scores >= SHOWN]
             drawings.append(InstanceDrawing.of(batch.names[place], photograph, shown, truth, self.class_names, results))
         return drawings
+
+
+class EvaluationTask(InstanceTask):
+    """A task that evaluates a network with weights that say what they are.
+
+    The command line makes it of the arguments alone, so the network comes with the class, a new one for each.
+
+    Raises:
+        InputError: data of other classes, or with masks where the network finds none.
+    """
+
+    pretrained: ClassVar[InstanceSegmentor]
+
+    def __init__(
+        self,
+        class_names: list[str],
+        category_ids: list[int],
+        masks: bool,
+        image_size: tuple[int, int] | None,
+        channels_last: bool = False,
+        compile: bool = False,
+    ) -> None:
+        network, info = self.pretrained, self.pretrained.known
+        if len(class_names) != len(info.classes):
+            raise InputError(
+                f"{info.name} knows {len(info.classes)} classes, the data has {len(class_names)}: "
+                "give the data it was trained on"
+            )
+        if masks and not network.masks:
+            raise InputError(f"{info.name} finds boxes alone: add --data.masks false")
+        if tuple(class_names) != info.classes:
+            rank_zero_only(print)(f"Compared by number: {info.name} calls its classes {', '.join(info.classes)}")
+        network.size, network.masks = image_size, masks
+        super(InstanceTask, self).__init__(network, channels_last=channels_last, compile=compile)
+        self._score(list(info.classes), category_ids)

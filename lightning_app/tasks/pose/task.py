@@ -1,10 +1,11 @@
 """Top-down pose: the keypoints of what stands in each box."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from lightning_app.backbones.base import Backbone
@@ -15,7 +16,7 @@ from lightning_app.data.pose.facts import Keypoints, Pair
 from lightning_app.heads.base import ContextHead
 from lightning_app.heads.simple_baseline import SimpleBaseline
 from lightning_app.registry import TASKS
-from lightning_app.tasks.base import Drawing, Part, Report, Stage, Task
+from lightning_app.tasks.base import Drawing, Evaluation, Part, Report, Stage, Task
 from lightning_app.tasks.coco_scores import CocoResults, ImageResult
 from lightning_app.tasks.network import head_on
 from lightning_app.tasks.pose.codec import Codec
@@ -24,6 +25,8 @@ from lightning_app.tasks.pose.metrics import report_of
 from lightning_app.tasks.pose.network import PoseEstimator
 from lightning_app.tasks.pose.oks import KEYPOINT_THRESHOLD, NMS_THRESHOLD, oks_nms, person_scores
 from lightning_app.tasks.pose.poses import PoseDrawing, Poses
+from lightning_app.tasks.pose.weights import PoseFacts
+from lightning_app.util.errors import InputError
 
 
 @TASKS.register("pose")
@@ -46,6 +49,7 @@ class PoseTask(Task[PoseEstimator, PoseBatch]):
     monitor = "val/AP"
     mode = "max"
     data = PoseDataModule
+    facts = PoseFacts
     infer = PoseInfer
     from_data = ("keypoint_names", "skeleton", "flip_pairs", "sigmas")
     parts: ClassVar[Mapping[str, Part]] = {
@@ -94,6 +98,27 @@ class PoseTask(Task[PoseEstimator, PoseBatch]):
     def _data(self) -> PoseDataModule:
         """What is evaluated."""
         return cast(PoseDataModule, self.trainer.datamodule)  # type: ignore[attr-defined]
+
+    @property
+    def outputs(self) -> int:
+        return len(self.keypoints.names) * self.codec.maps_per_point
+
+    @classmethod
+    def parts_of(cls, weights: Mapping[str, Any], given: Collection[str]) -> dict[str, Any]:
+        """Backbone and head, and what the head's maps mean."""
+        codec = {name: weights[name] for name in ("codec",) if weights.get(name) is not None}
+        return super().parts_of({"head": None, **weights}, given) | codec
+
+    @classmethod
+    def with_weights(cls, network: PoseEstimator) -> Evaluation:
+        info = network.known
+        return Evaluation(
+            type("EvaluationTask", (EvaluationTask,), {"pretrained": network}),
+            {name: getattr(info, name) for name in ("flip_test", "nms", "keypoint_threshold")},
+            info.data,
+            info.split,
+            info.known("AP"),
+        )
 
     def losses(self, batch: PoseBatch) -> dict[str, Tensor]:
         assert batch.keypoints is not None, "a batch for evaluation has no single crops to learn"
@@ -160,3 +185,51 @@ class PoseTask(Task[PoseEstimator, PoseBatch]):
                 truth = np.array(marked, dtype=np.float32).reshape(-1, len(self.keypoints.names), 3)
             drawings.append(PoseDrawing(name, photograph, results=results, poses=poses.on(photograph), truth=truth))
         return drawings
+
+
+class EvaluationTask(PoseTask):
+    """A task that evaluates a network with weights that say what they are.
+
+    The command line makes it of the arguments alone, so the network comes with the class, a new one for each.
+
+    Raises:
+        InputError: data of other keypoints.
+    """
+
+    pretrained: ClassVar[PoseEstimator]
+
+    def __init__(
+        self,
+        keypoint_names: list[str],
+        skeleton: list[Pair],
+        flip_pairs: list[Pair],
+        sigmas: list[float],
+        flip_test: bool = True,
+        nms: float | None = NMS_THRESHOLD,
+        keypoint_threshold: float = KEYPOINT_THRESHOLD,
+        channels_last: bool = False,
+        compile: bool = False,
+    ) -> None:
+        network, info = self.pretrained, self.pretrained.known
+        names = info.keypoints.names
+        if len(keypoint_names) != len(names):
+            raise InputError(
+                f"{info.name} knows {len(names)} keypoints, the data has {len(keypoint_names)}: "
+                "give the data it was trained on"
+            )
+        if tuple(keypoint_names) != names:
+            rank_zero_only(print)(f"Compared by number: {info.name} calls its keypoints {', '.join(names)}")
+        super().__init__(
+            network.backbone,
+            lambda in_channels, num_classes: network.head,
+            keypoint_names=list(names),
+            skeleton=list(info.keypoints.skeleton),
+            flip_pairs=list(info.keypoints.flip_pairs),
+            sigmas=sigmas,
+            codec=network.codec,
+            flip_test=flip_test,
+            nms=nms,
+            keypoint_threshold=keypoint_threshold,
+            channels_last=channels_last,
+            compile=compile,
+        )

@@ -81,7 +81,7 @@ class SemanticFacts(Facts[Segmentor]):
     def protocol_in_words(self) -> str:
         return ", ".join(f"{name} {value}" for name, value in self.as_dict()["protocol"].items() if value)
 
-    def details(self, crop: Sequence[int] | None, data: Mapping[str, Any]) -> dict[str, Any]:
+    def details(self, crop: Sequence[int] | None, data: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str, Any]:
         if crop is None and data["class_path"].endswith(f".{ContextProbe.__name__}"):
             crop = (CELL * data["init_args"]["cells"],) * 2
         if crop is None:

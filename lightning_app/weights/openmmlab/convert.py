@@ -106,7 +106,7 @@ def parts_of(config: Mapping[str, Any]) -> dict[str, Any]:
     cls = rule_of(config["backbone"]).cls
     arguments = _plain(backbone_arguments(config["backbone"], _neck(config)))
     name = arguments["name"] if cls is TimmBackbone else ""
-    if statistics := _other_statistics(name, config.get("preprocess")):
+    if statistics := other_statistics(name, config.get("preprocess")):
         if not name:
             raise InputError(
                 f"{config['backbone']['type']} with mean and std other than ImageNet's: no counterpart here"
@@ -121,7 +121,7 @@ def parts_of(config: Mapping[str, Any]) -> dict[str, Any]:
     return parts | ({"auxiliary_weight": _auxiliary_weight(extra)} if extra else {})
 
 
-def _other_statistics(name: str, preprocess: Mapping[str, Any] | None) -> dict[str, list[float]]:
+def other_statistics(name: str, preprocess: Mapping[str, Any] | None) -> dict[str, list[float]]:
     """Mean and standard deviation of the images, in 0..1, where they are not those of timm's model."""
     if not preprocess:
         return {}
