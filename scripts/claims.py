@@ -29,6 +29,7 @@ from lightning_app.util.files import replacing
 
 PAGE: Final = Path("docs/claims.md")
 RESULTS: Final = Path("docs/results/claims")
+PLAIN: Final = "fcn"  # what disturbed images are compared with
 INTRODUCTION: Final = """# Claims put to the test
 
 What the articles that this project began with say of context heads, each with the trainings that decide it. Written by
@@ -36,8 +37,8 @@ What the articles that this project began with say of context heads, each with t
 their difference in points ± its standard error: over validation images by a paired bootstrap, over seeds by their
 deviation, pooled over all variants. A difference **holds** where its p, by Holm's rule for all pairs of the setting, is
 below 5 %; **not seen** says no more than that: the lines below tell how small a difference could have been seen.
-An empty cell has not been trained. On ContextProbe a training either finds the way to ask or it does not, so that seeds of
-one variant lie together and those of another 20 points apart: there the pooled deviation is a rough measure.
+An empty cell has not been trained. On ContextProbe a training either finds the way to ask or it does not, so that seeds
+of one variant lie together and those of another 20 points apart: there the pooled deviation is a rough measure.
 """
 
 
@@ -130,14 +131,48 @@ def page() -> str:
     settings += [Setting.read(RESULTS / file, pairs, names) for file, names in content["known"].items()]
     lines = [INTRODUCTION, *(setting.in_words() for setting in settings), ""]
     for letter, claim in claims.items():
-        rows = [
-            (f"{one} against {other}", [each.cell(one, other) for each in settings]) for one, other in claim["pairs"]
-        ]
         lines += [f"## ({letter}) {claim['claim']}", ""]
-        lines += [f"| | {' | '.join(each.name for each in settings)} |", f"|---|{'---|' * len(settings)}"]
-        lines += [f"| {name} | {' | '.join(cells)} |" for name, cells in rows]
+        lines += _of_pairs(claim["pairs"], settings) if claim["pairs"] else _of_disturbances()
         lines += ["", *([claim["said"].strip(), ""] if "said" in claim else [])]
     return "\n".join(lines)
+
+
+def _of_pairs(pairs: Sequence[tuple[str, str]], settings: Sequence[Setting]) -> list[str]:
+    """A row for each pair, a column for each setting."""
+    lines = [f"| | {' | '.join(each.name for each in settings)} |", f"|---|{'---|' * len(settings)}"]
+    for one, other in pairs:
+        lines.append(f"| {one} against {other} | {' | '.join(each.cell(one, other) for each in settings)} |")
+    return lines
+
+
+def _of_disturbances() -> list[str]:
+    """A row for each way to disturb the images: FCN's mIoU, and the difference of each head to it."""
+    files = {path.stem: SweepCounts.read(path) for path in (RESULTS / "disturbed").glob("*.npz")}
+    if not files:
+        return ["Not evaluated yet: `scripts/robustness.py`."]
+    first = next(iter(files.values()))
+    heads = [head for head in first.means() if head != PLAIN]
+    seeds = max(map(len, first.means().values()))
+    lines = [
+        f"Trained heads of one frozen backbone (seeds: {seeds}) on {len(first.names)} validation images, by "
+        f"`scripts/robustness.py`: {PLAIN}'s mIoU, and the difference of each head to it ± the bootstrap's error over images.",
+        "",
+        f"| | {PLAIN} | {' | '.join(heads)} |",
+        f"|---|{'---|' * (1 + len(heads))}",
+    ]
+    for name in sorted(files, key=_kind_and_strength):
+        means = {head: 100 * mean(values) for head, values in files[name].means().items()}
+        clouds = {head: 100 * np.mean(values, axis=0) for head, values in files[name].resampled().items()}
+        errors = {head: np.std(clouds[head] - clouds[PLAIN], ddof=1) for head in heads}
+        cells = [f"{means[head] - means[PLAIN]:+.1f} ± {errors[head]:.1f}" for head in heads]
+        lines.append(f"| {name.replace('-', ' ')} | {means[PLAIN]:.1f} | {' | '.join(cells)} |")
+    return lines
+
+
+def _kind_and_strength(name: str) -> tuple[bool, str, int]:
+    """The order of rows: the images as they are, then each kind from its smallest number."""
+    kind, _, strength = name.partition("-")
+    return kind != "none", kind, int(strength)
 
 
 def _still(value: float) -> Values:
