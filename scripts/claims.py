@@ -154,8 +154,8 @@ def _of_disturbances() -> list[str]:
     heads = [head for head in first.means() if head != PLAIN]
     seeds = max(map(len, first.means().values()))
     lines = [
-        f"Trained heads of one frozen backbone (seeds: {seeds}) on {len(first.names)} validation images, by "
-        f"`scripts/robustness.py`: {PLAIN}'s mIoU, and the difference of each head to it ± the bootstrap's error over images.",
+        f"Trained heads of one frozen backbone (seeds: {seeds}) on {len(first.names)} validation images, "
+        f"by `scripts/robustness.py`: {PLAIN}'s mIoU, each head's difference to it ± its error over images.",
         "",
         f"| | {PLAIN} | {' | '.join(heads)} |",
         f"|---|{'---|' * (1 + len(heads))}",
