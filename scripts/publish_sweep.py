@@ -3,12 +3,14 @@
     python scripts/publish_sweep.py runs/sweep/camvid_cpu [words of contextzoo zoo publish, such as --half]
 
 Ids are HEAD_BACKBONE_DATASET-CROP_STEPS, as in ccnet_resnet10t_camvid-180x240_330. The figure is measured anew in
-single precision where training scored in half. What is published already with the same weights is left alone,
+single precision where training scored in half. With --replace, weights of the same head on the same data that did worse
+leave the zoo, and their ids answer with the new one. What is published already with the same weights is left alone,
 so that the script can be run again; other weights under the same id stop it.
 """
 
 import argparse
 import json
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,17 +18,23 @@ from typing import Any
 
 import torch
 
+import zoo
 from lightning_app.app.cli import main as contextzoo
 from lightning_app.tools import publish
 from lightning_app.util.errors import InputError
 from lightning_app.weights.checkpoint import read_checkpoint, read_config
 from lightning_app.weights.load import find
-from lightning_app.weights.published import dataset_of, is_known, read_published
+from lightning_app.weights.published import SHIPS, dataset_of, is_known, read_published
+from zoo import writing
+from zoo.entry import SHIPPED
+
+RECIPES = Path(__file__).parents[1] / "configs"
 
 
 def main(args: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description="Publish the best seed of each head of a sweep.", allow_abbrev=False)
     parser.add_argument("sweep", type=Path, metavar="FOLDER", help="as given to contextzoo sweep --out")
+    parser.add_argument("--replace", action="store_true", help="what ships of the head and does worse leaves the zoo")
     options, words = parser.parse_known_args(args)
     try:
         for result in best(options.sweep):
@@ -41,6 +49,10 @@ def main(args: Sequence[str]) -> int:
             if not in_full and contextzoo(["test", "--ckpt_path", str(checkpoint), "--data.test_split", "val"]):
                 return 1
             publish.main([str(checkpoint), "--id", id, *words])
+            for old in worse(id) if options.replace else ():
+                writing.replace(old, id)
+                shutil.rmtree(SHIPS / old)
+                print(f"{old} has left the zoo")
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
@@ -57,6 +69,17 @@ def best(sweep: Path) -> list[dict[str, Any]]:
     if not chosen:
         raise InputError(f"{sweep} holds no results: give the folder of a sweep, such as runs/sweep/camvid_cpu")
     return list(chosen.values())
+
+
+def worse(id: str) -> list[str]:
+    """Ids that ship of the same head and dataset, do worse, and from which no recipe starts."""
+    ours = zoo.get(id)
+    recipes = "".join(path.read_text() for path in RECIPES.rglob("*.yaml"))
+    return [
+        entry.id
+        for entry in zoo.list_entries(task=ours.task, head=ours.head, dataset=ours.dataset)
+        if entry.url.startswith(SHIPPED) and entry.figure < ours.figure and entry.id not in recipes
+    ]
 
 
 def id_of(result: dict[str, Any], checkpoint: Path) -> str:

@@ -63,6 +63,31 @@ def add(id: str, task: str, head: str, name: str, paper: str, values: Mapping[st
     return path
 
 
+def replace(old: str, new: str) -> Path:
+    """Take an entry out of the index: its id answers with the entry that does better; returns the file.
+
+    Raises:
+        ZooError: one of them is not there, or they are not of one task and one dataset; nothing is written.
+    """
+    gone, better = index.get(old), index.get(new)
+    if (gone.task, gone.dataset) != (better.task, better.dataset):
+        raise ZooError(f"{new} cannot stand in for {old}: they are of other tasks or datasets")
+    path = index.file_of(gone.task, gone.head)
+    with locked(index.INDEX):
+        document = tomlkit.parse(text_of(path))
+        del document["entry"][old]
+        table = document.setdefault("replaced", tomlkit.table())
+        for id, answer in table.items():
+            table[id] = new if answer == old else answer
+        table[old] = new
+        text = tomlkit.dumps(document)
+        index.parse(path, text)
+        _replace(path, text)
+    index.read.cache_clear()
+    index.replaced.cache_clear()
+    return path
+
+
 def _replace(path: Path, text: str) -> None:
     """The text under that name, or the one before; nothing between, whenever this stops."""
     part = path.with_name(f".{path.name}.part")

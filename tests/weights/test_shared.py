@@ -18,7 +18,7 @@ from lightning_app.util.errors import InputError
 from lightning_app.weights.description import HEADER
 from lightning_app.weights.load import load
 from lightning_app.weights.transfer import describe
-from zoo import ZooError, cache, index
+from zoo import ZooError, cache, index, writing
 from zoo.entry import SharedFile
 
 ID, OTHER = (f"fcn_test_resnet_camvid-24x32_{name}" for name in ("one", "two"))
@@ -128,6 +128,24 @@ def test_an_id_that_has_left_answers_with_the_new_one(published: Path) -> None:
     index.replaced.cache_clear()
     with pytest.raises(ZooError, match='is replaced by "fcn_nowhere", which is in no file'):
         index.check()
+
+
+def test_an_entry_leaves_the_index(published: Path) -> None:
+    path = index.file_of("semantic", "fcn")
+    others = [entry.id for entry in zoo.list_entries(head="fcn") if entry.id != ID]
+    comments = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    assert writing.replace(ID, OTHER) == path
+    assert [entry.id for entry in zoo.list_entries(head="fcn")] == others
+    assert [line for line in path.read_text().splitlines() if line.startswith("#")] == comments
+    with pytest.raises(ZooError, match=f'"{ID}" has left the zoo: "{OTHER}" does better'):
+        zoo.get(ID)
+    assert main(["zoo", "show", ID]) == 2
+    third = "fcn_resnet10t_camvid-180x240_990"
+    writing.replace(OTHER, third)
+    assert index.replaced()[ID] == index.replaced()[OTHER] == third
+    index.check()
+    with pytest.raises(ZooError, match="they are of other tasks or datasets"):
+        writing.replace(third, "fcn_patchify_context-probe-64x64_960")
 
 
 def test_an_address_is_named_by_its_hash() -> None:
