@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     import torch
 
     from lightning_app.data.pictures import Picture
+    from lightning_app.tasks.explain import By, Explanation
     from lightning_app.tasks.semantic.network import Segmentor
     from lightning_app.tasks.semantic.segmentation import Segmentation
     from zoo import ZooEntry
 
-__all__ = ["__version__", "create_model", "list_heads", "list_weights", "load", "register_head", "segment"]
+__all__ = ["__version__", "create_model", "explain", "list_heads", "list_weights", "load", "register_head", "segment"]
 
 Class = TypeVar("Class", bound=type)
 
@@ -190,3 +191,35 @@ def segment(
     """
     result: Segmentation = load(weights, device=device).predict(picture, **options)
     return result
+
+
+def explain(
+    picture: Picture,
+    *,
+    weights: str | Path,
+    at: tuple[int, int],
+    by: By = "auto",
+    device: str | torch.device = "cpu",
+) -> Explanation:
+    """Where the answer at one pixel comes from: the attention of the network's blocks, or the gradient's reach.
+
+    The result has ``answer``, ``views`` (each with ``name``, ``weights`` (h, w) and ``within(share)``), ``picture()``
+    and ``save(path)``.
+
+    Args:
+        picture: as for ``segment``.
+        weights: as for ``load``, of any task.
+        at: x and y of the pixel, counted from 0 in the upper left corner.
+        by: "attention", "gradient", or "auto": attention where a block says where it looks.
+
+    Raises:
+        ValueError: a picture or weights that cannot be used, or a point outside of the picture.
+
+    Examples:
+        >>> import contextzoo as cz
+        >>> ID = "ccnet_resnet10t_camvid-180x240_330"
+        >>> cz.explain("photo.jpg", weights=ID, at=(120, 80)).save("why.jpg")  # doctest: +SKIP
+    """
+    from lightning_app.tasks.explain import explain
+
+    return explain(load(weights, device=device), picture, at, by)

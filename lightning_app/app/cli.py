@@ -25,6 +25,7 @@ TOOLS = {
     "cache": ("lightning_app.tools.cache", "show or remove the features that model.feature_cache keeps"),
     "infer": ("lightning_app.tools.infer", "look at photographs with pretrained weights of any task"),
     "segment": ("lightning_app.tools.segment", "segment photographs, folders and videos with pretrained weights"),
+    "explain": ("lightning_app.tools.explain", "draw where the answer at one pixel comes from"),
     "zoo": ("zoo.__main__", "list, download and verify pretrained weights"),
 }
 
@@ -39,6 +40,7 @@ ELSEWHERE = {  # what other programs call these commands, and what people look f
     "inference": 'Did you mean "infer", or "predict" for a whole dataset?',
     "detect": 'Did you mean "infer"?',
     "pose": 'Did you mean "infer"?',
+    "attention": 'Did you mean "explain"?',
     "download": 'Did you mean "zoo download"?',
     "list": 'Did you mean "zoo list"?',
     "models": 'Did you mean "zoo list", or "heads"?',

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_app.blocks._layers import Conv1x1, ConvBNReLU
+from lightning_app.blocks._looks import At, softmax_of
 from lightning_app.kernels.attention import attend
 
 
@@ -52,6 +53,11 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return attention(*self.project(channels_last(x)), self.scale)
+
+    def weights(self, at: At, x: Tensor) -> Tensor:
+        """Those of one position of one image: (1, channels, H, W) -> (H, W)."""
+        query, key, _ = self.project(x)
+        return softmax_of(query, key, self.scale, at)
 
 
 def channels_last(x: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from lightning_app.blocks._layers import Conv1x1
+from lightning_app.blocks._looks import At, Look, by_parts
 from lightning_app.kernels import is_fast
 from lightning_app.kernels.products import baddbmm, matmul
 from lightning_app.registry import BLOCKS
@@ -77,3 +78,8 @@ class DoubleAttention(nn.Module):
         descriptors, distribution = descriptors.squeeze(-1), self.distribute(x).flatten(2).softmax(1)
         out: Tensor = baddbmm(flat, descriptors, distribution) if self.residual else matmul(descriptors, distribution)
         return out.view(*out.shape[:2], *x.shape[2:])
+
+    def looks(self, at: At, x: Tensor) -> list[Look]:
+        """The descriptors that the position asks for, each by the positions that it is gathered from."""
+        gathered = self.gather(x)[0].flatten(1).softmax(1).view(-1, *x.shape[2:])
+        return by_parts("descriptor", self.distribute(x)[0, :, at[0], at[1]].softmax(0), gathered)

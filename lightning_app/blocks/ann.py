@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_app.blocks._layers import Conv1x1, ConvBNReLU, cells
+from lightning_app.blocks._looks import At, Look, by_parts
 from lightning_app.kernels import is_fast
 from lightning_app.kernels.products import baddbmm, conv1x1, matmul
 from lightning_app.registry import BLOCKS
@@ -114,6 +115,17 @@ class AsymmetricNonLocal(nn.Module):
         fused: Tensor = self.fuse.finish(y)
         return fused
 
+    def looks(self, at: At, low: Tensor, high: Tensor | None = None) -> list[Look]:
+        """The pooled positions that are asked, each spread evenly over the cell that it stands for."""
+        high = low if high is None else high
+        looks = []
+        for stage in self.stages:
+            assert isinstance(stage, AsymmetricAttention)
+            weights, _ = stage(low, high)
+            asked = weights[0, :, at[0] * high.shape[3] + at[1]]
+            looks += by_parts("anchor", asked, torch.cat([_spread(low, scale) for scale in stage.scales]))
+        return looks
+
 
 class AFNB(AsymmetricNonLocal):
     """Asymmetric fusion: the positions of a high level ask a pyramid pooled from a low one.
@@ -217,6 +229,13 @@ class APNB(AsymmetricNonLocal):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fuse_context(x, x)
+
+
+def _spread(x: Tensor, scale: int) -> Tensor:
+    """Each of scale x scale cells as shares of its positions: (scale^2, H, W)."""
+    rows, columns = (cells(x, side, scale) for side in x.shape[2:])
+    inside = torch.einsum("ah,bw->abhw", rows / rows.sum(1, keepdim=True), columns / columns.sum(1, keepdim=True))
+    return inside.flatten(0, 1)
 
 
 def pyramid_pool(x: Tensor, scales: Sequence[int], pool: str = "avg") -> Tensor:

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from lightning_app.blocks._attention import attention, channels_last
 from lightning_app.blocks._layers import Conv1x1
+from lightning_app.blocks._looks import At, Look, softmax_of
 from lightning_app.kernels.products import baddbmm, matmul
 from lightning_app.registry import BLOCKS
 
@@ -32,6 +33,10 @@ class PositionAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = channels_last(x)
         return torch.addcmul(x, attention(self.query(x), self.key(x), self.value(x), 1.0), self.gamma)
+
+    def looks(self, at: At, x: Tensor) -> list[Look]:
+        """softmax_j(q_at.k_j)."""
+        return [Look("position attention", softmax_of(self.query(x), self.key(x), 1.0, at))]
 
 
 @BLOCKS.register("cam", paper="arXiv:1809.02983", year=2019)

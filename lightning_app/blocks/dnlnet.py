@@ -5,6 +5,7 @@ from typing import Any
 from torch import Tensor
 
 from lightning_app.blocks._layers import Conv1x1
+from lightning_app.blocks._looks import At, Look
 from lightning_app.blocks.nonlocal_net import NonLocalBlock
 from lightning_app.registry import BLOCKS
 from lightning_app.util.errors import InputError
@@ -38,6 +39,12 @@ class DisentangledNonLocalBlock(NonLocalBlock):
         theta, phi = super().embed(x)
         whitened = theta - theta.mean((2, 3), keepdim=True)
         return whitened, whitened if phi is theta else phi - phi.mean((2, 3), keepdim=True)
+
+    def looks(self, at: At, x: Tensor) -> list[Look]:
+        """What two positions share, and what one stands out by, which is the same for all."""
+        pairwise = [look._replace(name=f"pairwise, {look.name}") for look in super().looks(at, x)]
+        mask = self.conv_mask(x)
+        return [*pairwise, Look("unary", mask.flatten().softmax(0).view(mask.shape[-2:]))]
 
     def aggregate(self, x: Tensor) -> Tensor:
         """The weights of the unary sum add up to one, so g is applied to the sum and not to every position."""

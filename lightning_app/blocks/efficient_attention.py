@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from lightning_app.blocks._layers import Conv1x1
+from lightning_app.blocks._looks import At, Look, by_parts
 from lightning_app.kernels.products import baddbmm, matmul
 from lightning_app.registry import BLOCKS
 from lightning_app.util.errors import InputError
@@ -66,3 +67,10 @@ class EfficientSelfAttention(nn.Module):
         if self.reproject.bias is not None:
             mix = mix + self.reproject.bias.view(-1, 1) / heads
         return baddbmm(x.flatten(2), mix, query).view_as(x)
+
+    def looks(self, at: At, x: Tensor) -> list[Look]:
+        """The key channels that the position asks, each by the positions that it is gathered from; of several heads
+        their mean."""
+        asked = self.query(x)[0, :, at[0], at[1]].view(self.heads, -1).softmax(1).flatten() / self.heads
+        gathered = self.key(x)[0].flatten(1).softmax(1).view(-1, *x.shape[2:])
+        return by_parts("key channel", asked, gathered)

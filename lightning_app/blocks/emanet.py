@@ -5,6 +5,7 @@ from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
 from lightning_app.blocks._layers import Conv1x1, ConvBNReLU
+from lightning_app.blocks._looks import At, Look, by_parts
 from lightning_app.kernels import is_fast
 from lightning_app.kernels.products import matmul
 from lightning_app.registry import BLOCKS
@@ -107,3 +108,13 @@ class EMAU(nn.Module):
         rebuilt = matmul(bases, assignments).view_as(x)
         y: Tensor = self.out(rebuilt.relu_())
         return y.add_(x).relu_()
+
+    def looks(self, at: At, x: Tensor) -> list[Look]:
+        """The bases that the position is rebuilt from, each by the positions that it is fitted to.
+
+        A base's length, to which it is normalised, is left out.
+        """
+        assignments, _ = self.fit(x)
+        gathered = assignments[0] / assignments[0].sum(1, keepdim=True)
+        asked = assignments[0, :, at[0] * x.shape[3] + at[1]]
+        return by_parts("base", asked, gathered.view(-1, *x.shape[2:]))

@@ -6,6 +6,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from lightning_app.blocks._layers import Conv1x1
+from lightning_app.blocks._looks import At, Look
 from lightning_app.registry import BLOCKS
 from lightning_app.util.errors import check_choice
 
@@ -57,6 +58,11 @@ class GlobalContext(nn.Module):
         if self.add is not None:
             x = x + self.add(context)
         return x
+
+    def looks(self, at: At, x: Tensor) -> list[Look]:
+        """What the one vector is gathered from, the same for all positions."""
+        mask = x.new_zeros(1, 1, *x.shape[2:]) if self.mask is None else self.mask(x)
+        return [Look("global context", mask.flatten().softmax(0).view(mask.shape[-2:]))]
 
 
 def _transform(channels: int, hidden: int) -> nn.Sequential:

@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from lightning_app.blocks._layers import Conv1x1
+from lightning_app.blocks._looks import At, Look, by_parts
 from lightning_app.kernels import is_fast
 from lightning_app.kernels.products import matmul
 from lightning_app.registry import BLOCKS
@@ -83,3 +84,10 @@ class GlobalReasoning(nn.Module):
             return node
         mixed: Tensor = self.mix_states((self.mix_nodes(node.mT).mT + node).relu())
         return mixed
+
+    def looks(self, at: At, x: Tensor) -> list[Look]:
+        """The nodes that the position reads, each by the positions that it is gathered from; what nodes say to each
+        other is left out."""
+        projection = self.projection(x)[0]
+        gathered = projection / (projection.shape[1] * projection.shape[2] if self.normalize else 1)
+        return by_parts("node", projection[:, at[0], at[1]], gathered, signed=True)

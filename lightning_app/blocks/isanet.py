@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from lightning_app.blocks._attention import SelfAttention, channels_last
 from lightning_app.blocks._layers import ConvBNReLU
+from lightning_app.blocks._looks import At, Look
 from lightning_app.kernels.cutting import from_cells, to_cells
 from lightning_app.registry import BLOCKS
 
@@ -43,15 +44,38 @@ class InterlacedAttention(nn.Module):
         self.near_out = ConvBNReLU(value_channels, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        (height, width), (h, w) = x.shape[-2:], self.cell
-        size = ((height + h - 1) // h * h, (width + w - 1) // w * w)
-        down, right = size[0] - height, size[1] - width
-        top, left = down // 2, right // 2
-        x = F.pad(x, (left, right - left, top, down - top))
-        x = self.far_out(self.far(to_cells(x, self.cell, across=True)))
-        x = to_cells(from_cells(x, size, self.cell, across=True), self.cell)
-        x = from_cells(self.near_out(self.near(x)), size, self.cell)
-        return F.pad(x, (-left, left - right, -top, top - down))
+        edges = self._edges(x)
+        x = F.pad(x, edges)
+        size = (x.shape[2], x.shape[3])
+        x = from_cells(self.near_out(self.near(to_cells(self._far(x), self.cell))), size, self.cell)
+        return F.pad(x, tuple(-edge for edge in edges))
+
+    def _edges(self, x: Tensor) -> tuple[int, int, int, int]:
+        """The zeros that make whole cells: left, right, above and below."""
+        down, right = (-x.shape[2] % self.cell[0], -x.shape[3] % self.cell[1])
+        return right // 2, right - right // 2, down // 2, down - down // 2
+
+    def _far(self, x: Tensor) -> Tensor:
+        """The first of the two, of a padded map."""
+        far = self.far_out(self.far(to_cells(x, self.cell, across=True)))
+        return from_cells(far, (x.shape[2], x.shape[3]), self.cell, across=True)
+
+    def looks(self, at: At, x: Tensor) -> list[Look]:
+        """The position's cell, and where each position of that cell looks; what falls on the padding is left out."""
+        left, right, top, bottom = self._edges(x)
+        (h, w), x = self.cell, F.pad(x, (left, right, top, bottom))
+        row, column = at[0] + top, at[1] + left
+        rows, columns = (
+            slice(place // side * side, place // side * side + side) for place, side in ((row, h), (column, w))
+        )
+        near, through = x.new_zeros(x.shape[2:]), x.new_zeros(x.shape[2:])
+        near[rows, columns] = self.near.weights((row % h, column % w), self._far(x)[..., rows, columns])
+        for i in range(h):
+            for j in range(w):
+                share = near[rows.start + i, columns.start + j]
+                through[i::h, j::w] += share * self.far.weights((row // h, column // w), x[..., i::h, j::w])
+        inside = slice(top, x.shape[2] - bottom), slice(left, x.shape[3] - right)
+        return [Look("its cell", near[inside]), Look("through its cell", through[inside])]
 
 
 @BLOCKS.register("isanet", paper="arXiv:1907.12273", year=2019)

@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from lightning_app.blocks._attention import attention, channels_last, to_map, tokens
 from lightning_app.blocks._layers import Conv1x1, ConvBNReLU
+from lightning_app.blocks._looks import At, Look, dots, softmax_of
 from lightning_app.kernels.products import matmul
 from lightning_app.registry import BLOCKS
 from lightning_app.util.errors import InputError
@@ -94,6 +95,21 @@ class NonLocalBlock(nn.Module):
             return x, x
         theta = self.theta(x)
         return theta, theta if self.phi is None else self.phi(x)
+
+    def looks(self, at: At, x: Tensor) -> list[Look]:
+        """The weights of the mode: f(x_at, x_j) / C(x)."""
+        if self.mode == "mean_shift":
+            distance = (x[0] - x[0, :, at[0], at[1], None, None]).square().sum(0)
+            return [Look(self.mode, (-distance / (2 * x.shape[1] ** 0.5)).flatten().softmax(0).view_as(distance))]
+        theta, phi = self.embed(x)
+        if self.mode in ("gaussian", "embedded_gaussian"):
+            return [Look(self.mode, softmax_of(theta, phi, 1.0 if self.mode == "gaussian" else self.scale, at))]
+        positions = phi.shape[2] * phi.shape[3]
+        if self.mode == "dot_product":
+            return [Look(self.mode, dots(theta, phi, at) / positions, "signed")]
+        of_theta, of_phi = self.concat_project.weight.chunk(2, dim=1)
+        a, b = torch.conv2d(theta, of_theta)[0, 0, at[0], at[1]], torch.conv2d(phi, of_phi)[0, 0]
+        return [Look(self.mode, (a + b).relu() / positions, "signed")]
 
 
 def linear_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

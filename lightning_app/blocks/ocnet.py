@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from lightning_app.blocks._attention import SelfAttention, attention, channels_last
 from lightning_app.blocks._layers import Conv1x1, ConvBNReLU, resize
+from lightning_app.blocks._looks import At, Look, shrunk
 from lightning_app.kernels.cutting import from_cells, to_cells
 from lightning_app.registry import BLOCKS
 
@@ -44,8 +45,16 @@ class ObjectContextPooling(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
-        pooled = F.max_pool2d(x, (min(self.size, x.shape[2]), min(self.size, x.shape[3]))) if self.size > 1 else x
-        return resize(self.out(self.attention(pooled)), x.shape[-2:], align_corners=True)
+        return resize(self.out(self.attention(self._pooled(x))), x.shape[-2:], align_corners=True)
+
+    def _pooled(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(x, (min(self.size, x.shape[2]), min(self.size, x.shape[3]))) if self.size > 1 else x
+
+    def looks(self, at: At, x: Tensor) -> list[Look]:
+        """softmax_j(d^-1/2 q_at.k_j) of the pooled map."""
+        pooled = self._pooled(x)
+        place = shrunk(at, x.shape[-2:], pooled.shape[-2:], align_corners=True)
+        return [Look("object context", self.attention.weights(place, pooled))]
 
 
 class GridContextPooling(ObjectContextPooling):
@@ -67,6 +76,14 @@ class GridContextPooling(ObjectContextPooling):
         context: Tensor = self.out(torch.cat(rows, dim=2))
         return context
 
+    def looks(self, at: At, x: Tensor) -> list[Look]:
+        """The same of the cell that the position stands in; 0 outside."""
+        weights = x.new_zeros(x.shape[2:])
+        rows, columns = (_cell(place, length, self.size) for place, length in zip(at, x.shape[2:], strict=True))
+        place = at[0] - rows.start, at[1] - columns.start
+        weights[rows, columns] = self.attention.weights(place, x[..., rows, columns])
+        return [Look(f"object context in {self.size} x {self.size} cells", weights)]
+
 
 def _bands(length: int, count: int) -> list[tuple[int, int, int]]:
     """(start, stop, length of a cell) of the even cells, and of the last one where it is longer."""
@@ -76,6 +93,15 @@ def _bands(length: int, count: int) -> list[tuple[int, int, int]]:
         return [(0, length, cell)]
     even = cell * (count - 1)
     return [(0, even, cell), (even, length, length - even)]
+
+
+def _cell(place: int, length: int, count: int) -> slice:
+    """The cell that holds a position."""
+    for start, stop, cell in _bands(length, count):
+        if place < stop:
+            first = start + (place - start) // cell * cell
+            return slice(first, first + cell)
+    raise IndexError(place)
 
 
 @BLOCKS.register("base_oc", paper="arXiv:1809.00916", year=2018)

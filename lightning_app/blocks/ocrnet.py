@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_app.blocks._layers import Conv1x1, ConvBNReLU, resize
+from lightning_app.blocks._looks import At, Look, by_parts, shrunk
 from lightning_app.kernels.products import matmul
 from lightning_app.registry import BLOCKS
 from lightning_app.util.errors import InputError
@@ -55,15 +56,30 @@ class ObjectContext(nn.Module):
         self.fuse = ConvBNReLU(2 * channels, channels if out_channels is None else out_channels, bias=bias)
 
     def forward(self, x: Tensor, regions: Tensor | None = None) -> Tensor:
+        objects = matmul(x.flatten(2), self._found(x, regions).mT).unsqueeze(-1)
+        value = self.out.conv(self.value(objects)).flatten(2)
+        attention = self._asked(x, objects)
+        y = self.out.finish(matmul(value, attention.flatten(2)).view(*value.shape[:2], *attention.shape[-2:]))
+        fused: Tensor = self.fuse(torch.cat([resize(y, x.shape[-2:], align_corners=True), x], dim=1))
+        return fused
+
+    def _found(self, x: Tensor, regions: Tensor | None) -> Tensor:
+        """Of each region the share of every position, (B, K, H W)."""
         if regions is None:
             if self.regions is None:
                 raise InputError("ObjectContext with regions=0 needs the region logits: give them beside the map")
             regions = self.regions(x)
-        weights = regions.flatten(2).softmax(-1)
-        objects = matmul(x.flatten(2), weights.mT).unsqueeze(-1)
-        key, value = self.key(objects).flatten(2), self.out.conv(self.value(objects)).flatten(2)
-        query = self.query(F.max_pool2d(x, self.scale) if self.scale > 1 else x)
-        attention = matmul(key.mT * key.shape[1] ** -0.5, query.flatten(2)).softmax(1)
-        y = self.out.finish(matmul(value, attention).view(*value.shape[:2], *query.shape[-2:]))
-        fused: Tensor = self.fuse(torch.cat([resize(y, x.shape[-2:], align_corners=True), x], dim=1))
-        return fused
+        return regions.flatten(2).softmax(-1)
+
+    def _asked(self, x: Tensor, objects: Tensor) -> Tensor:
+        """Of each position that asks the share of every region, (B, K, h, w)."""
+        key, query = self.key(objects).flatten(2), self.query(F.max_pool2d(x, self.scale) if self.scale > 1 else x)
+        weights = matmul(key.mT * key.shape[1] ** -0.5, query.flatten(2)).softmax(1)
+        return weights.view(*weights.shape[:2], *query.shape[-2:])
+
+    def looks(self, at: At, x: Tensor, regions: Tensor | None = None) -> list[Look]:
+        """The regions that the position asks, each by the positions that it is gathered from."""
+        found = self._found(x, regions)
+        asked = self._asked(x, matmul(x.flatten(2), found.mT).unsqueeze(-1))
+        row, column = shrunk(at, x.shape[-2:], asked.shape[-2:])
+        return by_parts("region", asked[0, :, row, column], found[0].view(-1, *x.shape[-2:]))

@@ -5,6 +5,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from lightning_app.blocks._layers import Conv1x1
+from lightning_app.blocks._looks import At, Look
 from lightning_app.kernels import is_fast
 from lightning_app.kernels.products import matmul
 from lightning_app.registry import BLOCKS
@@ -79,6 +80,15 @@ class PolarizedSelfAttention(nn.Module):
             return x * self.channel_gate(x) + x * self.spatial_gate(x)
         z = x * self.channel_gate(x)
         return z * self.spatial_gate(z)
+
+    def looks(self, at: At, x: Tensor) -> list[Look]:
+        """Both gates, the same for all positions: what that of the channels is gathered from, and the other itself."""
+        gathered = self.channel_query(x).flatten().softmax(0).view(x.shape[-2:])
+        gated = x if self.mode == "parallel" else x * self.channel_gate(x)
+        return [
+            Look("channel gate, gathered from", gathered),
+            Look("spatial gate", self.spatial_gate(gated)[0, 0], "gate"),
+        ]
 
     def channel_gate(self, x: Tensor) -> Tensor:
         """(B, channels, 1, 1) in (0, 1)."""

@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from lightning_app.blocks._attention import channels_last, to_map, tokens
 from lightning_app.blocks._layers import Conv1x1, ConvBNReLU, resize
+from lightning_app.blocks._looks import At, Look, shrunk
 from lightning_app.kernels.products import conv1x1, matmul
 from lightning_app.registry import BLOCKS
 from lightning_app.util.errors import InputError
@@ -91,6 +92,10 @@ class PointwiseSpatialAttention(nn.Module):
 
     def _aggregate(self, direction: str, f: Tensor, attention: nn.Module) -> Tensor:
         """y of one direction."""
+        return to_map(matmul(self._weights(direction, f, attention), tokens(f)), f.shape[-2:]) / self.factor
+
+    def _weights(self, direction: str, f: Tensor, attention: nn.Module) -> Tensor:
+        """Of each position the weights of all, (B, n, n), in front of the division."""
         embed, predict = attention.children()
         assert isinstance(predict, nn.Conv2d)
         if not self.compact:
@@ -104,9 +109,18 @@ class PointwiseSpatialAttention(nn.Module):
             )
         if direction == "distribute":
             weights = weights.transpose(1, 2)
-        if self.softmax:
-            weights = weights.softmax(-1).to(f.dtype)
-        return to_map(matmul(weights, tokens(f)), f.shape[-2:]) / self.factor
+        return weights.softmax(-1).to(f.dtype) if self.softmax else weights
+
+    def looks(self, at: At, x: Tensor) -> list[Look]:
+        """What the position gathers, and what others hand to it, on the shrunken map."""
+        size, align_corners = self._shrunken(x)
+        row, column = shrunk(at, x.shape[-2:], size, align_corners=align_corners)
+        looks = []
+        for direction, reduce, attention in zip(self.directions, self.reduce, self.attention, strict=True):
+            weights = self._weights(direction, resize(reduce(x), size, align_corners), attention)
+            own = weights[0, row * size[1] + column].view(size)
+            looks.append(Look(direction, own, "share" if self.softmax else "signed"))
+        return looks
 
     def _by_position(self, embedded: Tensor, weight: Tensor) -> Tensor:
         """What each position predicts for each other: (B, inner, h, w) -> (B, n, n), 0 for those outside its mask."""

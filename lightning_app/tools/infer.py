@@ -175,7 +175,7 @@ def _parser(verb: str, ways: Ways, out: Path) -> Parser:
         help="of the zoo (contextzoo zoo list); a run's name or folder, last, best; or a file",
     )
     add("--out", type=Path, default=out, metavar="DIR", help=f"default: {out}")
-    add("--device", type=_device, default="auto", help="cpu, cuda, cuda:1, mps; default: a GPU where there is one")
+    add("--device", type=device, default="auto", help="cpu, cuda, cuda:1, mps; default: a GPU where there is one")
     known: set[str] = set()
     for slug, way in ways.items():
         group = parser.add_argument_group(f"of the task {slug}") if len(ways) > 1 else parser
@@ -196,7 +196,8 @@ def _joined(args: Sequence[str]) -> list[str]:
     return joined
 
 
-def _device(name: str) -> str:
+def device(name: str) -> str:
+    """What ``--device`` says, as argparse takes it."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from lightning_app.backbones.base import Backbone
 from lightning_app.data.instance.instances import Instances
 from lightning_app.data.pictures import Picture, pixels_of
+from lightning_app.tasks.explain import Box, Seen
 from lightning_app.tasks.info import Informed, evaluating
 from lightning_app.tasks.instance import photographs
 from lightning_app.tasks.instance.anchors import SCALE
@@ -189,6 +190,29 @@ class InstanceSegmentor(Informed, nn.Module):
         with evaluating(self), torch.inference_mode():
             (seen,) = self([image])
         return Objects(pixels, Found.of(seen, (pixels.shape[0], pixels.shape[1])), classes)
+
+    def seen(self, pixels: Tensor, at: tuple[int, int]) -> Seen:
+        """The photograph at the size that it is looked at in."""
+        height, width = pixels.shape[-2:]
+        image = pixels.to(self.mean.device, self.mean.dtype) / 255
+        return Seen(photographs.resize(image, self._seen_size(image))[None], Box(0, 0, width, height))
+
+    def answer(self, image: Tensor, at: tuple[int, int]) -> tuple[Tensor, str]:
+        """The score of the best object whose box holds one pixel, with its class.
+
+        Raises:
+            InputError: there is none.
+        """
+        levels, sizes = self.levels([image[0]])
+        (found,) = self.roi_heads.detect(levels, self.rpn.propose(levels, sizes), sizes)
+        assert found.scores is not None
+        left, top, right, bottom = found.boxes.unbind(1)
+        row, column = (place + 0.5 for place in at)
+        holding = torch.where((left <= column) & (column <= right) & (top <= row) & (row <= bottom))[0]
+        if not len(holding):
+            raise InputError("No object is found at this point, so there is no answer to explain: give a point on one")
+        best = holding[0]  # the best are in front
+        return found.scores[best], f"{self.known.classes[int(found.labels[best])]}, score {found.scores[best]:.2f}"
 
     def losses(self, images: Images, targets: Sequence[Instances]) -> dict[str, Tensor]:
         """What training minimises: rpn_objectness, rpn_box, class, box, and mask.

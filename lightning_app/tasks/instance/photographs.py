@@ -45,8 +45,8 @@ def pad(images: Sequence[Tensor], multiple: int) -> Tensor:
     """
     height, width = (-(-max(image.shape[side] for image in images) // multiple) * multiple for side in (-2, -1))
     batch = images[0].new_zeros(len(images), images[0].shape[0], height, width)
-    for image, place in zip(images, batch, strict=True):
-        place[:, : image.shape[1], : image.shape[2]] = image
+    for place, image in enumerate(images):
+        batch[place, :, : image.shape[1], : image.shape[2]] = image
     return batch
 
 

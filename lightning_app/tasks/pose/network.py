@@ -12,6 +12,7 @@ from lightning_app.data.pictures import Picture, pixels_of
 from lightning_app.data.pose.affine import centre_and_scale, to_image
 from lightning_app.data.pose.crops import Cut, cut_out
 from lightning_app.heads.base import ContextHead
+from lightning_app.tasks.explain import Box, Seen
 from lightning_app.tasks.info import evaluating
 from lightning_app.tasks.network import Network, require_unit_range
 from lightning_app.tasks.pose.codec import Codec
@@ -104,6 +105,26 @@ class PoseEstimator(Network):
         return Poses(
             torch.cat(points).numpy(), sure.numpy(), people.numpy(), corners.numpy(), known.keypoints, image=pixels
         )
+
+    def seen(self, pixels: Tensor, at: tuple[int, int]) -> Seen:
+        """The whole photograph as one crop."""
+        height, width = pixels.shape[-2:]
+        size = self.codec.input_size
+        centre, scale = centre_and_scale(torch.tensor([[0.0, 0, width, height]]), size)
+        crop = cut_out(pixels, centre, scale, Cut(size, self.codec.udp)).to(self.mean.device, self.mean.dtype) / 255
+        corners = to_image(torch.tensor([[[0.0, 0], [size[1], size[0]]]]), centre, scale, size)
+        return Seen(crop, Box(*map(float, corners.flatten())))
+
+    def answer(self, image: Tensor, at: tuple[int, int]) -> tuple[Tensor, str]:
+        """The strongest keypoint's map at the cell that covers one pixel, with the keypoint's name."""
+        maps = self(image)[0]
+        row, column = (
+            place * cells // pixels for place, cells, pixels in zip(at, maps.shape[-2:], image.shape[-2:], strict=True)
+        )
+        names, each = self.known.keypoints.names, self.codec.maps_per_point
+        values = maps[::each, row, column]
+        strongest = int(values.argmax())
+        return values[strongest], f"{names[strongest]}, {values[strongest]:.2f} on its map"
 
     def _map_size(self, crops: Tensor) -> tuple[int, int]:
         height, width = (

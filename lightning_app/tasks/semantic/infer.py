@@ -11,10 +11,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 from lightning_app.data.bad_file import BadFile, regular_file
+from lightning_app.data.rasters import is_raster
 from lightning_app.tasks.infer import Advance, Infer, named
+from lightning_app.tasks.report import save_jpeg
 from lightning_app.tasks.semantic.draw import blend, percent
 from lightning_app.tasks.semantic.network import Segmentor
 from lightning_app.tasks.semantic.protocol import EvaluationProtocol, Size
+from lightning_app.tasks.semantic.rasters import channel_means, segment_raster
 from lightning_app.tasks.semantic.segmenter import CLOSER, PRECISIONS, Options
 from lightning_app.util.files import replacing
 
@@ -45,7 +48,8 @@ def _batch(text: str) -> int:
 
 
 class SemanticInfer(Infer):
-    """Writes the class numbers (NAME.png), a picture (NAME_overlay.jpg) and the share of each class (NAME.json)."""
+    """Writes the class numbers (NAME.png), a picture (NAME_overlay.jpg) and the share of each class (NAME.json); of a
+    TIFF that is large or lies on a map the numbers as NAME.tif."""
 
     options: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "--window": {
@@ -105,6 +109,8 @@ class SemanticInfer(Infer):
         )
 
     def image(self, source: Path, target: Path, advance: Advance) -> str:
+        if is_raster(source):
+            return self.raster(source, target, advance)
         done = 0.0
 
         def follow(share: float) -> None:
@@ -122,6 +128,28 @@ class SemanticInfer(Infer):
         seen.save_overlay(named(target, "_overlay.jpg"))
         self._write_json(source, target, size, seen.protocol, seen.shares)
         return _line(source, named(target, ".png"), seen.shares)
+
+    def raster(self, source: Path, target: Path, advance: Advance) -> str:
+        """The same of a TIFF that is read and written by windows: NAME.tif in place of NAME.png."""
+        done = 0.0
+
+        def follow(share: float) -> None:
+            nonlocal done
+            done += share
+            advance(share)
+
+        result = named(target, ".tif")
+        try:
+            seen = segment_raster(self.segmenter, source, result, follow)
+        finally:
+            advance(1 - done)
+        if seen.left_out:
+            bands = f"{seen.left_out} band is" if seen.left_out == 1 else f"{seen.left_out} bands are"
+            channels = len(channel_means(self.segmenter))
+            print(f"{source}: its last {bands} left out: {self.weights} sees {channels}", file=sys.stderr)
+        save_jpeg(seen.preview, named(target, "_overlay.jpg"))
+        self._write_json(source, target, seen.size, seen.protocol, seen.shares, data=seen.data)
+        return _line(source, result, seen.shares)
 
     def video(self, source: Path, target: Path, advance: Advance) -> str:
         """Write the coloured video, and the class shares over all its frames."""

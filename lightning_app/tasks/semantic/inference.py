@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_app.tasks.semantic.protocol import EvaluationProtocol, Size, fitted
-from lightning_app.tasks.semantic.windows import Model, Slices, resized, sliding_window, strips, summable
+from lightning_app.tasks.semantic.windows import Model, Readable, Slices, resized, sliding_window, strips, summable
 from lightning_app.util.errors import InputError
 
 
@@ -31,7 +31,7 @@ def predict(model: Model, images: Tensor, size: Size, protocol: EvaluationProtoc
 
 
 def predict_classes(
-    model: Model, images: Tensor, size: Size, protocol: EvaluationProtocol, tile: Size
+    model: Model, images: Tensor | Readable, size: Size, protocol: EvaluationProtocol, tile: Size
 ) -> Iterator[tuple[Slices, Tensor]]:
     """Class numbers of the same prediction, where the logits of a whole label would not fit into memory.
 
@@ -39,6 +39,9 @@ def predict_classes(
     which costs least where tiles are multiples of the stride; views that are no larger than a tile are kept. A single
     view of the label's size goes down with its windows, in tiles of no more rows than theirs, so that none is looked at
     again for the tile below.
+
+    Windows are taken from the images one after another, so that a ``Readable`` need not have them in memory; other
+    views resize the whole and need a tensor.
 
     Shape: images (B, C, H, W) -> of each tile, its place in the label and its (B, h, w).
     """
@@ -58,7 +61,7 @@ class _View:
     """Images at one scale, mirrored or not, and their logits on any region of the label."""
 
     model: Model
-    original: Tensor
+    original: Tensor | Readable
     shape: Size  # at which the model sees them
     mirrored: bool
     size: Size  # of the label
@@ -82,7 +85,10 @@ class _View:
         return _sample(_sample(logits, -2, at_rows - rows.start), -1, at_columns - columns.start)
 
     @cached_property
-    def _images(self) -> Tensor:
+    def _images(self) -> Tensor | Readable:
+        if self.original.shape[-2:] == self.shape and not self.mirrored:
+            return self.original
+        assert isinstance(self.original, Tensor)
         images = resized(self.original, self.shape, antialias=self.protocol.antialias)
         return images.flip(-1) if self.mirrored else images
 
@@ -94,7 +100,9 @@ class _View:
         """Logits of a region of the view; of a whole view, at the model's resolution."""
         how = self.protocol
         if how.mode == "whole":
-            logits = summable(self.model(self._images), how.offload)
+            images = self._images
+            assert isinstance(images, Tensor)
+            logits = summable(self.model(images), how.offload)
         else:
             assert how.crop is not None
             rows, columns = region
@@ -114,7 +122,7 @@ class _View:
 
 
 def _scaled_and_mirrored(
-    model: Model, images: Tensor, size: Size, protocol: EvaluationProtocol, *, largest: float = float("inf")
+    model: Model, images: Tensor | Readable, size: Size, protocol: EvaluationProtocol, *, largest: float = float("inf")
 ) -> Iterator[_View]:
     """Every view of the protocol; those of windows are kept where together they have at most ``largest`` pixels.
 

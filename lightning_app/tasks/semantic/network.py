@@ -5,15 +5,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from lightning_app.backbones.base import Backbone
 from lightning_app.blocks._layers import resize
 from lightning_app.data.pictures import Picture
 from lightning_app.heads.base import Auxiliary, ContextHead, Outputs
 from lightning_app.heads.several import Several
+from lightning_app.tasks.explain import Box, Seen
 from lightning_app.tasks.info import Info
 from lightning_app.tasks.network import Network, require_unit_range
-from lightning_app.tasks.semantic.protocol import EvaluationProtocol
+from lightning_app.tasks.semantic.protocol import EvaluationProtocol, fitted
 from lightning_app.tasks.semantic.segmentation import Segmentation
 from lightning_app.tasks.semantic.segmenter import Options, Segmenter
 from lightning_app.util.errors import InputError
@@ -97,6 +99,29 @@ class Segmentor(Network):
         """What segments one picture after another."""
         known = self.known
         return Segmenter(self, known.protocol, known.classes, known.palette, options)
+
+    def seen(self, pixels: Tensor, at: tuple[int, int]) -> Seen:
+        """The photograph as the protocol looks at it: the whole in its box, or the window around the pixel."""
+        height, width = pixels.shape[-2:]
+        how = self.segmenter(Options()).protocol((height, width))
+        image = pixels[None].to(self.mean.device, self.mean.dtype) / 255
+        if how.mode == "slide" and how.fit is None and how.crop is not None:
+            top, left = (
+                min(max(place - side // 2, 0), max(length - side, 0))
+                for place, side, length in zip(at, how.crop, (height, width), strict=True)
+            )
+            image = image[..., top : top + how.crop[0], left : left + how.crop[1]]
+            return Seen(image, Box(left, top, left + image.shape[-1], top + image.shape[-2]))
+        size = fitted((height, width), how)
+        if size != (height, width):
+            image = F.interpolate(image, size, mode="bilinear", antialias=how.antialias)
+        return Seen(image, Box(0, 0, width, height))
+
+    def answer(self, image: Tensor, at: tuple[int, int]) -> tuple[Tensor, str]:
+        """The logit of the likeliest class at one pixel, with its name and probability."""
+        logits = self(image)[0, :, at[0], at[1]]
+        likeliest = int(logits.argmax())
+        return logits[likeliest], f"{self.known.classes[likeliest]}, {100 * logits.softmax(0)[likeliest]:.0f} %"
 
     @property
     def known(self) -> ModelInfo:

@@ -172,12 +172,13 @@ class Segmenter:
         height, width = image.shape[:2]
         how = self.protocol((height, width))
         ids = np.empty((height, width), dtype=np.uint8)
-        for place, classes in predict_classes(self._logits, pixels, (height, width), how, self._tile(how)):
+        for place, classes in predict_classes(self.logits, pixels, (height, width), how, self._tile(how)):
             ids[place] = classes[0].to("cpu", torch.uint8).numpy()
             advance(classes[0].numel() / ids.size)
         return ids
 
-    def _logits(self, pixels: Tensor) -> Tensor:
+    def logits(self, pixels: Tensor) -> Tensor:
+        """Of bytes (B, C, H, W), where the network is."""
         device = next(self.network.parameters()).device
         images = pixels.to(device).float() / 255
         dtype = PRECISIONS[self.options.precision]

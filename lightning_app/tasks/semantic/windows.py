@@ -1,6 +1,7 @@
 """Windows over an image, and the mean of their logits where they overlap."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -13,9 +14,20 @@ Model = Callable[[Tensor], Tensor]
 Slices = tuple[slice, slice]  # rows, columns
 
 
+class Readable(Protocol):
+    """What is asked of images (B, C, H, W) that are seen by windows alone: a tensor, or a file's windows as tensors."""
+
+    @property
+    def shape(self) -> Sequence[int]: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, place: Any, /) -> Tensor: ...
+
+
 def sliding_window(
     model: Model,
-    images: Tensor,
+    images: Tensor | Readable,
     crop: Size,
     stride: Size | None = None,
     align_corners: bool = False,
@@ -49,7 +61,7 @@ def sliding_window(
 
 def _window_logits(
     model: Model,
-    images: Tensor,
+    images: Tensor | Readable,
     crop: Size,
     stride: Size | None,
     align_corners: bool,
@@ -74,7 +86,9 @@ def _window_logits(
         yield from zip(together, logits.view(-1, len(images), *logits.shape[1:]), strict=True)
 
 
-def strips(model: Model, images: Tensor, columns: slice, how: EvaluationProtocol) -> Iterator[tuple[slice, Tensor]]:
+def strips(
+    model: Model, images: Tensor | Readable, columns: slice, how: EvaluationProtocol
+) -> Iterator[tuple[slice, Tensor]]:
     """Class numbers (B, h, w) by the mean over the windows, each time of the rows that no later window reaches."""
     assert how.crop is not None
     height = images.shape[-2]

@@ -1,0 +1,118 @@
+"""python scripts/explain_gallery.py: draws docs/explain.jpg and prints the table of docs/explain.md.
+
+Own weights of ContextProbe, whose images are drawn on the spot: a solid square's class is the texture of the one square
+of its colour. A head that has learned it must look from the one to the other, so the picture can be checked.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+import contextzoo as cz
+from lightning_app.data.semantic.context_probe import CELL, ContextProbe
+from lightning_app.tasks.explain import Explanation, View, explain
+
+TARGET = Path(__file__).parents[1] / "docs" / "explain.jpg"
+HEADS = (
+    "nonlocal_net",
+    "dnlnet",
+    "danet",
+    "psanet",
+    "ann",
+    "isanet",
+    "efficient_attention",
+    "ocrnet",
+    "ccnet",
+    "emanet",
+)
+ID = "{}_patchify_context-probe-64x64_960"
+IMAGES = 20  # of the validation split, all of whose queries are asked
+SIDE, COLUMNS, GAP, LINE = 208, 6, 10, 19
+
+
+def main() -> None:
+    data = ContextProbe(**cz.load(ID.format("fcn")).info.data["init_args"])
+    scenes = data.make_dataset("val")
+    chosen: list[Explanation] = []
+    print("| head | map | weight on the cue | where the answer is right | where it is wrong |\n|---|---|---|---|---|")
+    for head in HEADS:
+        model = cz.load(ID.format(head))
+        on_cue: list[float] = []
+        right: list[bool] = []
+        for index in range(IMAGES):
+            image = scenes.images[index].permute(1, 2, 0).numpy()
+            for (x, y), cue in queries(image, scenes.masks[index].numpy()):
+                found = explain(model, image, (x, y))
+                on_cue.append(weight(main_view(found), cue))
+                right.append(found.answer.startswith(f"{data.class_names[int(scenes.masks[index][y, x])]},"))
+                if (index, len(right)) == (0, 1):
+                    chosen.append(found)
+        share, correct = np.array(on_cue), np.array(right)
+        means = [
+            f"{100 * part.mean():.0f} %" if len(part) else "-" for part in (share, share[correct], share[~correct])
+        ]
+        print(f"| {head} | {main_view(chosen[-1]).name} | {' | '.join(means)} |", flush=True)
+    draw(chosen).save(TARGET, quality=92)
+    print(
+        f"\n{len(right)} queries; a cell's share of an even map is {100 / data.layout.cells**2:.1f} %. Wrote {TARGET}"
+    )
+
+
+def main_view(found: Explanation) -> View:
+    """The way through all parts or passes where there are several maps."""
+    return next((view for view in found.views if "through" in view.name), found.views[0])
+
+
+def queries(image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """Of each query its middle in pixels, x and y, and the row and column of its cue's cell."""
+    cells = len(image) // CELL
+    tiles = image.reshape(cells, CELL, cells, CELL, 3).swapaxes(1, 2).reshape(cells, cells, -1, 3)
+    colours = tiles.max(axis=2)  # of a cue, the colour that its texture shows
+    cues = {tuple(colours[r, c]): (r, c) for r, c in np.ndindex(cells, cells) if not tiles[r, c].any(axis=1).all()}
+    asked = [place for place in np.ndindex(cells, cells) if mask[place[0] * CELL, place[1] * CELL]]
+    return [((c * CELL + CELL // 2, r * CELL + CELL // 2), cues[tuple(colours[r, c])]) for r, c in asked]
+
+
+def weight(view: View, cell: tuple[int, int]) -> float:
+    """The share of a map that lies on one cell."""
+    rows, columns = view.weights.shape
+    down, across = (round((view.box.bottom - view.box.top) / CELL), round((view.box.right - view.box.left) / CELL))
+    assert rows % down == columns % across == 0, "a map whose positions are not those of the cells"
+    high, wide = rows // down, columns // across
+    part = view.weights[cell[0] * high : (cell[0] + 1) * high, cell[1] * wide : (cell[1] + 1) * wide]
+    return float(part.sum() / view.weights.sum())
+
+
+def draw(found: list[Explanation]) -> Image.Image:
+    """A panel for each head, after one of the input."""
+    panels: list[tuple[str, Any]] = [("the input, and the pixel", None), *zip(HEADS, found, strict=True)]
+    rows = -(-len(panels) // COLUMNS)
+    step = (SIDE + GAP, SIDE + 2 * LINE + GAP)
+    picture = Image.new("RGB", (COLUMNS * step[0] + GAP, rows * step[1] + GAP), (255, 255, 255))
+    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(14)
+    for number, (name, explanation) in enumerate(panels):
+        left, top = GAP + number % COLUMNS * step[0], GAP + number // COLUMNS * step[1]
+        views = [] if explanation is None else [main_view(explanation)]
+        picture.paste(panel(found[0] if explanation is None else explanation, views), (left, top))
+        pen.text((left, top + SIDE + 2), name, (40, 40, 40), font)
+        if explanation is not None:
+            pen.text((left, top + SIDE + 2 + LINE), f"{views[0].name}: {explanation.answer}", (110, 110, 110), font)
+    return picture
+
+
+def panel(found: Explanation, views: list[View]) -> Image.Image:
+    """The input, or the one map over it, without words."""
+    from lightning_app.tasks.explain_draw import mark, over
+
+    height, width = found.image.shape[:2]
+    photograph = Image.fromarray(found.image).resize((SIDE, SIDE), Image.Resampling.NEAREST)
+    shown = over(photograph, views[0], (width, height)) if views else photograph
+    mark(shown, ((found.at[0] + 0.5) * SIDE / width, (found.at[1] + 0.5) * SIDE / height))
+    return shown
+
+
+if __name__ == "__main__":
+    main()
