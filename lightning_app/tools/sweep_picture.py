@@ -45,8 +45,8 @@ def draw_costs(rows: Sequence[Mapping[str, Any]], title: str, plain: str, pictur
     plt.close(figure)
 
 
-def draw_differences(rows: Sequence[Mapping[str, Any]], title: str, smallest: float, picture: Path) -> None:
-    """Difference to FCN with its 95 % interval, a line per head, the best on top; grey is what cannot be seen.
+def draw_differences(rows: Sequence[Mapping[str, Any]], title: str, plain: str, smallest: float, picture: Path) -> None:
+    """Difference to ``plain`` with its 95 % interval, a line per head, the best on top; grey is what cannot be seen.
 
     Args:
         rows: those that have a difference.
@@ -73,10 +73,13 @@ def draw_differences(rows: Sequence[Mapping[str, Any]], title: str, smallest: fl
             linewidth=1,
         )
     axis.set_yticks(range(len(rows)), [row["head"] for row in sorted(rows, key=lambda row: row["minus_plain"])])
-    axis.set(xlabel="mIoU less FCN's, points: mean over seeds, 95 % interval over images and seeds", title=title)
+    axis.set(
+        xlabel=f"mIoU less that of {plain}, points\nmean over seeds, 95 % interval over images and seeds", title=title
+    )
+    axis.set_ylim(-1, len(rows))
     axis.grid(axis="x", alpha=0.3)
     axis.plot([], [], "o", color="tab:blue", label="holds after Holm's correction")
-    axis.plot([], [], "o", color="tab:blue", markerfacecolor="white", label="cannot be told from FCN")
+    axis.plot([], [], "o", color="tab:blue", markerfacecolor="white", label=f"cannot be told from {plain}")
     axis.legend(fontsize=8, loc="lower right")
     with replacing(picture) as path:
         figure.savefig(path, dpi=110, format="png")

@@ -210,7 +210,8 @@ def _section(
         lines += ["", f"![{figure} against GFLOP and parameters]({picture.name})", ""]
         if compared := sweep_table.compared(rows):
             differences = picture.with_stem(f"{picture.stem}-differences")
-            sweep_picture.draw_differences(compared, title, sweep_table.smallest(rows), differences)
-            lines += [f"![Difference to FCN of each head, with its 95 % interval]({differences.name})", ""]
+            plain = sweep_table.said(plain)
+            sweep_picture.draw_differences(compared, title, plain, sweep_table.smallest(rows), differences)
+            lines += [f"![Difference to {plain} of each, with its 95 % interval]({differences.name})", ""]
     failures = [f"- {_said(result)}" for result in results if "error" in result]
     return "\n".join(lines + (["Failed:", "", *failures, ""] if failures else []))

@@ -135,19 +135,19 @@ def what_can_be_seen(rows: Sequence[Mapping[str, Any]], counts: SweepCounts | No
     """How small a difference this sweep can tell from none, said before its table."""
     if counts is None:
         return []
-    tested = compared(rows)
+    tested, plain = compared(rows), said(rows[0]["plain"])
     deviation, freedom = sweep_statistics.pooled_deviation(counts.means())
-    scatter = f"{100 * deviation:.2f} points, pooled over heads, {freedom} degrees of freedom"
+    scatter = f"{100 * deviation:.2f} points, pooled, {freedom} degrees of freedom"
     if not tested:
         seen = f"have scattered by {scatter}, from which" if freedom else "have not been repeated, so that"
         return [f"No difference here is said to hold: seeds {seen} nothing can be told. Train more seeds.", ""]
     error = 100 * median(row["error"] for row in tested)
     return [
-        f"The smallest difference that this can see is {100 * smallest(rows):.1f} points: where one head truly differs "
-        f"from FCN by as much, {100 * sweep_statistics.POWER:.0f} % of such sweeps find it, p being corrected for "
-        f"{len(tested)} heads by Holm's rule. A difference's standard error is {error:.2f} points (median), from "
-        f"{sweep_statistics.RESAMPLES} bootstrap samples of the {len(counts.names)} images, the same ones for every "
-        f"head, and the deviation over seeds ({scatter}). The 95 % intervals are of a head alone.",
+        f"The smallest difference that this can see is {100 * smallest(rows):.1f} points: where one truly differs "
+        f"from {plain} by as much, {100 * sweep_statistics.POWER:.0f} % of such sweeps find it, p being corrected for "
+        f"{len(tested)} comparisons by Holm's rule. A difference's standard error is {error:.2f} points (median), from "
+        f"{sweep_statistics.RESAMPLES} bootstrap samples of the {len(counts.names)} images, the same ones for all, "
+        f"and the deviation over seeds ({scatter}). Each 95 % interval stands for itself.",
         "",
     ]
 
