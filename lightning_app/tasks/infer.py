@@ -16,6 +16,7 @@ class Infer(ABC):
 
     Attributes:
         options: those that this task has beside everybody's, as argparse's ``add_argument`` takes them.
+        others: of them, those that name other weights, and these weights' task: a network comes in place of the name.
         writes: endings of the files of one photograph, the most telling one first.
         done: what has been done to a photograph, in a word.
 
@@ -25,6 +26,7 @@ class Infer(ABC):
     """
 
     options: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    others: ClassVar[Mapping[str, str]] = {}
     writes: ClassVar[tuple[str, ...]]
     done: ClassVar[str] = "done"
 
@@ -38,6 +40,17 @@ class Infer(ABC):
     def video(self, source: Path, target: Path, advance: Advance) -> str:
         """The same of a video."""
         raise BadFile(source, ("A video",), "These weights look at photographs alone.")
+
+
+def score(text: str) -> float:
+    """A typed score."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a score from 0 to 1")
+    return number
 
 
 def named(target: Path, ending: str) -> Path:

@@ -46,6 +46,9 @@ def run(verb: str, args: Sequence[str], ways: Ways, out: Path) -> int:
     sources = _sources(typed.inputs, typed.out, list(dict.fromkeys(end for way in ways.values() for end in way.writes)))
     network = load(typed.weights, device=typed.device, task=next(iter(ways)) if len(ways) == 1 else None)
     way = _way(network.info.task, ways, typed)
+    for option, task in way.others.items():
+        if (other := getattr(typed, _dest(option))) is not None:
+            setattr(typed, _dest(option), load(other, device=typed.device, task=task))
     look = way(network, typed)
     skipped = 0
     with _progress(len(sources)) as advance:

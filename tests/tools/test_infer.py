@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from attacks.test_detectors_and_poses import TASKS, said
 from PIL import Image
+from safetensors.torch import save_file
 from weights import write_tiny
 
 from lightning_app.app.cli import main
@@ -18,6 +20,7 @@ from lightning_app.tasks.pose.codec import Codec
 from lightning_app.tasks.pose.info import PoseInfo
 from lightning_app.tasks.pose.network import PoseEstimator
 from lightning_app.tools import infer
+from lightning_app.weights.description import HEADER
 
 
 @pytest.fixture(autouse=True)
@@ -139,3 +142,63 @@ def test_options_of_another_task(typed: list[str], message: str, capsys: pytest.
     assert main(["infer", "photo.png", "--weights", "tiny.safetensors", *typed]) == 2
     assert message in capsys.readouterr().err
     assert not Path("inferred").exists()
+
+
+@pytest.fixture
+def both() -> None:
+    """A detector of cells and buds, and an estimator of their keypoints, as files."""
+    torch.manual_seed(0)
+    for task, (model, facts) in TASKS.items():
+        save_file(facts.network(model, task).state_dict(), f"{task}.safetensors", {HEADER: json.dumps(said(task))})
+
+
+POSES = ["infer", "photo.png", "--weights", "pose.safetensors", "--detector"]
+
+
+def test_keypoints_of_what_a_detector_finds(both: None, capsys: pytest.CaptureFixture[str]) -> None:
+    detector = ["infer", "photo.png", "--weights", "instance.safetensors", "--score", "0.01", "--out", "found"]
+    assert main(detector) == 0
+    objects = json.loads(Path("found/photo.json").read_text())["objects"]
+    assert main([*POSES, "instance.safetensors", "--score", "0.01"]) == 0
+    poses = json.loads(Path("inferred/photo.json").read_text())
+    assert len(poses) == len(objects) > 0
+    boxes = sorted(each["bbox"] for each in objects)
+    for pose, box in zip(sorted(each["bbox"] for each in poses), boxes, strict=True):
+        assert pose == pytest.approx(box, abs=0.01)
+    assert main([*POSES, "instance.safetensors", "--score", "0.01", "--detector-class", "bud"]) == 0
+    buds = json.loads(Path("inferred/photo.json").read_text())
+    assert len(buds) == sum(each["class"] == "bud" for each in objects)
+    capsys.readouterr()
+    assert main([*POSES, "instance.safetensors", "--score", "1"]) == 0
+    assert "photo.png: 0 poses of 2 keypoints" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        (["tiny.safetensors"], "tiny.safetensors is of the task semantic, and weights of instance are wanted here"),
+        (["nowhere"], 'Unknown weights "nowhere"'),
+        (["instance.safetensors", "--boxes", "whole"], "--boxes and --detector both say where to look"),
+        (["instance.safetensors", "--detector-class", "bee"], 'instance.safetensors finds no "bee"'),
+        (["instance.safetensors", "--score", "-1"], "'-1' is not a score from 0 to 1"),
+    ],
+)
+def test_a_detector_that_cannot_be_used(
+    typed: list[str], message: str, both: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*POSES, *typed]) == 2
+    assert message.replace("instance.safetensors finds", "tiny finds") in capsys.readouterr().err
+    assert not Path("inferred").exists()
+
+
+def test_what_goes_with_a_detector_alone(both: None, capsys: pytest.CaptureFixture[str]) -> None:
+    for option in (["--score", "0.3"], ["--detector-class", "bud"]):
+        assert main([*POSES[:-1], *option]) == 2
+        assert f"{option[0]} goes with --detector ID" in capsys.readouterr().err
+
+
+def test_boxes_of_one_photo_are_not_anothers(both: None, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.new("RGB", (70, 50)).save("z.png")
+    Path("one.json").write_text('{"objects": [{"bbox": [0, 0, 30, 40]}]}')
+    assert main(["infer", "photo.png", "z.png", "--weights", "pose.safetensors", "--boxes", "one.json"]) == 1
+    assert "z.png: No boxes. one.json is of one photo" in capsys.readouterr().err

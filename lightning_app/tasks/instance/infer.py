@@ -5,19 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from lightning_app.tasks.infer import Advance, Infer, named
+from lightning_app.tasks.infer import Advance, Infer, named, score
 from lightning_app.tasks.instance.network import InstanceSegmentor
 from lightning_app.tasks.instance.objects import SHOWN
-
-
-def _score(text: str) -> float:
-    try:
-        score = float(text)
-    except ValueError:
-        score = -1.0
-    if not 0 <= score <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a score from 0 to 1")
-    return score
 
 
 class InstanceInfer(Infer):
@@ -25,7 +15,7 @@ class InstanceInfer(Infer):
 
     options: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "--score": {
-            "type": _score,
+            "type": score,
             "default": SHOWN,
             "metavar": "SCORE",
             "help": f"objects below are left out; default: {SHOWN}",
