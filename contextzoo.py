@@ -20,14 +20,27 @@ from lightning_app import __version__
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from lightning_app.data.pictures import Picture
+    from lightning_app.export.export import Exported
     from lightning_app.tasks.explain import By, Explanation
     from lightning_app.tasks.semantic.network import Segmentor
     from lightning_app.tasks.semantic.segmentation import Segmentation
     from zoo import ZooEntry
 
-__all__ = ["__version__", "create_model", "explain", "list_heads", "list_weights", "load", "register_head", "segment"]
+__all__ = [
+    "__version__",
+    "create_model",
+    "explain",
+    "export",
+    "list_heads",
+    "list_weights",
+    "load",
+    "register_head",
+    "segment",
+]
+
 
 Class = TypeVar("Class", bound=type)
 
@@ -91,6 +104,32 @@ def create_model(
         raise InputError(f"The head {entry.slug} cannot be built: {error}") from error
     assert isinstance(built, ContextHead)
     return Segmentor(body, built)
+
+
+def export(model: str | Path | nn.Module, path: str | Path, *, to: str = "onnx", **options: Any) -> Exported:
+    """Write a network to a file that runs without this program, once it gives there what it gives here.
+
+    Photographs of any number, height and width in 0..1 go in: normalisation is inside. ``contextzoo export --help`` and
+    docs/export.md tell the rest.
+
+    Args:
+        model: a network of ``load`` or ``create_model``, or weights as ``load`` takes them.
+        path: the file, which must not be there.
+        to: onnx, pt2 (torch.export) or aoti (AOTInductor, compiled for this processor).
+        options: ``output`` (logits or classes), ``size`` (H, W) where that is to be fixed, ``half``, and ``int8``, a
+            folder of photographs.
+
+    Raises:
+        ValueError: a destination, format or network that cannot be used.
+        RuntimeError: the file gives something else than the network (``Mismatch``); it is not kept.
+
+    Examples:
+        >>> import contextzoo as cz
+        >>> cz.export("ccnet_resnet10t_camvid-180x240_330", "ccnet.onnx", output="classes")  # doctest: +SKIP
+    """
+    from lightning_app.export.export import export
+
+    return export(load(model) if isinstance(model, str | Path) else model, path, to=to, **options)
 
 
 def list_heads() -> list[str]:

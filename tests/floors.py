@@ -25,7 +25,7 @@ FLOORS = (
     {"weights"},
     {"tasks.base"} | _each("tasks.{}.weights"),
     _each("tasks.{}.task"),
-    {"callbacks"},
+    {"callbacks", "export"},
     {"app"},
     {"tools"},
     {"app.cli"},

@@ -26,6 +26,7 @@ TOOLS = {
     "infer": ("lightning_app.tools.infer", "look at photographs with pretrained weights of any task"),
     "segment": ("lightning_app.tools.segment", "segment photographs, folders and videos with pretrained weights"),
     "explain": ("lightning_app.tools.explain", "draw where the answer at one pixel comes from"),
+    "export": ("lightning_app.tools.export", "write weights as ONNX, torch.export or AOTInductor, and verify it"),
     "zoo": ("zoo.__main__", "list, download and verify pretrained weights"),
 }
 
@@ -43,13 +44,14 @@ ELSEWHERE = {  # what other programs call these commands, and what people look f
     "attention": 'Did you mean "explain"?',
     "download": 'Did you mean "zoo download"?',
     "list": 'Did you mean "zoo list"?',
+    "onnx": 'Did you mean "export --to onnx"?',
+    "deploy": 'Did you mean "export"?',
     "models": 'Did you mean "zoo list", or "heads"?',
     "weights": 'Did you mean "zoo list"?',
     "publish": 'Did you mean "zoo publish"?',
     "check": 'Did you mean "data check"?',
     "stats": 'Did you mean "data stats"?',
     "benchmark": 'Did you mean "bench"?',
-    "export": "What load(weights) gives in Python is an nn.Module: torch.export and torch.onnx take it.",
 }
 
 

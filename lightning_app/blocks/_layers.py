@@ -90,9 +90,18 @@ class SeparableConvBNReLU(nn.Sequential):
 
 def resize(x: Tensor, size: tuple[int, ...], align_corners: bool = False) -> Tensor:
     """Bilinear resize to ``size`` = (H, W); the same tensor where it already has that size."""
-    if x.shape[-2:] == size:
+    if _has_size(x, size):
         return x
     return F.interpolate(x, size, mode="bilinear", align_corners=align_corners)
+
+
+def _has_size(x: Tensor, size: tuple[int, ...]) -> bool:
+    """Whether a map has that size; of a graph that is exported, whether it has it for images of every size."""
+    if not torch.compiler.is_exporting():
+        return x.shape[-2:] == size
+    from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+    return all(statically_known_true(side == wanted) for side, wanted in zip(x.shape[-2:], size, strict=True))
 
 
 def unit(x: Tensor, dim: int) -> Tensor:

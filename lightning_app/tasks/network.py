@@ -61,8 +61,8 @@ class Network(Informed, nn.Module):
     def padded_size(self, images: Tensor) -> tuple[int, int]:
         """Height and width that the backbone sees of these images."""
         multiple = self.backbone.size_multiple
-        height, width = images.shape[-2:]
-        return -(-height // multiple) * multiple, -(-width // multiple) * multiple
+        height, width = images.shape[-2:]  # of positive numbers alone: ONNX divides negative ones towards zero
+        return (height + multiple - 1) // multiple * multiple, (width + multiple - 1) // multiple * multiple
 
 
 def head_on(backbone: Backbone, head: Callable[[list[int], int], ContextHead], maps: int) -> ContextHead:

@@ -86,7 +86,7 @@ BAD = {
     "eval": 'Did you mean "validate", or "test"?',
     "inference": 'Did you mean "infer", or "predict" for a whole dataset?',
     "download": 'Did you mean "zoo download"?',
-    "export": "torch.export and torch.onnx take it",
+    "onnx": 'Did you mean "export --to onnx"?',
     "test": "test with which weights? Give --ckpt_path best, a .ckpt file, or --weights ID",
     "predict --data CamVid": "predict with which weights?",
     f"{FIT} --epochs 3": 'Unknown option "--epochs". Here it is --trainer.max_epochs',

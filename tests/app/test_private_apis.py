@@ -29,6 +29,8 @@ PRIVATE: Final = {  # file -> its private names of other libraries
     "app/command_line.py": {"_option_string_actions"},  # the options, for "Did you mean"; the help of a head
     "app/trust.py": {"_common"},  # parsing_settings, to put them back after a command
     "backbones/mobilenet.py": {"_stage_out_idx"},  # of timm's features, the stages that are levels
+    "export/aoti.py": {"_inductor"},  # torch documents these two names of it, and gives no others
+    "export/export.py": {"_config"},  # of torch.fx, see its use there
     "kernels/products.py": {"_linear_pointwise"},  # used where it is, see BUILT there
     "tasks/instance/boxes.py": {"_utils"},  # torchvision's BoxCoder and Matcher, of which its detectors are made
     "tasks/instance/network.py": {"_apply"},

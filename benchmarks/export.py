@@ -1,0 +1,151 @@
+"""Which head can be exported to which format, how fast each is against eager PyTorch, and what 8 bits cost.
+
+    OMP_NUM_THREADS=1 python benchmarks/export.py table [HEAD ...] [--to onnx pt2 aoti] [--keep FILE]
+    OMP_NUM_THREADS=1 python benchmarks/export.py speed [ID ...] [--size 360 480] [--repeats 5]
+    OMP_NUM_THREADS=1 python benchmarks/export.py int8 [ID ...] --data DIR
+
+``table`` puts each head on a backbone of two convolutions, so that what is seen is the head, and prints rows of the
+table of docs/export.md; what is in FILE already is not done again. ``speed`` interleaves the formats with eager; what
+is printed is the median of the ratios. ``int8`` calibrates by CamVid's training images, and scores on the validation
+split in DIR.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_app.backbones.patchify import Patchify
+from lightning_app.data.semantic.camvid import CamVid
+from lightning_app.export import onnx
+from lightning_app.export.export import FORMATS, export
+from lightning_app.export.verify import Mismatch
+from lightning_app.registry import HEADS
+from lightning_app.tasks.semantic.network import Segmentor
+from lightning_app.tools.bench import device_name
+from lightning_app.util.errors import InputError
+from lightning_app.weights.load import load
+
+NARROW = {"channels": 32, "block_channels": 32, "key_channels": 16, "fpn_channels": 16, "compressed": 16}
+IDS = ("fcn_resnet10t_camvid-180x240_330", "ccnet_resnet10t_camvid-180x240_330", "danet_resnet10t_camvid-180x240_330")
+
+
+def network(slug: str) -> Segmentor:
+    """A small one, in which nothing is zero that training would move."""
+    torch.manual_seed(0)
+    backbone, cls = Patchify(16), HEADS[slug].cls
+    known = signature(cls).parameters
+    head: Any = cls(backbone.channels, 5, **{name: width for name, width in NARROW.items() if name in known})
+    for parameter in head.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter, std=0.5)
+    return Segmentor(backbone, head).eval()
+
+
+def attempt(slug: str, to: str) -> str:
+    """The largest difference, or why not."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            done = export(network(slug), Path(folder) / f"head{FORMATS[to].SUFFIX}", to=to)
+        except (InputError, Mismatch) as error:
+            return str(error)
+        return f"{max(check.difference for check in done.checks):.0e}"
+
+
+def table(options: argparse.Namespace) -> None:
+    """Try every head in every format."""
+    found: dict[str, dict[str, str]] = json.loads(options.keep.read_text()) if options.keep.is_file() else {}
+    for to in options.to:
+        for slug in options.names or HEADS:
+            if to not in found.setdefault(slug, {}):
+                found[slug][to] = attempt(slug, to)
+                print(slug, to, found[slug][to], flush=True)
+                options.keep.write_text(json.dumps(found, indent=1))
+    print(f"\n| head | {' | '.join(options.to)} |\n|{'---|' * (len(options.to) + 1)}")
+    for slug, row in sorted(found.items()):
+        print(f"| {slug} | {' | '.join(row.get(to, '') for to in options.to)} |")
+
+
+def speed(options: argparse.Namespace) -> None:
+    """Time every format of some weights."""
+    torch.set_num_threads(1)
+    height, width = options.size
+    print(f"{height} x {width}, one thread of {device_name('cpu')}, {options.repeats} pairs, torch {torch.__version__}")
+    images = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(0))
+    for name in options.names or IDS:
+        eager = load(name)
+        with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+            for to in options.to:
+                done = export(eager, Path(folder) / f"{to}{FORMATS[to].SUFFIX}", to=to)
+                ratio, before, after = ratios(eager, FORMATS[to].load(done.path), images, options.repeats)
+                print(f"{name} {to}: {ratio:.2f}x ({before * 1000:.0f} ms -> {after * 1000:.0f} ms)", flush=True)
+
+
+def int8(options: argparse.Namespace) -> None:
+    """Score the network and its file in 8 bits."""
+    torch.set_num_threads(1)
+    samples = CamVid(options.data).make_dataset("val")
+    for name in options.names or IDS:
+        eager = load(name)
+        with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+            done = export(eager, Path(folder) / "small.onnx", int8=options.data / "train")
+            size = done.path.stat().st_size / sum(4 * each.numel() for each in eager.state_dict().values())
+            before, after = (miou(run, samples, eager.info.outputs) for run in (eager, onnx.load(done.path)))
+        print(f"{name}: mIoU {before:.2f} -> {after:.2f} in 8 bits, {size:.0%} of the size, {done.agreement:.1%} alike")
+
+
+def miou(run: Callable[[Tensor], Any], samples: Any, classes: int) -> float:
+    """In per cent, over all of the samples, whole images at once."""
+    counts = torch.zeros(classes * classes, dtype=torch.long)
+    for index in range(len(samples)):
+        sample = samples[index]
+        result = run(sample["image"][None].float() / 255)
+        found = (result if isinstance(result, Tensor) else result[0])[0].argmax(0)
+        mask = sample["mask"].long()
+        known = mask < classes
+        counts += (mask[known] * classes + found[known]).bincount(minlength=classes**2)
+    table = counts.view(classes, classes).double()
+    return float((table.diag() / (table.sum(0) + table.sum(1) - table.diag())).mean() * 100)
+
+
+def ratios(
+    eager: Callable[[Tensor], Any], exported: Callable[[Tensor], Any], images: Tensor, repeats: int
+) -> tuple[float, float, float]:
+    """Median of eager's time / the file's over interleaved pairs, and the median seconds of each."""
+    eager(images)
+    exported(images)
+    pairs = []
+    for _ in range(repeats):
+        times = []
+        for run in (eager, exported):
+            start = time.perf_counter()
+            run(images)
+            times.append(time.perf_counter() - start)
+        pairs.append(times)
+    before, after = zip(*pairs, strict=True)
+    return statistics.median(a / b for a, b in pairs), statistics.median(before), statistics.median(after)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("table", "speed", "int8"))
+    parser.add_argument("names", nargs="*", metavar="HEAD|ID")
+    parser.add_argument("--to", nargs="+", choices=FORMATS, default=[*FORMATS])
+    parser.add_argument("--keep", type=Path, default=Path("export.json"))
+    parser.add_argument("--size", nargs=2, type=int, default=(360, 480))
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--data", type=Path, metavar="DIR", help="CamVid")
+    options = parser.parse_args()
+    {"table": table, "speed": speed, "int8": int8}[options.what](options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+"""From a network to a file of another program, run against the network before it is kept."""
+
+import copy
+import logging
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+import torch
+from torch import nn
+from torch.export import Dim, ExportedProgram
+from torch.fx.experimental import _config
+
+from lightning_app.export import aoti, onnx, pt2
+from lightning_app.export.graphs import AXES, Graph, graph_of
+from lightning_app.export.int8 import agreement, photographs, quantize
+from lightning_app.export.verify import HALF_TOLERANCE, SHAPES, TOLERANCE, Check, Size, checks
+from lightning_app.tasks.info import evaluating
+from lightning_app.tasks.semantic.network import Segmentor
+from lightning_app.util.errors import InputError, check_choice
+from lightning_app.util.files import replacing
+
+FORMATS: Final[dict[str, ModuleType]] = {"onnx": onnx, "pt2": pt2, "aoti": aoti}
+EXAMPLE: Final = (2, 3, 195, 259)  # to record with: no map is twice its neighbour, nor equal by chance
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A file that was written, and the comparisons that it passed.
+
+    Args:
+        agreement: of a file in 8 bits, the share of the photographs' pixels that keep their class.
+    """
+
+    path: Path
+    checks: tuple[Check, ...]
+    agreement: float | None = None
+
+    def __str__(self) -> str:
+        lines = [f"Wrote {self.path}", "As the network: " + " | ".join(map(str, self.checks))]
+        if self.agreement is not None:
+            lines[1:] = [f"{self.agreement:.1%} of the photographs' pixels keep their class"]
+        return "\n".join(lines)
+
+
+def export(
+    network: nn.Module,
+    path: str | Path,
+    *,
+    to: str = "onnx",
+    output: str | None = None,
+    size: Size | None = None,
+    half: bool = False,
+    int8: str | Path | None = None,
+) -> Exported:
+    """Write a network to a file that runs without this program, once it gives there what it gives here.
+
+    Photographs of any number, height and width in 0..1 go in: normalisation is inside. What the weights know is in the
+    file's metadata.
+
+    Args:
+        path: the file, which must not be there.
+        to: onnx, pt2 (torch.export) or aoti (AOTInductor, compiled for this processor).
+        output: logits or classes of a segmentor, maps of a pose estimator; None is the first.
+        size: height and width, where the file is to take this size alone.
+        half: weights and arithmetic in half precision; what goes in and comes out stays float32.
+        int8: a folder of photographs, by whose features convolutions are put into 8 bits; of ONNX alone.
+
+    Raises:
+        InputError: a destination, format or network that cannot be used.
+        Mismatch: the file gives something else than the network; it is not kept.
+    """
+    check_choice("to", to, tuple(FORMATS))
+    path, form = Path(path), FORMATS[to]
+    _check_destination(path, form.SUFFIX)
+    if int8 is not None and (to != "onnx" or half or not isinstance(network, Segmentor)):
+        raise InputError("8 bits are for segmentors as ONNX, without half: leave int8 out")
+    photos = None if int8 is None else photographs(Path(int8), size)
+    given = copy.deepcopy(network).half() if half else network
+    with evaluating(network), evaluating(given), _quiet(), torch.no_grad():
+        reference, graph = graph_of(network, output), graph_of(given, output)
+        form.check(graph)
+        program = _record(graph, size)
+        with replacing(path) as part:
+            said = metadata(network, size=size, half=half, int8=int8 is not None)
+            try:
+                form.write(program, part, graph.outputs, said)
+            except Exception as error:  # whatever a format's writer raises
+                what = f"{type(network).__name__} cannot be written as {to}"
+                raise InputError(f"{what}: {_first_line(error)}") from error
+            shapes = [(batch, size) for batch in (1, 2)] if size else SHAPES
+            done = tuple(checks(reference, form.load(part), shapes, HALF_TOLERANCE if half else TOLERANCE))
+            if photos is None:
+                return Exported(path, done)
+            quantize(part, part, photos)
+            run = form.load(part)
+            done = tuple(checks(reference, run, shapes, math.inf))
+            return Exported(path, done, agreement(reference, run, photos))
+
+
+def metadata(network: Any, **how: Any) -> dict[str, Any]:
+    """What a file says of itself: what goes in, how it is normalised inside, and what the weights know."""
+    said: dict[str, Any] = {
+        "input": "RGB images (batch, 3, height, width), float32 in 0..1; normalised inside",
+        "mean": list(network.backbone.mean),
+        "std": list(network.backbone.std),
+        **{key: value for key, value in how.items() if value},
+    }
+    if network.info is not None:
+        said |= {key: value for key, value in asdict(network.info).items() if key not in ("data", "parts") and value}
+    return said
+
+
+def _record(graph: Graph, size: Size | None) -> ExportedProgram:
+    """The graph of the operators, free in batch, height and width.
+
+    Raises:
+        InputError: PyTorch cannot record it.
+    """
+    free = {0: Dim.AUTO} if size else dict.fromkeys(AXES, Dim.AUTO)
+    images = torch.rand(EXAMPLE[0], EXAMPLE[1], *(size or EXAMPLE[2:]))
+    try:
+        with _config.patch(backed_size_oblivious=True):  # no guard for what the example's size makes of memory's order
+            return torch.export.export(graph, (images,), dynamic_shapes=(free,), strict=False)
+    except InputError:
+        raise
+    except Exception as error:  # whatever recording raises, from any of PyTorch's layers
+        what = f"{type(graph.network).__name__} cannot be recorded"
+        hint = "" if size else " for any size; for one, give --size HxW"
+        raise InputError(f"{what}{hint}: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def _check_destination(path: Path, suffix: str) -> None:
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: give the name of a file in it, such as {path / f'model{suffix}'}")
+    if path.exists() or path.is_symlink():
+        raise InputError(f"{path} is there already: move it, or give another name")
+    if path.suffix != suffix:
+        raise InputError(f"{path}: a name that ends in {suffix}")
+    if not path.parent.is_dir():
+        raise InputError(f"{path.parent}: no such folder")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what PyTorch's exporters say on the way, which is for their authors."""
+    names = ("torch.export", "torch.onnx", "torch._inductor", "torch.utils.cpp_extension", "onnxscript", "root")
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,58 @@
+"""Programs of torch.export, which PyTorch runs without this program."""
+
+import json
+import math
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+
+SUFFIX: Final = ".pt2"
+METADATA: Final = "contextzoo.json"  # of the file's extra files
+
+
+def check(graph: torch.nn.Module) -> None:
+    """Nothing is needed but PyTorch."""
+
+
+def write(program: ExportedProgram, path: Path, outputs: Sequence[str], metadata: Mapping[str, Any]) -> None:
+    """Write the program; what it says of itself is an extra file, in JSON."""
+    _write_ceilings_in_whole_numbers(program)
+    with path.open("wb") as file:
+        torch.export.save(program, file, extra_files={METADATA: json.dumps(metadata | {"outputs": list(outputs)})})
+
+
+def load(path: Path) -> Callable[[Tensor], list[Tensor]]:
+    """What runs the file."""
+    with path.open("rb") as file:
+        module = torch.export.load(file).module()
+
+    def run(images: Tensor) -> list[Tensor]:
+        result = module(images)
+        return [result] if isinstance(result, Tensor) else list(result)
+
+    return run
+
+
+def _write_ceilings_in_whole_numbers(program: ExportedProgram) -> None:
+    """ceil(a / b) becomes -(-a // b): a file holds no math.ceil, which timm's padding computes sizes with."""
+    graph = program.graph
+    for node in graph.find_nodes(op="call_function", target=math.ceil):
+        (ratio,) = node.args
+        if ratio.target is not operator.truediv:
+            continue
+        side, stride = ratio.args
+        value = side.meta["val"]
+        with graph.inserting_before(node):
+            below = graph.call_function(operator.neg, (side,))
+            parts = graph.call_function(operator.floordiv, (below, stride))
+            made = graph.call_function(operator.neg, (parts,))
+        for each, found in ((below, -value), (parts, -value // stride), (made, -(-value // stride))):
+            each.meta["val"] = found
+        node.replace_all_uses_with(made)
+        graph.erase_node(node)
+    graph.eliminate_dead_code()
