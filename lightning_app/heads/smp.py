@@ -71,7 +71,7 @@ class Smp(ContextHead):
         given += given[-1:] * (self.levels - len(given))
         smallest = 8 if self.name == "PAN" else 1  # its pyramid halves the coarsest level three times
         octaves = [2**i for i in reversed(range(self.levels))]
-        top = [max(smallest, -(-size // octaves[0])) for size in given[0].shape[2:]]
+        top = [max(smallest, (size + octaves[0] - 1) // octaves[0]) for size in given[0].shape[2:]]
         pyramid = [
             resize(x, (top[0] * octave, top[1] * octave), self.align_corners)
             for x, octave in zip(given, octaves, strict=True)
