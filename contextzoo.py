@@ -12,7 +12,7 @@ Nothing heavy is imported before it is used.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -45,13 +45,18 @@ __all__ = [
 Class = TypeVar("Class", bound=type)
 
 
-def load(weights: str | Path, *, device: str | torch.device = "cpu") -> Any:
+def load(
+    weights: str | Path, *, device: str | torch.device = "cpu", num_classes: int | Sequence[str] | None = None
+) -> Any:
     """The network of the weights' task, in evaluation mode; ``model.info`` holds what they know, such as classes.
 
     Args:
-        weights: an id of the zoo, which is fetched once and verified; a ``.safetensors`` or ``.ckpt`` file; or the name
-            of a run.
+        weights: an id of the zoo, which is fetched once and verified; a ``.safetensors`` or ``.ckpt`` file, or its
+            folder; the name of a run; ``"hf://user/name[@revision]"``, a repository of the Hugging Face hub; or
+            ``"wandb://entity/project/artifact:best"``.
         device: where to put it.
+        num_classes: of the new network, or their names, where they are others than the weights': all layers but the
+            classifier are kept, and a line on the error stream says so.
 
     Raises:
         ValueError: no such weights, or a file that does not say how to build its network.
@@ -62,14 +67,14 @@ def load(weights: str | Path, *, device: str | torch.device = "cpu") -> Any:
     """
     from lightning_app.weights.load import load
 
-    return load(weights, device=device)
+    return load(weights, device=device, num_classes=num_classes)
 
 
 def create_model(
     head: str,
     backbone: str,
     *,
-    num_classes: int,
+    num_classes: int | Sequence[str],
     output_stride: int | None = None,
     pretrained: bool = False,
     **options: Any,
@@ -79,6 +84,7 @@ def create_model(
     Args:
         head: its slug or the name of its class, such as ``"ccnet"`` or ``"CCNet"`` (``list_heads``).
         backbone: a model of timm's, such as ``"resnet50"``.
+        num_classes: how many, or their names, which ``model.info`` then holds.
         output_stride: image pixels per pixel of the last level; None = as timm has it.
         pretrained: start the backbone from timm's weights, which are fetched.
         options: the head's own, such as ``channels`` or ``recurrence``.
@@ -93,17 +99,19 @@ def create_model(
     from lightning_app.backbones.timm import TimmBackbone
     from lightning_app.heads.base import ContextHead
     from lightning_app.registry import HEADS
-    from lightning_app.tasks.semantic.network import Segmentor
+    from lightning_app.tasks.semantic.network import ModelInfo, Segmentor
     from lightning_app.util.errors import InputError
 
-    entry = HEADS[head]
+    entry, names = HEADS[head], [*map(str, range(num_classes) if isinstance(num_classes, int) else num_classes)]
     body = TimmBackbone(backbone, output_stride=output_stride, pretrained=pretrained)
     try:
-        built = entry.cls(body.channels, num_classes, **options)
+        built = entry.cls(body.channels, len(names), **options)
     except TypeError as error:
         raise InputError(f"The head {entry.slug} cannot be built: {error}") from error
     assert isinstance(built, ContextHead)
-    return Segmentor(body, built)
+    model = Segmentor(body, built)
+    model.info = ModelInfo.of_classes(f"{entry.slug}_{backbone}", names)
+    return model
 
 
 def export(model: str | Path | nn.Module, path: str | Path, *, to: str = "onnx", **options: Any) -> Exported:

@@ -8,6 +8,7 @@ from lightning_app.callbacks.save_config import SaveConfig
 from lightning_app.callbacks.table import ClassTable
 from lightning_app.callbacks.throughput import Throughput
 from lightning_app.callbacks.wandb import WandbReport, WandbRunLogger
+from lightning_app.callbacks.wandb_predictions import WandbPredictions
 
 __all__ = [
     "ClassTable",
@@ -17,6 +18,7 @@ __all__ = [
     "Progress",
     "SaveConfig",
     "Throughput",
+    "WandbPredictions",
     "WandbReport",
     "WandbRunLogger",
 ]

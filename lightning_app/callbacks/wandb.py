@@ -31,16 +31,28 @@ class WandbRunLogger(WandbLogger):
 
     The run is called like that folder.
 
+    Args:
+        group: of runs that belong together, such as a sweep's.
+        job_type: what the run is in its group, such as its head; runs of one type differ in their seed.
+
     Raises:
         InputError: no login.
     """
 
-    def __init__(self, save_dir: str = ".", project: str = "contextzoo", id: str | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        save_dir: str = ".",
+        project: str = "contextzoo",
+        id: str | None = None,
+        group: str | None = None,
+        job_type: str | None = None,
+        **kwargs: Any,
+    ) -> None:
         known = Path(save_dir) / ID_FILE
         if id is None and known.exists():
             id = known.read_text().strip()
         kwargs["name"] = kwargs.get("name") or Path(save_dir).name
-        super().__init__(save_dir=save_dir, project=project, id=id, **kwargs)
+        super().__init__(save_dir=save_dir, project=project, id=id, group=group, job_type=job_type, **kwargs)
         self._wandb_init.pop("anonymous", None)  # of lightning 2.6; wandb 0.31 warns of it even where it is None
 
     @property
@@ -92,7 +104,7 @@ class WandbReport(Callback):
         most = -(-SAMPLES // batches)
         for drawing in pl_module.draw(batch[:most], outputs[:most]):
             masks = {
-                name: {"mask_data": _small(mask), "class_labels": dict(drawing.labels)}
+                name: {"mask_data": small(mask), "class_labels": dict(drawing.labels)}
                 for name, mask in drawing.masks.items()
             }
             boxes: dict[str, Any] = {
@@ -100,7 +112,7 @@ class WandbReport(Callback):
                 for name, found in drawing.boxes.items()
             }
             picture = drawing.photograph if masks or boxes else np.asarray(drawing.overlay())
-            self._samples.append((drawing.name, _small(picture), masks, boxes))
+            self._samples.append((drawing.name, small(picture), masks, boxes))
 
     def on_validation_end(self, trainer: Trainer, pl_module: AnyTask) -> None:
         logger = _logger(trainer)
@@ -163,7 +175,7 @@ def _box(box: Box, drawing: Drawing) -> dict[str, Any]:
     }
 
 
-def _small(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def small(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """A photograph (H, W, 3), or a map of numbers (H, W), whose longer side is no more than SIDE."""
     photograph = picture.ndim == 3
     x = torch.from_numpy(picture)

@@ -21,10 +21,10 @@ from lightning_app.tasks import optimization
 from lightning_app.tasks.evaluation import Evaluation
 from lightning_app.tasks.infer import Infer
 from lightning_app.tasks.report import Drawing, Report
-from lightning_app.tasks.saved import SavedTask
 from lightning_app.util.errors import InputError
 from lightning_app.weights.facts import Facts
 from lightning_app.weights.load import load
+from lightning_app.weights.shared_task import SharedTask
 from lightning_app.weights.transfer import transfer
 
 __all__ = ["AnyTask", "Drawing", "Evaluation", "Part", "Report", "Stage", "Task"]
@@ -34,7 +34,7 @@ N = TypeVar("N", bound=nn.Module)
 Stage = Literal["val", "test"]
 
 
-class Task(SavedTask, ABC, Generic[N, B]):
+class Task(SharedTask, ABC, Generic[N, B]):
     """A network that learns from batches, is judged by a report, and draws what it predicts.
 
     A class below is registered (``@TASKS.register("x")``), says ``monitor``, ``mode`` and ``data``, gives its network
@@ -147,11 +147,6 @@ class Task(SavedTask, ABC, Generic[N, B]):
     @abstractmethod
     def draw(self, batch: B, predictions: Sequence[Any]) -> list[Drawing]:
         """A picture for each image, with the truth where the batch has it."""
-
-    @classmethod
-    def run_name(cls, model: Mapping[str, Any]) -> str:
-        """What a run with the configured model is called, between its data and its time."""
-        return cls.slug
 
     @classmethod
     def parts_of(cls, weights: Mapping[str, Any], given: Collection[str]) -> dict[str, Any]:

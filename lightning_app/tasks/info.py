@@ -3,10 +3,12 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import nn
 
+from lightning_app.registry import TASKS
 from lightning_app.util.errors import InputError
 
 
@@ -22,6 +24,9 @@ class Info:
         source: who measured them on what.
         split: of the data, on which they were measured; empty where that is not known.
         parts: the parts of the network as a configuration has them.
+        training: how they were trained, as the zoo's index counts it; empty where that is not known.
+        provenance: what they began from, and what wrote them.
+        licences: of the code, the weights and the training data, as far as they are known.
     """
 
     name: str
@@ -31,6 +36,9 @@ class Info:
     source: str = ""
     split: str = ""
     parts: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    licences: Mapping[str, str] = field(default_factory=dict)
 
     told: ClassVar[str] = "classes"  # what the network tells apart
 
@@ -52,7 +60,7 @@ class Info:
 
 
 class Informed:
-    """A network that may carry what its weights know, as ``info``."""
+    """A network that may carry what its weights know, as ``info``, and can be kept with it."""
 
     info: Any = None  # of pretrained weights: an Info
 
@@ -69,6 +77,43 @@ class Informed:
                 "or take one from load(weights)"
             )
         return self.info
+
+    def parts(self) -> Mapping[str, Any]:
+        """The parts of the network as a configuration has them, which build it again.
+
+        Raises:
+            InputError: they are not known.
+        """
+        parts: Mapping[str, Any] = self.known.parts
+        return parts
+
+    def save_pretrained(self, folder: str | Path, **options: Any) -> Path:
+        """Write ``model.safetensors``, which ``load(folder)`` builds this network from, and its card, ``README.md``.
+
+        Args:
+            folder: made where it is not there; what an earlier call wrote there is replaced.
+            options: ``name``, by default the weights' own; ``picture``, a photograph for the card, with what is seen in
+                it; ``licence`` of the weights, such as ``"CC-BY-4.0"``; ``half``, to store in half precision.
+
+        Raises:
+            InputError: a network that cannot be described, or a folder that holds other weights.
+        """
+        path: Path = TASKS[self.known.task].save_network(self, folder, **options)
+        return path
+
+    def push_to_hub(self, repository: str, *, private: bool = False, **options: Any) -> str:
+        """Put what ``save_pretrained`` writes into a repository of the Hugging Face hub, in one commit; its address.
+
+        Args:
+            repository: ``"user/name"``, made where it is not there.
+            private: make it so that others do not see it.
+            options: as for ``save_pretrained``.
+
+        Raises:
+            InputError: as for ``save_pretrained``; or no huggingface_hub, no login, or the hub does not take it.
+        """
+        address: str = TASKS[self.known.task].push_network(self, repository, private=private, **options)
+        return address
 
 
 @contextmanager

@@ -108,6 +108,11 @@ class Drawing:
     boxes: Mapping[str, Sequence[Box]] = field(default_factory=dict)
     results: Sequence[Mapping[str, Any]] = ()
 
+    @property
+    def scores(self) -> Mapping[str, float]:
+        """Figures of this image alone, between 0 and 1, the one to rank by first; none where there are none."""
+        return {}
+
     def overlay(self) -> Image.Image:
         """The picture for people."""
         return Image.fromarray(self.photograph)

@@ -7,29 +7,27 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import yaml
 from safetensors import SafetensorError
-from torch import Tensor, nn
 
 import lightning_app
 from lightning_app.reading import tensor_files
 from lightning_app.runs.folders import weights_of
 from lightning_app.tools import publish_place
 from lightning_app.tools.parser import Parser
-from lightning_app.tools.publish_card import card, start_of
 from lightning_app.tools.publish_entry import measured, values_of
 from lightning_app.util.errors import InputError
-from lightning_app.weights import shared
+from lightning_app.weights import hub, shared
+from lightning_app.weights.card import CARD, PICTURE, card
 from lightning_app.weights.checkpoint import PLACES, read_checkpoint, read_config
 from lightning_app.weights.description import Description, Metrics
+from lightning_app.weights.folder import tensors_of
 from lightning_app.weights.load import build, load
 from lightning_app.weights.published import SHIPS, add_entry, dataset_of, is_known
 from zoo import ZooError, index, writing
 from zoo.datasets import Dataset
-
-CARD: Final = "README.md"
 
 
 def main(args: Sequence[str]) -> int:
@@ -48,7 +46,7 @@ def main(args: Sequence[str]) -> int:
         ExitStack() as undo,
     ):
         weights = stage / f"{options.id}.safetensors"
-        tensors = _tensors(network, half=options.half)
+        tensors = tensors_of(network, half=options.half)
         if options.share_backbone:
             of_backbone = {name: tensor for name, tensor in tensors.items() if name.startswith("backbone.")}
             digest, common = shared.write(of_backbone, stage.parent)
@@ -60,8 +58,10 @@ def main(args: Sequence[str]) -> int:
         load(weights)
         config = read_config(options.checkpoint)
         logs = _keep_run(options.checkpoint, config, stage)
-        start, drawn = start_of(config["model"]), dataset is not None and dataset.url is None
-        text = card(description, network, head, start=start, logs=logs, drawn=drawn, half=options.half)
+        if options.picture:
+            network.predict(options.picture).overlay().save(stage / PICTURE, quality=90)
+        address, picture = publish_place.address_of(options.to, options.id), bool(options.picture)
+        text = card(description, network, address=address, logs=logs, config=True, picture=picture, half=options.half)
         (stage / CARD).write_text(text)
         values: dict[str, Any] = {}
         if dataset:
@@ -97,7 +97,11 @@ def _completed(options: argparse.Namespace, description: Description, dataset: D
         description,
         name=options.id,
         metrics=replace(metrics, split=options.split or metrics.split),
-        provenance={"weights": "raw" if options.raw else "as evaluated", "contextzoo": lightning_app.__version__},
+        provenance={
+            **description.provenance,
+            "weights": "raw" if options.raw else "as evaluated",
+            "contextzoo": lightning_app.__version__,
+        },
         licences={"code": options.code_licence, "weights": options.weights_licence, "training data": terms},
     )
 
@@ -113,17 +117,6 @@ def _alone(id: str, *, enters: bool) -> Iterator[None]:
     except (OSError, SafetensorError) as error:
         reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
         raise InputError(f"{id} cannot be published: {reason}") from None
-
-
-def _tensors(network: nn.Module, *, half: bool) -> dict[str, Tensor]:
-    tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    if not half:
-        return tensors
-    halves = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
-    for name, tensor in halves.items():
-        if not tensor.isfinite().all():
-            raise InputError(f"{name} has values beyond half precision's 65504: publish without --half")
-    return halves
 
 
 def _keep_run(checkpoint: Path, config: dict[str, Any], stage: Path) -> list[str]:
@@ -174,6 +167,7 @@ def _parse(args: Sequence[str]) -> argparse.Namespace:
     add("--source", "--miou-source", metavar="TEXT", help="how and when it was measured; goes with --figure")
     add("--split", help="that the figure is of; default: the run's, else the dataset's usual one")
     add("--crop", nargs=2, type=int, metavar=("H", "W"), help="of training; default: as the data says")
+    add("--picture", metavar="PHOTO", help="a photograph for the card, with what the weights see in it")
     add("--code-licence", default="Apache-2.0", metavar="ID", help="default: Apache-2.0, as this project's")
     add("--weights-licence", default="Apache-2.0", metavar="ID", help="default: Apache-2.0")
     add("--data-licence", metavar="TEXT", help="terms of the training data; default: as the zoo knows them")
@@ -182,7 +176,7 @@ def _parse(args: Sequence[str]) -> argparse.Namespace:
         parser.error(f"--id {options.id!r}: lower-case letters, digits, - and _")
     if bool(options.figure) != (options.source is not None):
         parser.error("--figure and --source go together")
-    if options.share_backbone and options.to.startswith(publish_place.HUB):
+    if options.share_backbone and options.to.startswith(hub.SCHEME):
         parser.error("--share-backbone goes with a folder: a repository of the hub holds one set of weights")
     if options.raw and not options.figure:
         parser.error("a run measures its averaged weights: give the raw ones' --figure and --source")

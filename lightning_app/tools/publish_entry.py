@@ -3,20 +3,19 @@
 import hashlib
 import inspect
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import date
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from lightning_app import data
 from lightning_app.reading import specs
 from lightning_app.registry import TASKS
 from lightning_app.util.checkout import commit
 from lightning_app.util.errors import InputError
+from lightning_app.weights.card import OPTIMIZERS
 from lightning_app.weights.description import Description, Metrics
-
-OPTIMIZERS: Final = {"sgd": "SGD", "adamw": "AdamW"}
 
 
 def measured(checkpoint: Path, description: Description, *, raw: bool) -> Metrics:
@@ -59,7 +58,7 @@ def values_of(description: Description, weights: Path, *, crop: Sequence[int] | 
     assert training
     assert metrics
     return {
-        "backbone": {"name": backbone_name(description)},
+        "backbone": {"name": description.backbone},
         "split": _split(description),
         **description.facts.details(crop or training.crop, asdict(description.data), description.model),
         "metrics": {name: round(value, 2) for name, value in metrics.figures.items()},
@@ -74,12 +73,6 @@ def values_of(description: Description, weights: Path, *, crop: Sequence[int] | 
         "code_licence": description.licences["code"],
         "weights_licence": description.licences["weights"],
     }
-
-
-def backbone_name(description: Description) -> str:
-    """Of timm's backbones the model's name, of others the class."""
-    part: Mapping[str, Any] = description.model["backbone"]
-    return str(specs.given(part).get("name") or part["class_path"].rpartition(".")[2].lower())
 
 
 def _split(description: Description) -> str:

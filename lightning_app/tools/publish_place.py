@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Final
 
 from lightning_app.util.errors import InputError
-from lightning_app.util.extras import install
-from lightning_app.weights import shared
+from lightning_app.weights import hub, shared
 from lightning_app.weights.published import SHIPS
 
-HUB: Final = "hf://"
 UNFINISHED: Final = ".unfinished"  # marks a folder whose entry is not written yet
 
 
@@ -22,7 +20,9 @@ def publish(stage: Path, to: str, id: str) -> Path | str:
     Raises:
         InputError: the hub does not take it.
     """
-    return _push(stage, to, id) if to.startswith(HUB) else _move(stage, _folder(to, id))
+    if to.startswith(hub.SCHEME):
+        return hub.push(stage, to.removeprefix(hub.SCHEME).strip("/"), f"Add {id}")
+    return _move(stage, _folder(to, id))
 
 
 def finish(place: Path | str) -> None:
@@ -34,7 +34,7 @@ def finish(place: Path | str) -> None:
 def url_of(to: str, id: str) -> str:
     """The address of the weights once they are there."""
     file = f"{id}.safetensors"
-    if to.startswith(HUB):
+    if to.startswith(hub.SCHEME):
         return f"{to.rstrip('/')}/{file}"
     path = _folder(to, id).resolve() / file
     return path.relative_to(SHIPS.parent).as_posix() if path.is_relative_to(SHIPS) else path.as_uri()
@@ -49,6 +49,11 @@ def urls_of(to: str, parts: Mapping[str, str]) -> list[str]:
     ]
 
 
+def address_of(to: str, id: str) -> str:
+    """What ``contextzoo.load`` finds the weights by once they are there."""
+    return to.rstrip("/") if to.startswith(hub.SCHEME) else id
+
+
 @contextmanager
 def staged(to: str, id: str) -> Iterator[Path]:
     """An empty folder on the right disk, which is gone afterwards.
@@ -57,7 +62,7 @@ def staged(to: str, id: str) -> Iterator[Path]:
         InputError: there is something under their name already.
     """
     parent = None
-    if not to.startswith(HUB):
+    if not to.startswith(hub.SCHEME):
         folder = _folder(to, id)
         if (folder / UNFINISHED).is_file():  # stopped in mid-way, in front of the index
             shutil.rmtree(folder)
@@ -86,20 +91,3 @@ def _move(stage: Path, folder: Path) -> Path:
     complete.rename(folder)
     stage.rmdir()
     return folder
-
-
-def _push(stage: Path, to: str, id: str) -> str:
-    """Upload the folder in one commit; returns its address."""
-    repository = to.removeprefix(HUB).strip("/")
-    try:
-        from huggingface_hub import HfApi
-    except ImportError:
-        raise InputError(f"Pushing needs huggingface_hub: {install('hub')}") from None
-    try:
-        api = HfApi()
-        api.create_repo(repository, exist_ok=True)
-        api.upload_folder(repo_id=repository, folder_path=stage, commit_message=f"Add {id}")
-    except Exception as error:  # its HTTP library's errors come through as well
-        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-        raise InputError(f"Cannot push to {to} ({reason}): log in with hf auth login, or look at the name") from None
-    return f"https://huggingface.co/{repository}"

@@ -80,6 +80,7 @@ def _parse(args: list[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     add("--budget", type=_seconds, metavar="TIME", help="100m or 2h: start no training that would not end within it")
     add("--jobs", type=int, default=1, metavar="N", help="trainings side by side, which share the cores; default 1")
+    add("--wandb-project", metavar="NAME", help="log each training to W&B: the sweep is a group, each head a job type")
     add("--out", type=Path, metavar="DIR", help="runs, logs and report; default runs/sweep/RECIPE")
     add(
         "--report",

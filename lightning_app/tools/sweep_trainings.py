@@ -193,8 +193,12 @@ class Trainings:
         seed = ["--seed_everything", str(training.seed)]
         if training.fold is not None:
             seed += ["--data.fold", f"[{training.fold},{self.options.folds}]"]
+        logger = []
+        if project := self.options.wandb_project:
+            told = {"project": project, "group": self.options.out.name, "job_type": training.head}
+            logger = ["-c", "logger/wandb", *(w for k, v in told.items() for w in (f"--trainer.logger.{k}", v))]
         own = [word for module in own_modules.names() for word in (own_modules.OPTION, module)]
-        return ["fit", *own, "-c", self.options.recipe, *head, *seed, *self.words, "--run", str(run)]
+        return ["fit", *own, "-c", self.options.recipe, *logger, *head, *seed, *self.words, "--run", str(run)]
 
     def _call(self, command: Sequence[str], log: IO[bytes]) -> tuple[int, struct_rusage] | None:
         """Exit status and resources of a command of ours; None where all is being stopped."""

@@ -39,13 +39,37 @@ def read_checkpoint(path: Path, *, raw: bool = False) -> tuple[Description, dict
     content = checkpoints.read(path)
     if raw and "current_model_state" not in content:
         raise InputError(f"{path} holds one set of weights only: the run averaged none")
-    try:
-        described = _of_run(content, path, raw=raw)
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        raise input_error(error) or InputError(f"{path} does not say how to rebuild its model: {error!r}") from error
+    description = describe(content, path, raw=raw)
     tensors = content["current_model_state" if raw else "state_dict"]
     found = {name.partition(".")[2]: each for name, each in tensors.items() if name.partition(".")[0] in NETWORK}
-    return Description.from_dict(described, path), found
+    return description, found
+
+
+def describe(content: Mapping[str, Any], path: Path, *, raw: bool = False) -> Description:
+    """What a checkpoint's content says of its model; ``path`` is what a person knows it by.
+
+    Raises:
+        InputError: it does not say how to rebuild it.
+    """
+    try:
+        return Description.from_dict(_of_run(content, path, raw=raw), path)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise input_error(error) or InputError(f"{path} does not say how to rebuild its model: {error!r}") from error
+
+
+def start_of(model: Mapping[str, Any]) -> str:
+    """What a training began from, and what of that it left alone, by its configuration's ``model``."""
+    backbone = specs.given(model["backbone"])
+    if model.get("weights"):
+        part = "all layers" if model.get("weights_part", "all") == "all" else model["weights_part"]
+        weights = str(model["weights"])
+        start = f"{weights if '://' in weights else Path(weights).name}, {part}"
+    elif first := backbone.get("pretrained"):
+        start = Path(first).name if isinstance(first, str) else f"pretrained weights of {backbone['name']}"
+    else:
+        start = "random weights"
+    frozen = model.get("freeze") or []
+    return f"{start}; frozen: {frozen if isinstance(frozen, str) else ', '.join(frozen)}" if frozen else start
 
 
 def _of_run(content: Mapping[str, Any], path: Path, *, raw: bool) -> dict[str, Any]:
@@ -62,6 +86,7 @@ def _of_run(content: Mapping[str, Any], path: Path, *, raw: bool) -> dict[str, A
         "model": {key: value for key, value in config["model"].items() if key in facts.parts},
         "data": {"class_path": data.get("class_path", ""), "init_args": arguments},
         "training": {"iterations": content["global_step"], **_recipe(config)},
+        "provenance": {"begun from": start_of(config["model"])},
         **facts.of_run(content),
     }
     best = facts.best_validation(content)

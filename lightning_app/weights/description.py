@@ -91,6 +91,12 @@ class Description:
         return {"format": "pt", HEADER: json.dumps(self.as_dict())}
 
     @property
+    def backbone(self) -> str:
+        """Of timm's backbones the model's name, of others the class."""
+        part: Mapping[str, Any] = self.model["backbone"]
+        return str(specs.given(part).get("name") or part["class_path"].rpartition(".")[2].lower())
+
+    @property
     def info(self) -> Info:
         """What a network that is built from it carries."""
         metrics = self.metrics or Metrics()
@@ -101,6 +107,29 @@ class Description:
             metrics=metrics.figures,
             source=metrics.source,
             parts=self.model,
+            training=asdict(self.training) if self.training else {},
+            provenance=self.provenance,
+            licences=self.licences,
+        )
+
+    @classmethod
+    def of_network(cls, network: Any) -> Self:
+        """What a network carries, as ``info`` made it; its parts are asked anew.
+
+        Raises:
+            InputError: it carries nothing, or cannot be described.
+        """
+        info: Info = network.known
+        return cls(
+            name=info.name,
+            task=info.task,
+            model=network.parts(),
+            facts=facts_of(info.task).of_network(network),
+            data=Data(**info.data) if info.data else Data(),
+            training=Training(**info.training) if info.training else None,
+            metrics=Metrics(info.metrics, info.source, split=info.split or None) if info.metrics else None,
+            provenance=info.provenance,
+            licences=info.licences,
         )
 
     @classmethod

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar, get_type_hints
 
@@ -77,6 +77,19 @@ class Facts(ABC, Generic[N]):
             InputError: the file is not the entry's, or the task knows no such files.
         """
         raise InputError(f"{path}: the task {entry.task} reads no files of the format {entry.format}")
+
+    @classmethod
+    def of_network(cls, network: Any) -> Self:
+        """What a network carries, as ``info`` made it."""
+        return cls(**{each.name: getattr(network.known, each.name) for each in fields(cls)})  # type: ignore[arg-type]
+
+    def of_others(self, names: Sequence[str]) -> Self:
+        """The same where the network tells other things apart.
+
+        Raises:
+            InputError: the task cannot have it.
+        """
+        raise InputError(f"{type(self).__name__} are of what the weights were trained on, and of nothing else")
 
     @property
     @abstractmethod

@@ -1,7 +1,7 @@
 """Weights by name -> a network that knows what its numbers mean."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -15,18 +15,28 @@ from lightning_app.runs import RUNS
 from lightning_app.runs import folders as runs
 from lightning_app.util.errors import InputError, closest
 from lightning_app.util.files import check_file
+from lightning_app.weights import hub, wandb_artifacts
 from lightning_app.weights.checkpoint import read_checkpoint
 from lightning_app.weights.description import Data, Description
 from lightning_app.weights.facts import facts_of
 from lightning_app.weights.openmmlab.convert import load_strictly
 from lightning_app.weights.published import is_known, read_published
+from lightning_app.weights.transfer import transfer
 from zoo import ZooEntry, ZooError, download
 from zoo.datasets import datasets
 
 SUFFIXES: Final = (".ckpt", ".safetensors", ".pth", ".pt")
+ADDRESSES: Final = {each.SCHEME: each.fetch for each in (hub, wandb_artifacts)}
+MOST: Final = 10_000  # things that a network may be asked to tell apart
 
 
-def load(weights: str | Path, *, device: str | torch.device = "cpu", task: str | None = None) -> Any:
+def load(
+    weights: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    task: str | None = None,
+    num_classes: int | Sequence[str] | None = None,
+) -> Any:
     """The network of the weights' task in evaluation mode, with what it knows as ``info``.
 
     Args:
@@ -43,7 +53,25 @@ def load(weights: str | Path, *, device: str | torch.device = "cpu", task: str |
     network = _load_file(path, entry)
     if task not in (None, network.info.task):
         raise InputError(f"{weights} is of the task {network.info.task}, and weights of {task} are wanted here")
+    if num_classes is not None:
+        network = _with_others(network, num_classes, str(weights))
     return network.to(device).eval()
+
+
+def _with_others(source: Any, wanted: int | Sequence[str], weights: str) -> Any:
+    """The network for other classes, or what else its task tells apart, with all that fits of its weights."""
+    names = [str(number) for number in range(min(wanted, MOST))] if isinstance(wanted, int) else list(wanted)
+    told = source.info.told
+    if not names or (isinstance(wanted, int) and wanted != len(names)) or isinstance(wanted, str):
+        raise InputError(f"num_classes is {specs.shown(wanted)}: give a number of {told} from 1 on, or their names")
+    before = Description.of_network(source)
+    began = weights if "://" in weights else before.name
+    facts = before.facts.of_others(names)
+    new = replace(before, facts=facts, data=Data(), training=None, metrics=None, provenance={"begun from": began})
+    network = facts.network(new.model, new.name)
+    network.info = new.info
+    print(f"{before.name}: {transfer(source, network, network.info.outputs, force=True)}", file=sys.stderr)
+    return network
 
 
 def find(weights: str | Path) -> Path:
@@ -56,6 +84,9 @@ def find(weights: str | Path) -> Path:
 
 
 def _find(weights: str | Path) -> tuple[Path, ZooEntry | None]:
+    for scheme, fetch in ADDRESSES.items():
+        if str(weights).startswith(scheme):
+            return fetch(str(weights)), None
     path = Path(weights)
     if path.suffix in SUFFIXES:
         check_file(path)
@@ -108,7 +139,10 @@ def _published(path: Path, entry: ZooEntry) -> Any:
 def _named(network: Any, entry: ZooEntry) -> Any:
     """The network under its id, with the index's figures."""
     source = f"{entry.metrics_source}, {entry.split}"
-    network.info = replace(network.info, name=entry.id, metrics=entry.metrics, source=source, split=entry.split)
+    licences = {"code": entry.code_licence, "weights": entry.weights_licence, "training data": entry.data_licence}
+    network.info = replace(
+        network.info, name=entry.id, metrics=entry.metrics, source=source, split=entry.split, licences=licences
+    )
     return network
 
 

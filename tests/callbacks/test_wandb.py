@@ -17,8 +17,8 @@ from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
 from tiny import CLASSES, NoiseData, by_command_line, tiny_task, tiny_trainer
 
-from lightning_app.callbacks import WandbReport, WandbRunLogger
-from lightning_app.callbacks.wandb import _small
+from lightning_app.callbacks import WandbPredictions, WandbReport, WandbRunLogger
+from lightning_app.callbacks.wandb import small
 from lightning_app.util.errors import InputError
 
 CONFIG = Path(__file__).parents[2] / "configs" / "logger" / "wandb.yaml"
@@ -147,13 +147,48 @@ def test_a_resumed_fit_goes_on_in_its_run(runs: list[Offline]) -> None:
     assert second.history[0]["trainer/global_step"] == 6
 
 
+def shares(prediction: np.ndarray, truth: np.ndarray) -> float:
+    """mIoU of one image, pixel by pixel."""
+    pairs = [(int(p), int(t)) for p, t in zip(prediction.flat, truth.flat, strict=True) if t != 255]
+    found = {number for pair in pairs for number in pair}
+    each = [sum(p == t == k for p, t in pairs) / sum(k in pair for pair in pairs) for k in found]
+    return sum(each) / len(each)
+
+
+def test_the_worst_images_of_a_test_are_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    offline = {"WANDB_MODE": "offline", "WANDB_SILENT": "true", "WANDB_CACHE_DIR": str(tmp_path)}
+    for name, value in {**offline, "WANDB_DATA_DIR": str(tmp_path)}.items():
+        monkeypatch.setenv(name, value)
+    logger = WandbRunLogger(str(tmp_path), group="heads", job_type="fcn")
+    task, data = tiny_task().eval(), NoiseData()
+    trainer = tiny_trainer(tmp_path, max_epochs=1, callbacks=[WandbPredictions(most=3)], logger=logger)
+    trainer.test(task, data, verbose=False)
+    wandb.finish()
+    (run,) = map(Offline, (tmp_path / "wandb").glob("offline-run-*"))
+    assert [run.all("run")[0][name] for name in ("run_group", "job_type")] == ["heads", "fcn"]
+    (path,) = [item["test/predictions.path"] for item in run.history if "test/predictions.path" in item]
+    table = json.loads((run.folder / "files" / path).read_text())
+    assert table["columns"] == ["image", "prediction", "mIoU", "aAcc"]
+    expected = {}
+    for sample in data.dataset("test"):  # type: ignore[union-attr]
+        with torch.inference_mode():
+            classes = task.network(sample["image"][None] / 255).argmax(1)[0]
+        expected[sample["name"]] = 100 * shares(classes.numpy(), sample["mask"].numpy())
+    worst = sorted(expected, key=lambda name: expected[name])[:3]
+    assert [row[0] for row in table["data"]] == worst
+    assert [row[2] for row in table["data"]] == pytest.approx([expected[name] for name in worst])
+    picture = table["data"][0][1]
+    assert set(picture["masks"]) == {"prediction", "ground_truth"}
+    assert (run.folder / "files" / picture["path"]).is_file()
+
+
 def test_pictures_are_at_most_512_pixels_wide() -> None:
     photograph = np.full((300, 1024, 3), (255, 0, 0), dtype=np.uint8)
     classes = (np.arange(300 * 1024).reshape(300, 1024) % 3).astype(np.uint8)
-    small = _small(photograph)
-    assert small.shape == (150, 512, 3)
-    assert (small == [255, 0, 0]).all()
-    np.testing.assert_array_equal(_small(classes), classes[::2, ::2])
+    shrunk = small(photograph)
+    assert shrunk.shape == (150, 512, 3)
+    assert (shrunk == [255, 0, 0]).all()
+    np.testing.assert_array_equal(small(classes), classes[::2, ::2])
 
 
 def test_another_logger_hears_nothing(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import torch
 from data.make_fakes import camvid
+from hub import serving
+from PIL import Image
 from safetensors import safe_open
 from weights import fit_camvid
 
@@ -263,24 +265,34 @@ def test_data_that_the_zoo_does_not_know(run: Path, tmp_path: Path, capsys: pyte
     assert load(Path("out") / ID / f"{ID}.safetensors").info.classes[0] == "heaven"  # type: ignore[union-attr]
 
 
-def test_pushing_to_the_hub(run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    hub = pytest.importorskip("huggingface_hub")
-    pushed: dict[str, bytes] = {}
-
-    class Api:
-        def create_repo(self, repo_id: str, *, exist_ok: bool) -> None:
-            assert (repo_id, exist_ok) == ("someone/models", True)
-
-        def upload_folder(self, *, repo_id: str, folder_path: Path, commit_message: str) -> None:
-            pushed.update({path.name: path.read_bytes() for path in folder_path.iterdir()})
-
-    monkeypatch.setattr(hub, "HfApi", Api)
-    assert publish(run, to="hf://someone/models") == 0
-    assert "https://huggingface.co/someone/models" in capsys.readouterr().out
-    assert pushed.keys() == {f"{ID}.safetensors", *RUN}
-    entry = zoo.get(ID)
-    assert entry.url == f"hf://someone/models/{ID}.safetensors"
-    assert entry.size == len(pushed[f"{ID}.safetensors"])
+def test_pushing_to_the_hub_and_fetching_by_its_id(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("huggingface_hub")
+    monkeypatch.setenv("CONTEXTZOO_HOME", str(tmp_path / "home"))
+    Image.new("RGB", (32, 24), (90, 120, 60)).save("street.png")
+    with serving(monkeypatch) as hub:
+        assert publish(run, "--picture street.png", to="hf://someone/models") == 0
+        assert f"{hub.url}/someone/models" in capsys.readouterr().out
+        pushed = hub.repositories["someone/models"]
+        assert pushed.keys() == {f"{ID}.safetensors", *RUN, "picture.jpg"}
+        entry = zoo.get(ID)
+        assert entry.url == f"hf://someone/models/{ID}.safetensors"
+        assert entry.size == len(pushed[f"{ID}.safetensors"])
+        (card, *_) = hub.cards
+        (result,) = card["model-index"][0]["results"]
+        assert (card["license"], card["datasets"], card["pipeline_tag"]) == (
+            "apache-2.0",
+            ["camvid"],
+            "image-segmentation",
+        )
+        assert result["metrics"] == [{"type": "mean_iou", "value": entry.figure, "name": "mIoU, per cent"}]
+        assert (result["dataset"]["type"], result["dataset"]["split"]) == ("camvid", "val")
+        assert "--weights hf://someone/models\n" in pushed["README.md"].decode()
+        by_id, by_address = load(ID), load("hf://someone/models")
+    assert torch.equal(by_id(images()), load(run)(images()))
+    assert torch.equal(by_id(images()), by_address(images()))
+    assert by_address.info.provenance["begun from"] == "random weights"
 
 
 def test_a_push_that_fails_enters_nothing(

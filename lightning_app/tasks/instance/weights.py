@@ -1,7 +1,7 @@
 """What weights of instance segmentation say of themselves: classes, masks or none, and the size they look at."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Final, Self
 
@@ -104,6 +104,13 @@ class InstanceFacts(Facts[InstanceSegmentor]):
             raise InputError(f"{what} cannot be built: it has no backbone")
         count, seen = len(self.classes), settings | {"masks": self.masks, "size": self.image_size}
         return specs.make(lambda: InstanceSegmentor(backbone(), count, **seen), what)
+
+    @classmethod
+    def of_network(cls, network: Any) -> Self:
+        return cls(network.known.classes, network.masks, network.size)
+
+    def of_others(self, names: Sequence[str]) -> Self:
+        return replace(self, classes=tuple(names))
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """What weights of pose say of themselves: the keypoints, and how their figures were measured."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Final, Self
 
@@ -91,6 +91,9 @@ class PoseFacts(Facts[PoseEstimator]):
             return PoseEstimator(levels, head_on(levels, head, maps), codec, **options)
 
         return specs.make(build, what)
+
+    def of_others(self, names: Sequence[str]) -> Self:
+        return replace(self, keypoints=Keypoints(tuple(names), (), (), (SIGMA,) * len(names)))
 
     @property
     def labels(self) -> tuple[str, ...]:

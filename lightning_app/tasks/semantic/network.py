@@ -1,7 +1,8 @@
 """The whole network: photographs in, logits at their size out."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -9,6 +10,7 @@ from torch.nn import functional as F
 
 from lightning_app.backbones.base import Backbone
 from lightning_app.blocks._layers import resize
+from lightning_app.data.facts import default_palette
 from lightning_app.data.pictures import Picture
 from lightning_app.heads.base import Auxiliary, ContextHead, Outputs
 from lightning_app.heads.several import Several
@@ -35,6 +37,12 @@ class ModelInfo(Info):
     classes: tuple[str, ...]
     palette: tuple[tuple[int, int, int], ...]
     protocol: EvaluationProtocol
+
+    @classmethod
+    def of_classes(cls, name: str, classes: Sequence[str]) -> Self:
+        """What is known of a new network: names of its classes, a colour for each, and images as they are."""
+        palette = default_palette(len(classes))
+        return cls(name=name, classes=tuple(classes), palette=palette, protocol=EvaluationProtocol())
 
     @property
     def outputs(self) -> int:
@@ -132,6 +140,16 @@ class Segmentor(Network):
         """
         info: ModelInfo = super().known
         return info
+
+    def parts(self) -> dict[str, Any]:
+        auxiliary = self.auxiliary
+        return {
+            "backbone": self.backbone.description(),
+            "head": self.head.description(skip=2),  # the levels' widths and the number of classes
+            "auxiliary": None if auxiliary is None else auxiliary.description(skip=2),
+            "auxiliary_weight": self.auxiliary_weight,
+            "channels_last": self.channels_last,
+        }
 
     def outputs(self, images: Tensor) -> Outputs:
         """Prediction and side outputs, maps at the images' size.

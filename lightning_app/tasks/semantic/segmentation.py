@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ from lightning_app.tasks.semantic.draw import class_shares, overlay
 from lightning_app.tasks.semantic.protocol import EvaluationProtocol
 from lightning_app.util.errors import InputError
 from lightning_app.util.files import replacing
+
+IGNORED: Final = "ignored"  # the label of pixels that do not count
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +97,20 @@ class SegmentationDrawing(Drawing):
         pixels = np.array(photograph.resize((ids.shape[1], ids.shape[0]), Image.Resampling.BILINEAR))
         masks = {"prediction": ids} | ({} if mask is None else {"ground_truth": _bytes(mask[0])})
         return cls(name, pixels, masks, labels, segmentation=Segmentation(pixels, ids, names, palette))
+
+    @property
+    def scores(self) -> Mapping[str, float]:
+        """mIoU over the classes that are in the truth or the prediction, and the share of pixels that are right."""
+        truth = self.masks.get("ground_truth")
+        assert self.segmentation is not None
+        classes = len(self.segmentation.classes)
+        counted = [number for number in range(classes) if self.labels.get(number) != IGNORED]
+        if truth is None or not (labelled := np.isin(truth, counted)).any():
+            return {}
+        right, said = truth[labelled], self.masks["prediction"][labelled]
+        hits, true, predicted = (np.bincount(x, minlength=classes) for x in (right[right == said], right, said))
+        union = true + predicted - hits
+        return {"mIoU": float((hits[union > 0] / union[union > 0]).mean()), "aAcc": float((right == said).mean())}
 
     def overlay(self) -> Image.Image:
         assert self.segmentation is not None

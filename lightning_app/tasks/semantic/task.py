@@ -28,7 +28,7 @@ from lightning_app.tasks.semantic.losses import (
 from lightning_app.tasks.semantic.metrics import SegmentationMetrics
 from lightning_app.tasks.semantic.network import Segmentor
 from lightning_app.tasks.semantic.protocol import EvaluationProtocol
-from lightning_app.tasks.semantic.segmentation import SegmentationDrawing
+from lightning_app.tasks.semantic.segmentation import IGNORED, SegmentationDrawing
 from lightning_app.tasks.semantic.summary import best_validation, report_of
 from lightning_app.tasks.semantic.weights import SemanticFacts
 from lightning_app.util.errors import InputError
@@ -159,7 +159,7 @@ class SegmentationTask(Task[Segmentor, SemanticBatch]):
 
     def draw(self, batch: SemanticBatch, predictions: Sequence[Tensor]) -> list[Drawing]:
         palette = self.palette or default_palette(len(self.class_names))
-        labels = dict(enumerate(self.class_names)) | {self.ignore_index: "ignored"}
+        labels = dict(enumerate(self.class_names)) | {self.ignore_index: IGNORED}
         return [
             SegmentationDrawing.of(part.names[0], part.image[0], classes, part.mask, labels, self.class_names, palette)
             for part, classes in zip(batch.singles(), predictions, strict=True)

@@ -74,6 +74,9 @@ class SemanticFacts(Facts[Segmentor]):
     def network(self, model: Mapping[str, Any], name: str) -> Segmentor:
         return new_segmentor(model, len(self.classes), name)
 
+    def of_others(self, names: Sequence[str]) -> Self:
+        return replace(self, classes=tuple(names), palette=default_palette(len(names)))
+
     @property
     def labels(self) -> tuple[str, ...]:
         return self.classes
