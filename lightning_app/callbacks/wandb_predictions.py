@@ -81,7 +81,8 @@ class WandbPredictions(Callback):
         scores = list(rows[0][1][1]["scores"])
         table = wandb.Table(columns=["image", "prediction", *scores])
         for name, (_, row) in rows:
-            classes = wandb.Classes([{"id": number, "name": label} for number, label in row["labels"].items()])
+            labels = [{"id": number, "name": label} for number, label in row["labels"].items()]
+            classes = wandb.Classes(labels)  # type: ignore[attr-defined]  # left out of its stubs
             masks = {side: {"mask_data": mask} for side, mask in row["masks"].items()}
             table.add_data(
                 name,

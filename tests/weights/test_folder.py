@@ -16,6 +16,7 @@ from lightning_app.backbones.patchify import Patchify
 from lightning_app.heads.fcn import FCN
 from lightning_app.tasks.semantic.network import Segmentor
 from lightning_app.util.errors import InputError
+from lightning_app.weights.description import Description
 
 IMAGES = torch.rand(1, 3, 40, 56, generator=torch.Generator().manual_seed(0))
 PHOTOGRAPH = np.random.default_rng(0).integers(0, 255, (24, 32, 3), dtype=np.uint8)
@@ -130,3 +131,49 @@ def test_other_classes_of_published_weights(tmp_path: Path, capsys: pytest.Captu
     model = cz.load(openmmlab_file(tmp_path), num_classes=2)
     assert "New: head.classifier.{weight,bias}" in capsys.readouterr().err
     assert model(IMAGES).shape[1] == 2
+
+
+BACKBONE = {"class_path": "lightning_app.backbones.timm.TimmBackbone", "init_args": {"name": "test_resnet"}}
+OTHER_TASKS = {
+    "instance": (
+        {"classes": ["disc", "square"], "masks": True, "image_size": [48, 64]},
+        {"backbone": BACKBONE, "channels": 16, "hidden": 16},
+    ),
+    "pose": (
+        {"keypoints": {"names": ["nose", "tail"], "skeleton": [[0, 1]], "flip_pairs": [], "sigmas": [0.1, 0.1]}},
+        {"backbone": BACKBONE, "head": {"class_path": "lightning_app.heads.fcn.FCN", "init_args": {"channels": 8}}},
+    ),
+}
+
+
+@pytest.mark.parametrize("task", OTHER_TASKS)
+def test_weights_of_every_task(tmp_path: Path, task: str, capsys: pytest.CaptureFixture[str]) -> None:
+    facts, model = OTHER_TASKS[task]
+    content = {"name": "tiny", "task": task, "model": model, "data": {}, **facts}
+    description = Description.from_dict(content, "tiny")
+    network = description.facts.network(model, "tiny").eval()
+    network.info = description.info
+    network.save_pretrained(tmp_path / "first", picture=PHOTOGRAPH)
+    assert sorted(path.name for path in (tmp_path / "first").iterdir()) == [
+        "README.md",
+        "model.safetensors",
+        "picture.jpg",
+    ]
+    again = cz.load(tmp_path / "first")
+    assert again.info == network.info.__class__(**{**vars(network.info), "provenance": again.info.provenance})
+    before = network.state_dict()
+    assert all(torch.equal(value, before[name]) for name, value in again.state_dict().items())
+
+    other = cz.load(tmp_path / "first", num_classes=["a", "b", "c", "d"])
+    line = capsys.readouterr().err
+    assert line.startswith("tiny: Loaded ")
+    assert line.count("\n") == 1
+    assert "(2 -> 4 " in line
+    new = [name for name, value in other.state_dict().items() if value.shape != before[name].shape]
+    wanted = ("predictor", "score", "class", "box", "mask", "logits") if task == "instance" else ("head.classifier",)
+    assert new
+    assert all(any(word in name for word in wanted) for name in new), new
+    assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items() if name not in new)
+    assert other.info.outputs == 4
+    other.save_pretrained(tmp_path / "second")
+    assert cz.load(tmp_path / "second").info.outputs == 4
