@@ -76,7 +76,7 @@ def create_model(
     *,
     num_classes: int | Sequence[str],
     output_stride: int | None = None,
-    pretrained: bool = False,
+    pretrained: bool | str | Path = False,
     **options: Any,
 ) -> Segmentor:
     """A new network: photographs (B, 3, H, W) in 0..1 in, logits (B, num_classes, H, W) out.
@@ -86,11 +86,12 @@ def create_model(
         backbone: a model of timm's, such as ``"resnet50"``.
         num_classes: how many, or their names, which ``model.info`` then holds.
         output_stride: image pixels per pixel of the last level; None = as timm has it.
-        pretrained: start the backbone from timm's weights, which are fetched.
+        pretrained: start the backbone from timm's weights, which are fetched where no installed package (extra lite)
+            has them, or from a file of your own: .safetensors or .pth, in timm's names.
         options: the head's own, such as ``channels`` or ``recurrence``.
 
     Raises:
-        ValueError: an unknown head, backbone, stride or option.
+        ValueError: an unknown head, backbone, stride or option, or weights that cannot be used.
 
     Examples:
         >>> import contextzoo as cz
@@ -103,7 +104,8 @@ def create_model(
     from lightning_app.util.errors import InputError
 
     entry, names = HEADS[head], [*map(str, range(num_classes) if isinstance(num_classes, int) else num_classes)]
-    body = TimmBackbone(backbone, output_stride=output_stride, pretrained=pretrained)
+    start = str(pretrained) if isinstance(pretrained, Path) else pretrained
+    body = TimmBackbone(backbone, output_stride=output_stride, pretrained=start)
     try:
         built = entry.cls(body.channels, len(names), **options)
     except TypeError as error:

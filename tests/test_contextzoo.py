@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from torch import nn
 from weights import write_tiny
@@ -46,6 +47,18 @@ def test_create_model(head: str) -> None:
     assert isinstance(model, Segmentor)
     assert model.head.block.recurrence == 1  # type: ignore[union-attr]
     assert model.eval()(torch.rand(1, 3, 33, 47)).shape == (1, 3, 33, 47)
+
+
+def test_create_model_from_a_file_of_weights(tmp_path: Path) -> None:
+    path = tmp_path / "mine.pth"
+    torch.save(timm.create_model("test_resnet").state_dict(), path)
+    weights = torch.load(path, weights_only=True)
+    for given in (path, str(path)):
+        model = cz.create_model("fcn", "test_resnet", num_classes=3, channels=8, pretrained=given)
+        parameters = dict(model.backbone.model.named_parameters())  # type: ignore[operator,union-attr]
+        assert torch.equal(parameters["layer1.0.conv1.weight"], weights["layer1.0.conv1.weight"])
+    with pytest.raises(ValueError, match=r"nothing\.pth"):
+        cz.create_model("fcn", "test_resnet", num_classes=3, pretrained="nothing.pth")
 
 
 @pytest.mark.parametrize(

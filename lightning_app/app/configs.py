@@ -53,6 +53,8 @@ def checked(path: Path) -> Path:
     Raises:
         InputError: it does not.
     """
+    if path.exists() and not path.is_file():  # reading a pipe may never end
+        raise InputError(f"{path} is no file: give one that holds YAML")
     too_much = InputError(f"{path} is no configuration: it holds more than {MOST} values, or {DEEPEST} in one another")
     try:
         if path.stat().st_size > 100 * MOST:

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from lightning_app.tasks.base import AnyTask, Report
 from lightning_app.tasks.report import Best
 from lightning_app.util.files import replacing
+from lightning_app.util.tables import print_table
 
 
 class ClassTable(Callback):
@@ -73,10 +72,10 @@ def print_report(report: Report, title: str | None = None) -> None:
     if title:  # which a narrow table would break
         console.print(title, style="italic", soft_wrap=True)
     if report.columns:
-        table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None)
-        for place, column in enumerate(report.columns):
-            table.add_column(column, justify="right" if place else "left", no_wrap=True)
-        for name, *cells in report.rows:
-            table.add_row(name, *("-" if math.isnan(cell) else f"{100 * cell:.1f}" for cell in cells))
-        console.print(table)
+        rows = [[row[0], *map(_cell, row[1:])] for row in report.rows]
+        print_table(report.columns, rows, right=report.columns[1:])
     console.print(report.summary, soft_wrap=True)
+
+
+def _cell(share: float) -> str:
+    return "-" if math.isnan(share) else f"{100 * share:.1f}"

@@ -49,7 +49,7 @@ class WandbRunLogger(WandbLogger):
         **kwargs: Any,
     ) -> None:
         known = Path(save_dir) / ID_FILE
-        if id is None and known.exists():
+        if id is None and known.is_file():
             id = known.read_text().strip()
         kwargs["name"] = kwargs.get("name") or Path(save_dir).name
         super().__init__(save_dir=save_dir, project=project, id=id, group=group, job_type=job_type, **kwargs)

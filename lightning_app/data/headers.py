@@ -1,20 +1,18 @@
 """The headers of many pictures at once, remembered until a file changes."""
 
-import json
-import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any
 
 from lightning_app.data.bad_file import BadFile
 from lightning_app.data.images import read_header, require_8_bit, require_same_size
 from lightning_app.data.picture_files import Header
 from lightning_app.data.pixel_limit import require_few_enough_pixels
+from lightning_app.util.remembered import cache_folder, recall, remember
 
 
 def read_headers(paths: Iterable[Path], root: Path) -> dict[Path, Header | BadFile]:
@@ -74,24 +72,3 @@ def _read(path: Path, known: Any) -> tuple[Path, tuple[list[int], Header | BadFi
         return path, (stamp, header)
     except BadFile as error:
         return path, (stamp, error)
-
-
-def cache_folder(name: str) -> Path:
-    """Where what is known of datasets is remembered."""
-    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "contextzoo" / name
-
-
-def recall(path: Path) -> Any:
-    """What was remembered there; None where nothing was."""
-    with suppress(OSError, ValueError, RecursionError):
-        return json.loads(path.read_text())
-    return None
-
-
-def remember(path: Path, content: Any) -> None:
-    """Write it, whole or not at all; where that cannot be done it costs only time."""
-    with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-            json.dump(content, file)
-        Path(file.name).replace(path)

@@ -57,6 +57,14 @@ def test_load_and_segment_take_its_checkpoint(
     assert "Loading mine.ckpt" in capsys.readouterr().out.replace(f"{tmp_path}/", "")
 
 
+def test_one_align_corners_the_heads_holds_for_the_whole_network(tmp_path: Path) -> None:
+    task = SegmentationTask(Patchify(8, 4), lambda i, n: FCN(i, n, channels=4, align_corners=True), num_classes=3)
+    assert task.protocol == EvaluationProtocol(align_corners=True)
+    info = load(fitted(task, tmp_path)).info
+    assert info is not None
+    assert info.protocol == task.protocol
+
+
 def test_defaults_and_classes_without_names(tmp_path: Path) -> None:
     path = fitted(SegmentationTask(Patchify(8, 4), num_classes=3), tmp_path)
     info = load(path).info

@@ -17,7 +17,7 @@ from lightning_app.data.bad_file import BadFile
 from lightning_app.data.base import STAGES, Stage
 from lightning_app.data.facts import DatasetFacts
 from lightning_app.data.findings import Checked
-from lightning_app.data.headers import cache_folder, check_headers, read_headers, recall, remember
+from lightning_app.data.headers import check_headers, read_headers
 from lightning_app.data.listing import Listing, files, read_list, require
 from lightning_app.data.masks import MaskReader
 from lightning_app.data.picture_files import Header
@@ -25,6 +25,7 @@ from lightning_app.data.semantic.base import SegmentationDataModule
 from lightning_app.data.semantic.file_dataset import FileDataset, Pair
 from lightning_app.data.transforms import PhotometricJitter, RandomScaleCrop
 from lightning_app.util.errors import InputError, suggest
+from lightning_app.util.remembered import cache_folder, recall, remember
 
 
 class FileDataModule(SegmentationDataModule):

@@ -18,7 +18,7 @@ class EvaluationProtocol:
         stride: step between windows, down and across; two thirds of the crop by default.
         scales: factors by which the image is resized, one view each.
         flip: add the mirrored image to each view.
-        align_corners: convention of the resize from logits to the label's size.
+        align_corners: convention of the resize from logits to the label's size: the head's own.
         fit: longer and shorter side of a box; images are first resized to fill it, their ratio kept.
         antialias: smooth images where a resize shrinks them.
         batch: windows that go through the model together.

@@ -1,7 +1,7 @@
 """Semantic segmentation: a class for every pixel."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -54,7 +54,7 @@ class SegmentationTask(Task[Segmentor, SemanticBatch]):
         ohem_threshold: probability under which a pixel is hard; null keeps ohem_min_kept pixels whatever their loss.
         ohem_min_kept: pixels kept per image at least.
         auxiliary_weight: weight of the auxiliary head's loss.
-        protocol: how images are evaluated: whole or slide, scales, flip.
+        protocol: how images are evaluated: whole or slide, scales, flip; its align_corners is always the head's.
     """
 
     monitor = "val/mIoU"
@@ -98,7 +98,7 @@ class SegmentationTask(Task[Segmentor, SemanticBatch]):
         self.class_names = class_names or [str(number) for number in range(num_classes)]
         self.palette = palette
         self.ignore_index = ignore_index
-        self.protocol = protocol
+        self.protocol = replace(protocol, align_corners=network.head.align_corners)  # one for the whole network
 
         per_class = torch.tensor(class_weights) if isinstance(class_weights, list) else None
         self.loss = build_loss(

@@ -54,6 +54,8 @@ class SemanticFacts(Facts[Segmentor]):
     def of_run(cls, content: Mapping[str, Any]) -> dict[str, Any]:
         config, facts = content["config"], content["hyper_parameters"]
         protocol = dict(config["model"]["protocol"])
+        if "align_corners" in (head := specs.given(config["model"].get("head"))):
+            protocol["align_corners"] = head["align_corners"]  # one for the whole network
         if (size := specs.given(config.get("data")).get("image_size")) and not protocol.get("fit"):
             protocol |= {"fit": [max(size), min(size)], "antialias": True}  # as the datamodule resized them
         names = facts["class_names"] or [str(number) for number in range(min(facts["num_classes"], MOST_CLASSES + 1))]

@@ -68,6 +68,10 @@ def test_a_training_steps_on_every_term_and_scores_every_image(data: COCOInstanc
     assert f"val/{task.figure}" == task.monitor
     assert task.figure in report.figures
     assert report.names == ["disc", "square"]
+    fit.save_checkpoint(tmp_path / "mine.ckpt")
+    again = InstanceTask.load_from_checkpoint(tmp_path / "mine.ckpt")
+    assert (again.title, again.class_names, again.category_ids) == (task.title, task.class_names, task.category_ids)
+    assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in task.state_dict().items())
 
 
 def test_what_is_annotated_scores_full_marks_and_the_scores_begin_anew(data: COCOInstances, tmp_path: Path) -> None:
