@@ -17,7 +17,7 @@ from lightning_app.backbones.patchify import Patchify
 from lightning_app.data.semantic.context_probe import CELL, PATTERNS, ContextProbe, Layout, draw
 from lightning_app.heads.fcn import FCN
 from lightning_app.heads.pspnet import PSPNet
-from lightning_app.tools import probe
+from lightning_app.tools import probe_training as probe
 from lightning_app.util.errors import InputError
 
 LAYOUTS = [
