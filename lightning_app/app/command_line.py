@@ -1,5 +1,6 @@
 """LightningCLI with our links, defaults, run folders and error lines."""
 
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
 import torch
+import yaml
 from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -14,6 +16,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException  # type: ignore[attr-defined]
 
 from lightning_app.app import configs
+from lightning_app.app.arguments import config_files
 from lightning_app.app.class_names import choices
 from lightning_app.app.parser_errors import explain, with_file
 from lightning_app.app.resume import Checkpoint
@@ -83,6 +86,7 @@ class CommandLine(LightningCLI):
     ) -> None:
         self.task = task
         self.run_folder, self.checkpoint, self.or_own_test_split = run, checkpoint, or_own_test_split
+        self.typed = list(args)
         files = [BASE, start or configs.of_task(task.slug)]
         defaults = {"default_config_files": [str(file) for file in files if file.is_file()]}
         try:
@@ -186,6 +190,8 @@ class CommandLine(LightningCLI):
         for callback in self.trainer.checkpoint_callbacks:  # a task may say only now which of its figures counts
             if isinstance(callback, ModelCheckpoint) and callback.monitor == self.task.monitor:
                 callback.monitor = self.model.monitor
+        for file in config_files(self.typed):
+            _check_facts(file, self.task, self.datamodule)
         if self.or_own_test_split:
             self.datamodule.fall_back_to_own_test_split()
         self.datamodule.setup(self.subcommand)  # bad data is found before anything is written
@@ -208,6 +214,19 @@ class CommandLine(LightningCLI):
     def status(self) -> int:
         """The exit status: 1 where some pictures could not be predicted."""
         return int(bool(self.datamodule.faults))
+
+
+def _check_facts(file: Path, task: type[AnyTask], data: Any) -> None:
+    """Raise an InputError where a configuration, or one that it includes, tells of the data what they are not."""
+    for each in configs.with_included(file):
+        model = yaml.safe_load(each.read_text()).get("model")
+        for name in task.from_data:
+            said, now = (model.get(name) if isinstance(model, dict) else None), getattr(data, name)
+            if said is not None and said != json.loads(json.dumps(now)):  # in the words of a file
+                raise InputError(
+                    f"{each}: its model.{name} is {specs.shown(said)}, and {type(data).__name__} has "
+                    f"{specs.shown(now)}: leave it out"
+                )
 
 
 def _validate_once_at_least(trainer: Any) -> None:

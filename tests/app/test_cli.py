@@ -1,6 +1,7 @@
 """The command line as people type it: help, errors, configurations, a run from fit to predict."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -167,6 +168,23 @@ def test_a_bad_configuration_file_is_named(text: str, capsys: pytest.CaptureFixt
     error = capsys.readouterr().err
     assert FILES[text] in error
     assert error.count("\n") == 1
+
+
+def test_a_pipe_is_no_configuration(capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo("pipe")
+    Path("a.yaml").write_text("config: pipe")
+    assert run(f"{FIT} -c a.yaml") == 2
+    assert capsys.readouterr().err == "pipe is no file: give one that holds YAML\n"
+
+
+def test_a_configuration_that_contradicts_the_data_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("in.yaml").write_text("model: {num_classes: 5}")
+    Path("a.yaml").write_text("config: in.yaml")
+    assert run(f"{FIT} -c a.yaml --run a") == 2
+    assert capsys.readouterr().err == "in.yaml: its model.num_classes is 5, and ContextProbe has 3: leave it out\n"
+    assert not Path("runs").exists()
+    Path("in.yaml").write_text("model: {num_classes: 3, class_names: [background, rows, columns]}")
+    assert run(f"{FIT} -c a.yaml --trainer.max_epochs 1 --run a") == 0
 
 
 def test_a_file_that_is_no_checkpoint_is_named(capsys: pytest.CaptureFixture[str]) -> None:

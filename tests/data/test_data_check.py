@@ -14,6 +14,7 @@ from PIL import Image
 
 from lightning_app.app import cli
 from lightning_app.data import CamVid, Folder, headers, images
+from lightning_app.data.picture_files import Header
 from lightning_app.data.semantic.check import check
 from lightning_app.util.errors import InputError
 
@@ -311,7 +312,7 @@ def test_headers_are_remembered_until_a_file_changes(root: Path, monkeypatch: py
     folder(root).check_headers("train")
     read: list[Path] = []
 
-    def reading(path: Path) -> images.Header:
+    def reading(path: Path) -> Header:
         read.append(path)
         return images.read_header(path)
 

@@ -222,7 +222,7 @@ def test_heic_is_read_or_names_its_package(tmp_path: Path, monkeypatch: pytest.M
 
 def test_avif_without_support_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = put(tmp_path, "a.avif", b"\0\0\0\x20ftypavif" + bytes(40))
-    monkeypatch.setattr(images.features, "check", lambda name: False)
+    monkeypatch.setattr("lightning_app.data.picture_files.features.check", lambda name: False)
     with pytest.raises(BadFile, match=r"AVIF needs Pillow 11\.3 or newer\. pip install -U pillow"):
         read_image(path)
 
