@@ -20,13 +20,14 @@ from zoo.entry import SHIPPED
 
 ENTRIES = [entry for entry in zoo.list_entries() if entry.url.startswith(SHIPPED)]
 CAMVID = Path(__file__).parents[3] / "shared" / "camvid"
-IMAGENET = "fcn_efficientnet-lite0_camvid-240x320_1260"  # a whole network of ImageNet's: larger than those from scratch
+DETECTOR = "mask-rcnn_efficientnet-lite0_nuclei-256x256_600"
+IMAGENET = ("fcn_efficientnet-lite0_camvid-240x320_1260", DETECTOR)  # whole networks: larger than those from scratch
 BESIDE = pytest.mark.skipif(not CAMVID.is_dir(), reason="CamVid is not beside the repository")
 
 
 def test_a_head_with_shipped_weights_has_them_of_camvid_and_of_the_probe() -> None:
     """Those of the survey, at least; heads that came later may have none yet."""
-    counts = Counter((entry.head, entry.dataset) for entry in ENTRIES)
+    counts = Counter((entry.head, entry.dataset) for entry in ENTRIES if entry.task == "semantic")
     heads = {head for head, _ in counts}
     assert heads <= set(HEADS)
     assert len(heads) >= 33
@@ -35,7 +36,7 @@ def test_a_head_with_shipped_weights_has_them_of_camvid_and_of_the_probe() -> No
 
 def test_they_are_small_and_all_there_is() -> None:
     files = {path for path in SHIPS.glob("*/*") if path.parent.name not in ("downloads", shared.FOLDER)}
-    assert sum(path.stat().st_size for path in files if path.parent.name != IMAGENET) <= 120 * 2**20
+    assert sum(path.stat().st_size for path in files if path.parent.name not in IMAGENET) <= 120 * 2**20
     assert {path.parent.name for path in files} == {entry.id for entry in ENTRIES}
     parts = {path.relative_to(SHIPS.parent).as_posix() for path in SHIPS.glob(f"{shared.FOLDER}/*")}
     assert parts == {part for entry in ENTRIES for part in entry.shared}
@@ -47,19 +48,24 @@ def test_shipped_weights(entry: ZooEntry) -> None:
     path = cache.shipped(entry)
     assert path is not None
     assert cache.intact(entry, path)
-    assert path.stat().st_size <= (9.5e6 if entry.id == IMAGENET else 6.5e6)
+    assert path.stat().st_size <= (9.5e6 if entry.id in IMAGENET else 6.5e6)
     config = yaml.safe_load((path.parent / "config.yaml").read_text())
-    assert config["model"]["head"]["class_path"].endswith(f".{entry.name}")
+    semantic = entry.task == "semantic"
+    assert not semantic or config["model"]["head"]["class_path"].endswith(f".{entry.name}")
     assert "root" not in config["data"]["init_args"]
-    assert "val/mIoU" in (path.parent / "metrics_0.csv").read_text()
+    assert ("val/mIoU" if semantic else "val/mask_AP") in (path.parent / "metrics_0.csv").read_text()
     card = (path.parent / "README.md").read_text()
     assert f"{entry.figure:.2f}" in card
     assert ("; frozen: " in card) is bool(config["model"].get("freeze"))
 
     model = load(entry.id)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
-    images = torch.rand(1, 3, *entry.details.crop, generator=torch.Generator().manual_seed(0))
-    logits = model(images)
+    generator = torch.Generator().manual_seed(0)
+    if not semantic:
+        objects = model.predict(torch.rand(3, 64, 64, generator=generator))
+        assert objects.masks.shape == (len(objects.scores), 64, 64)
+        return
+    logits = model(torch.rand(1, 3, *entry.details.crop, generator=generator))
     assert logits.shape[1] == len(datasets()[entry.dataset].classes)
     assert logits.isfinite().all()
 
