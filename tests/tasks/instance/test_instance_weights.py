@@ -46,6 +46,7 @@ TINY = {
         "hidden": 16,
         "anchor_scale": 2.0,
         "pyramid": "carafe",
+        "schedule": "constant",
         "optimizer": "adamw",
         "lr": 0.01,
     },
