@@ -29,7 +29,8 @@ from lightning_app.export import onnx
 from lightning_app.export.export import FORMATS, export
 from lightning_app.export.verify import Mismatch
 from lightning_app.registry import HEADS
-from lightning_app.tasks.semantic.network import Segmentor
+from lightning_app.tasks.semantic.inference import predict
+from lightning_app.tasks.semantic.network import ModelInfo, Segmentor
 from lightning_app.tools.bench import device_name
 from lightning_app.util.errors import InputError
 from lightning_app.weights.load import load
@@ -98,18 +99,22 @@ def int8(options: argparse.Namespace) -> None:
         with tempfile.TemporaryDirectory() as folder, torch.no_grad():
             done = export(eager, Path(folder) / "small.onnx", int8=options.data / "train")
             size = done.path.stat().st_size / sum(4 * each.numel() for each in eager.state_dict().values())
-            before, after = (miou(run, samples, eager.info.outputs) for run in (eager, onnx.load(done.path)))
+            before, after = (miou(run, samples, eager.info) for run in (eager, onnx.load(done.path)))
         print(f"{name}: mIoU {before:.2f} -> {after:.2f} in 8 bits, {size:.0%} of the size, {done.agreement:.1%} alike")
 
 
-def miou(run: Callable[[Tensor], Any], samples: Any, classes: int) -> float:
-    """In per cent, over all of the samples, whole images at once."""
+def miou(run: Callable[[Tensor], Any], samples: Any, info: ModelInfo) -> float:
+    """In per cent, over all of the samples, by the weights' protocol."""
+
+    def logits(images: Tensor) -> Tensor:
+        result = run(images)
+        return result if isinstance(result, Tensor) else result[0]
+
+    classes = info.outputs
     counts = torch.zeros(classes * classes, dtype=torch.long)
     for index in range(len(samples)):
-        sample = samples[index]
-        result = run(sample["image"][None].float() / 255)
-        found = (result if isinstance(result, Tensor) else result[0])[0].argmax(0)
-        mask = sample["mask"].long()
+        image, mask = samples[index]["image"][None].float() / 255, samples[index]["mask"].long()
+        found = predict(logits, image, (mask.shape[0], mask.shape[1]), info.protocol)[0].argmax(0)
         known = mask < classes
         counts += (mask[known] * classes + found[known]).bincount(minlength=classes**2)
     table = counts.view(classes, classes).double()

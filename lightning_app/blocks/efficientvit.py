@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from lightning_app.registry import BLOCKS
 from lightning_app.util.errors import InputError
 
-EPS = 1e-15  # of the denominator: a query of zeros gives zeros
+EPS = 1e-15  # the least denominator: a query of zeros gives zeros
 
 
 class LinearAttention(nn.Module):
@@ -57,7 +57,7 @@ class LinearAttention(nn.Module):
             q, k = F.relu(q), F.relu(k)
             values = F.pad(v, (0, 0, 0, 1), value=1.0)  # a row of ones sums the weights
             y = (values @ k.mT) @ q
-            y = y[:, :, :-1] / (y[:, :, -1:] + EPS)
+            y = y[:, :, :-1] / y[:, :, -1:].clamp(min=EPS)  # an added EPS is taken for 0 by ONNX's optimisers
         y = y.to(x.dtype).reshape(batch, -1, height, width)
         normed: Tensor = self.norm(self.project(y))
         return normed

@@ -111,7 +111,7 @@ class GeneralizedAttentionBlock(nn.Module):
             height, width = to.shape[-2:]
             place = torch.arange(height * width, device=x.device)
             for part, number in ((columns, place % width), (rows, place // width)):
-                unit = torch.nn.functional.one_hot(number, part.shape[3]).to(part.dtype)
+                unit = (number[:, None] == torch.arange(part.shape[3], device=x.device)).to(part.dtype)
                 queries.append(part)
                 keys.append(unit.expand(*part.shape[:2], -1, -1))
         batch = len(x)

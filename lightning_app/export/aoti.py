@@ -35,7 +35,7 @@ def check(graph: torch.nn.Module) -> None:
 
 def write(program: ExportedProgram, path: Path, outputs: Sequence[str], metadata: Mapping[str, Any]) -> None:
     """Compile the program and pack it."""
-    text = json.dumps(metadata | {"outputs": list(outputs)})
+    text = json.dumps({**metadata, "outputs": [*outputs]})
     with tempfile.TemporaryDirectory() as scratch:
         package = torch._inductor.aoti_compile_and_package(
             program,

@@ -22,7 +22,7 @@ from lightning_app.export.int8 import agreement, photographs, quantize
 from lightning_app.export.verify import HALF_TOLERANCE, SHAPES, TOLERANCE, Check, Size, checks
 from lightning_app.tasks.info import evaluating
 from lightning_app.tasks.semantic.network import Segmentor
-from lightning_app.util.errors import InputError, check_choice
+from lightning_app.util.errors import InputError, causes, check_choice
 from lightning_app.util.files import replacing
 
 FORMATS: Final[dict[str, ModuleType]] = {"onnx": onnx, "pt2": pt2, "aoti": aoti}
@@ -78,9 +78,11 @@ def export(
     check_choice("to", to, tuple(FORMATS))
     path, form = Path(path), FORMATS[to]
     _check_destination(path, form.SUFFIX)
-    if int8 is not None and (to != "onnx" or half or not isinstance(network, Segmentor)):
-        raise InputError("8 bits are for segmentors as ONNX, without half: leave int8 out")
-    photos = None if int8 is None else photographs(Path(int8), size)
+    photos = None
+    if int8 is not None:
+        if to != "onnx" or half or not isinstance(network, Segmentor):
+            raise InputError("8 bits are for segmentors as ONNX, without half: leave int8 out")
+        photos = photographs(Path(int8), network, size)
     given = copy.deepcopy(network).half() if half else network
     with evaluating(network), evaluating(given), _quiet(), torch.no_grad():
         reference, graph = graph_of(network, output), graph_of(given, output)
@@ -125,7 +127,7 @@ def _record(graph: Graph, size: Size | None) -> ExportedProgram:
     free = {0: Dim.AUTO} if size else dict.fromkeys(AXES, Dim.AUTO)
     images = torch.rand(EXAMPLE[0], EXAMPLE[1], *(size or EXAMPLE[2:]))
     try:
-        with _config.patch(backed_size_oblivious=True):  # no guard for what the example's size makes of memory's order
+        with _config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]  # no guards by chance of a size
             return torch.export.export(graph, (images,), dynamic_shapes=(free,), strict=False)
     except InputError:
         raise
@@ -136,7 +138,9 @@ def _record(graph: Graph, size: Size | None) -> ExportedProgram:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
+    """What was wrong in the first place, in one line."""
+    first = causes(error)[-1]
+    return next((line.strip() for line in str(first).splitlines() if line.strip()), type(first).__name__)
 
 
 def _check_destination(path: Path, suffix: str) -> None:

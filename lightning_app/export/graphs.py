@@ -56,7 +56,7 @@ class Classes(Graph):
     outputs = ("classes",)
 
     def forward(self, images: Tensor) -> Tensor:
-        logits = self.network(images.to(self.dtype))
+        logits: Tensor = self.network(images.to(self.dtype))
         return logits.argmax(1).to(torch.uint8 if logits.shape[1] <= BYTES else torch.int32)
 
     def difference(self, images: Tensor, given: Sequence[Tensor]) -> float:
@@ -93,7 +93,7 @@ def graph_of(network: nn.Module, output: str | None) -> Graph:
         if isinstance(network, kind):
             if output is not None and output not in graphs:
                 raise InputError(f"--output {output}: {kind.__name__} gives {' or '.join(graphs)}")
-            graph: Any = graphs[output or next(iter(graphs))](network).eval()
+            graph: Graph = graphs[output or next(iter(graphs))](network).eval()
             return graph
     kinds = ", ".join(kind.__name__ for kind in GRAPHS)
     raise InputError(f"{type(network).__name__} cannot be exported (known: {kinds})")

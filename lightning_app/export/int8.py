@@ -12,7 +12,9 @@ from torch.nn import functional as F
 from lightning_app.data.images import read_image
 from lightning_app.data.picture_files import SUFFIXES
 from lightning_app.export.graphs import INPUT, Graph
-from lightning_app.export.verify import Mismatch
+from lightning_app.export.verify import Mismatch, Size
+from lightning_app.tasks.semantic.network import Segmentor
+from lightning_app.tasks.semantic.protocol import EvaluationProtocol, fitted
 from lightning_app.util.errors import InputError
 
 MOST_PHOTOS: Final = 100  # that are looked at: more change the ranges little
@@ -20,8 +22,8 @@ LONGEST: Final = 640  # side of a photograph: what the calibrator holds grows wi
 LEAST_AGREEMENT: Final = 0.9  # share of the pixels that must keep their class
 
 
-def photographs(folder: Path, size: tuple[int, int] | None) -> list[Tensor]:
-    """Those to calibrate with, evenly drawn from a folder, (1, 3, H, W) each in 0..1.
+def photographs(folder: Path, network: Segmentor, size: Size | None) -> list[Tensor]:
+    """Those to calibrate with, evenly drawn from a folder, as the network's protocol looks at them: (1, 3, H, W) each.
 
     Args:
         size: that the file takes, where it takes one alone.
@@ -34,15 +36,17 @@ def photographs(folder: Path, size: tuple[int, int] | None) -> list[Tensor]:
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     if not paths:
         raise InputError(f"{folder}: no photographs to calibrate with (known: {' '.join(sorted(SUFFIXES))})")
-    return [_photograph(path, size) for path in paths[:: -(-len(paths) // MOST_PHOTOS)]]
+    images = [torch.from_numpy(read_image(path)) for path in paths[:: -(-len(paths) // MOST_PHOTOS)]]
+    protocol = network.info.protocol if network.info else EvaluationProtocol()
+    return [_resized(image.permute(2, 0, 1)[None].float() / 255, protocol, size) for image in images]
 
 
-def _photograph(path: Path, size: tuple[int, int] | None) -> Tensor:
-    image = torch.from_numpy(read_image(path)).permute(2, 0, 1)[None].float() / 255
-    scale = LONGEST / max(image.shape[-2:])
-    if size is None and scale < 1:
-        size = (round(image.shape[-2] * scale) or 1, round(image.shape[-1] * scale) or 1)
-    return image if size is None else F.interpolate(image, size, mode="bilinear", antialias=True)
+def _resized(image: Tensor, protocol: EvaluationProtocol, size: Size | None) -> Tensor:
+    """At the size that the network sees, or the largest that calibrating has room for."""
+    height, width = size or fitted((image.shape[-2], image.shape[-1]), protocol)
+    scale = 1 if size else min(LONGEST / max(height, width), 1)
+    shape = (round(height * scale) or 1, round(width * scale) or 1)
+    return F.interpolate(image, shape, mode="bilinear", antialias=True)
 
 
 def quantize(source: Path, target: Path, images: Sequence[Tensor]) -> None:

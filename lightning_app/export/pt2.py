@@ -20,10 +20,15 @@ def check(graph: torch.nn.Module) -> None:
 
 
 def write(program: ExportedProgram, path: Path, outputs: Sequence[str], metadata: Mapping[str, Any]) -> None:
-    """Write the program; what it says of itself is an extra file, in JSON."""
+    """Write the program; what it says of itself is an extra file, in JSON.
+
+    Guards are left out: they refuse what lies otherwise in memory than the example, such as one image in place of two,
+    where the operators give the same. That they do is verified.
+    """
     _write_ceilings_in_whole_numbers(program)
+    program._guards_code.clear()
     with path.open("wb") as file:
-        torch.export.save(program, file, extra_files={METADATA: json.dumps(metadata | {"outputs": list(outputs)})})
+        torch.export.save(program, file, extra_files={METADATA: json.dumps({**metadata, "outputs": [*outputs]})})
 
 
 def load(path: Path) -> Callable[[Tensor], list[Tensor]]:

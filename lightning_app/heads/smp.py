@@ -80,7 +80,7 @@ class Smp(ContextHead):
             arguments: tuple[Any, ...] = (pyramid, [None] * self.levels)  # no class tokens
         else:
             batch, _, height, width = pyramid[0].shape
-            stem = [pyramid[0].new_empty(batch, 0, height << i, width << i) for i in (2, 1)]
+            stem = [pyramid[0].new_zeros(batch, 0, height << i, width << i) for i in (2, 1)]
             arguments = ([*stem[0 if self.name in NO_STEM else 1 :], *pyramid],)
         out: Tensor = self.decoder(*arguments)
         return out

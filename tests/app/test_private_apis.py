@@ -31,6 +31,7 @@ PRIVATE: Final = {  # file -> its private names of other libraries
     "backbones/mobilenet.py": {"_stage_out_idx"},  # of timm's features, the stages that are levels
     "export/aoti.py": {"_inductor"},  # torch documents these two names of it, and gives no others
     "export/export.py": {"_config"},  # of torch.fx, see its use there
+    "export/pt2.py": {"_guards_code"},  # of an exported program, see its use there
     "kernels/products.py": {"_linear_pointwise"},  # used where it is, see BUILT there
     "tasks/instance/boxes.py": {"_utils"},  # torchvision's BoxCoder and Matcher, of which its detectors are made
     "tasks/instance/network.py": {"_apply"},

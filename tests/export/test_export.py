@@ -128,7 +128,7 @@ class Stiff(FCN):
     """Reads the size of the example as if it were every image's."""
 
     def forward(self, features: Any) -> Tensor:
-        size = [int(side) for side in features[0].shape]
+        size = [-1, *(int(side) for side in features[0].shape[1:])]
         return super().forward([features[0].view(size)])
 
 
