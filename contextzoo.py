@@ -63,7 +63,7 @@ def load(
 
     Examples:
         >>> import contextzoo as cz
-        >>> model = cz.load("ccnet_resnet10t_camvid-180x240_330")  # doctest: +SKIP
+        >>> model = cz.load("ccnet_tf_efficientnet_lite0_camvid-240x320_180")  # doctest: +SKIP
     """
     from lightning_app.weights.load import load
 
@@ -236,7 +236,7 @@ def segment(
 
     Examples:
         >>> import contextzoo as cz
-        >>> result = cz.segment("photo.jpg", weights="ccnet_resnet10t_camvid-180x240_330")  # doctest: +SKIP
+        >>> result = cz.segment("photo.jpg", weights="ccnet_tf_efficientnet_lite0_camvid-240x320_180")  # doctest: +SKIP
     """
     result: Segmentation = load(weights, device=device).predict(picture, **options)
     return result
@@ -266,7 +266,7 @@ def explain(
 
     Examples:
         >>> import contextzoo as cz
-        >>> ID = "ccnet_resnet10t_camvid-180x240_330"
+        >>> ID = "ccnet_tf_efficientnet_lite0_camvid-240x320_180"
         >>> cz.explain("photo.jpg", weights=ID, at=(120, 80)).save("why.jpg")  # doctest: +SKIP
     """
     from lightning_app.tasks.explain import explain

@@ -2,10 +2,10 @@
 
     python scripts/publish_sweep.py runs/sweep/camvid_cpu [words of contextzoo zoo publish, such as --half]
 
-Ids are HEAD_BACKBONE_DATASET-CROP_STEPS, as in ccnet_resnet10t_camvid-180x240_330. The figure is measured anew in
-single precision where training scored in half. With --replace, weights of the same head on the same data that did worse
-leave the zoo, and their ids answer with the new one. What is published already with the same weights is left alone,
-so that the script can be run again; other weights under the same id stop it.
+Ids are HEAD_BACKBONE_DATASET-CROP_STEPS, as in ccnet_tf_efficientnet_lite0_camvid-240x320_180. The figure is measured
+anew in single precision where training scored in half. With --replace, weights of the same head on the same data that
+did worse leave the zoo, and their ids answer with the best. What is published already with the same weights is left
+alone, so that the script can be run again; other weights under the same id stop it.
 """
 
 import argparse
@@ -49,10 +49,8 @@ def main(args: Sequence[str]) -> int:
             if not in_full and contextzoo(["test", "--ckpt_path", str(checkpoint), "--data.test_split", "val"]):
                 return 1
             publish.main([str(checkpoint), "--id", id, *words])
-            for old in worse(id) if options.replace else ():
-                writing.replace(old, id)
-                shutil.rmtree(SHIPS / old)
-                print(f"{old} has left the zoo")
+            if options.replace:
+                replace_worse(id)
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
@@ -71,15 +69,17 @@ def best(sweep: Path) -> list[dict[str, Any]]:
     return list(chosen.values())
 
 
-def worse(id: str) -> list[str]:
-    """Ids that ship of the same head and dataset, do worse, and from which no recipe starts."""
+def replace_worse(id: str) -> None:
+    """What ships of the same head and dataset, does worse, and is no recipe's start, leaves the zoo."""
     ours = zoo.get(id)
     recipes = "".join(path.read_text() for path in RECIPES.rglob("*.yaml"))
-    return [
-        entry.id
-        for entry in zoo.list_entries(task=ours.task, head=ours.head, dataset=ours.dataset)
-        if entry.url.startswith(SHIPPED) and entry.figure < ours.figure and entry.id not in recipes
-    ]
+    same = zoo.list_entries(task=ours.task, head=ours.head, dataset=ours.dataset)
+    best = max((entry for entry in same if entry.url.startswith(SHIPPED)), key=lambda entry: entry.figure)
+    for entry in same:
+        if entry.url.startswith(SHIPPED) and entry.figure < ours.figure and entry.id not in recipes:
+            writing.replace(entry.id, best.id)
+            shutil.rmtree(SHIPS / entry.id)
+            print(f"{entry.id} has left the zoo")
 
 
 def id_of(result: dict[str, Any], checkpoint: Path) -> str:

@@ -77,7 +77,7 @@ def test_a_wheel_works_in_an_empty_folder(tmp_path: Path) -> None:
     assert "recipes/" in contextzoo("fit --help")
     here = {line.split("\t")[0]: line.split("\t")[-1] for line in contextzoo("zoo list").splitlines()}
     assert here["ccnet_r50-d8_cityscapes-512x1024_40k"] == "-"
-    assert here["ccnet_resnet10t_camvid-180x240_330"] == "repository"
+    assert here["fcn_resnet10t_camvid-180x240_990"] == "repository"
 
     # weights that it has no file of: a line with the remedy, and the remedy
     fit = [sys.executable, "-m", "lightning_app", "fit"]
@@ -86,6 +86,6 @@ def test_a_wheel_works_in_an_empty_folder(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "set CONTEXTZOO_SHIPPED to its folder checkpoints" in done.stderr
     environment["CONTEXTZOO_SHIPPED"] = str(ROOT / "checkpoints")
-    assert "ccnet_resnet10t_camvid-180x240_330\t58.39" in contextzoo("zoo list --local")
+    assert "fcn_resnet10t_camvid-180x240_990\t59.46" in contextzoo("zoo list --local")
     done = subprocess.run(from_shipped, cwd=empty, env=environment, capture_output=True, text=True)
     assert "nowhere" in done.stderr

@@ -62,7 +62,7 @@ def test_configurations_beside_published_weights_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    file = ROOT / "checkpoints" / "ccnet_resnet10t_camvid-180x240_330" / "config.yaml"
+    file = ROOT / "checkpoints" / "ccnet_patchify_context-probe-64x64_960" / "config.yaml"
     assert run(f"fit -c {file} --print_config") == 0
     assert "CCNet" in capsys.readouterr().out
 

@@ -8,6 +8,7 @@ import zoo
 from lightning_app.tools.sweep_statistics import spearman
 
 Ranking = Mapping[str, float]  # head -> score
+FEWEST: Final = 8  # heads; the order of fewer says nothing
 
 MMSEGMENTATION: Final = {  # their entries under one recipe each: name -> end of the id
     "Cityscapes, R50, 80k (mmsegmentation)": "_r50-d8_cityscapes-512x1024_80k",
@@ -56,7 +57,8 @@ def section(sweeps: Mapping[str, Ranking]) -> list[str]:
         "",
         "Spearman's rank correlation of the heads' mIoU, over the heads that both rankings hold (their number): 1 is "
         "the same order, 0 none, -1 the opposite one. With 12 heads |0.59| and more are beyond chance at 5 %, with 32 "
-        "heads |0.35|. FCN is left out: that it comes last elsewhere would be most of the agreement.",
+        f"heads |0.35|; of fewer than {FEWEST} none is told. FCN is left out: that it comes last elsewhere would be "
+        "most of the agreement.",
         "",
         f"| | {' | '.join(sweeps)} |",
         f"|---|{'---:|' * len(sweeps)}",
@@ -70,7 +72,7 @@ def _cell(name: str, ranking: Ranking, other: str, sweep: Ranking) -> str:
     if name == other:
         return ""
     rho, heads = spearman(_without_fcn(ranking), _without_fcn(sweep))
-    return "-" if math.isnan(rho) else f"{rho:+.2f} ({heads})"
+    return "-" if math.isnan(rho) or heads < FEWEST else f"{rho:+.2f} ({heads})"
 
 
 def _without_fcn(ranking: Ranking) -> Ranking:
