@@ -135,7 +135,7 @@ def export(model: str | Path | nn.Module, path: str | Path, *, to: str = "onnx",
 
     Examples:
         >>> import contextzoo as cz
-        >>> cz.export("ccnet_resnet10t_camvid-180x240_330", "ccnet.onnx", output="classes")  # doctest: +SKIP
+        >>> cz.export("fcn_efficientnet-lite0_camvid-240x320_1260", "fcn.onnx", output="classes")  # doctest: +SKIP
     """
     from lightning_app.export.export import export
 

@@ -36,7 +36,7 @@ from lightning_app.util.errors import InputError
 from lightning_app.weights.load import load
 
 NARROW = {"channels": 32, "block_channels": 32, "key_channels": 16, "fpn_channels": 16, "compressed": 16}
-IDS = ("fcn_resnet10t_camvid-180x240_330", "ccnet_resnet10t_camvid-180x240_330", "danet_resnet10t_camvid-180x240_330")
+IDS = ("fcn_resnet10t_camvid-180x240_990", "gcnet_resnet10t_camvid-180x240_330", "danet_resnet10t_camvid-180x240_330")
 
 
 def network(slug: str) -> Segmentor:
