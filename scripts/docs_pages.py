@@ -66,14 +66,11 @@ def draw_rooms() -> str:
     for path, module in house["modules"]().items():
         if room := house["room_of"](module):
             sizes[room] += len(path.read_text().splitlines())
-    step, height, width = 44, 34, 860
-    bottom = step * len(floors) + 10
-    lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {bottom}" font-family="sans-serif">',
-        f'<rect width="{width}" height="{bottom}" fill="#ffffff"/>',
-    ]
+    step, height, edge = 44, 34, 60.0
+    widest, bottom = edge, step * len(floors) + 10
+    lines = []
     for number, floor in enumerate(floors):
-        x, y = 60.0, step * (len(floors) - 1 - number) + 8
+        x, y = edge, step * (len(floors) - 1 - number) + 8
         lines.append(f'<text x="14" y="{y + 22}" font-size="13" fill="#666">{number}</text>')
         for room in sorted(floor, key=lambda room: -sizes[room]):
             if not sizes[room]:
@@ -84,7 +81,10 @@ def draw_rooms() -> str:
             lines.append(f'<rect {place} rx="5" fill="#d9efec" stroke="#00796b"/>')
             lines.append(f'<text x="{x + 10:.0f}" y="{y + 22}" font-size="14" fill="#123">{label}</text>')
             x += side + 10
-    return "\n".join([*lines, "</svg>", ""])
+        widest = max(widest, x)
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {widest:.0f} {bottom}" font-family="sans-serif">'
+    paper = f'<rect width="{widest:.0f}" height="{bottom}" fill="#ffffff"/>'
+    return "\n".join([head, paper, *lines, "</svg>", ""])
 
 
 def _page(slug: str, entry: Entry, parameters: str, work: str) -> str:
