@@ -1,4 +1,4 @@
-"""``python -m zoo``, also reached as ``contextzoo zoo``: list, show, download, verify, remove, where, check."""
+"""``python -m zoo``, also reached as ``contextzoo zoo``: list, best, show, download, verify, remove, where, check."""
 
 import argparse
 import os
@@ -6,9 +6,10 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from zoo import cache, index, show
+from zoo.entry import ZooEntry
 from zoo.errors import ZooError, shown
 from zoo.toml import suggest
 
@@ -37,6 +38,18 @@ def _percent(text: str) -> float:
     return value
 
 
+def _count(text: str) -> float:
+    """A positive number such as 30M."""
+    factor = {"K": 1e3, "M": 1e6, "G": 1e9}.get(text[-1:].upper(), 1)
+    try:
+        value = float(text if factor == 1 else text[:-1]) * factor
+    except ValueError:
+        value = -1
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number such as 30M")
+    return value
+
+
 def _folder(text: str) -> Path:
     if not text:
         raise argparse.ArgumentTypeError("an empty name; the folder here is .")
@@ -55,14 +68,15 @@ def _parser() -> _Parser:
 
     each = command(_list, "List the weights; tab-separated where the output is not a terminal.")
     each.add_argument("--task", help="such as semantic; default: every task")
-    each.add_argument("--head", help="slug of a head, such as ccnet")
     each.add_argument("--dataset", help="slug of a dataset, such as cityscapes")
-    each.add_argument("--backbone", help="short name such as r50-d8, or timm's such as resnet50c")
-    each.add_argument("--min-miou", type=_percent, metavar="PERCENT", help="at least this mIoU, single scale")
-    each.add_argument("--commercial", action="store_true", help="only where all three licences allow commercial use")
+    _filters(each)
     each.add_argument("--local", action="store_true", help="only those whose file is on this machine")
-    each.add_argument("--sort", metavar="FIGURE", help="miou, miou-ms ..., memory or id; default: as the index")
+    each.add_argument("--sort", metavar="FIGURE", help="miou, miou-ms ..., params, gflop, memory or id")
     each.add_argument("--json", action="store_true", help="everything that is known of each, as JSON")
+    each = command(_best, "Show which weights of a dataset no others beat in figure, parameters and GFLOP at once.")
+    each.add_argument("--dataset", required=True, help="slug of a dataset, such as ade20k")
+    _filters(each)
+    each.add_argument("--plot", type=Path, metavar="FILE.png", help="draw them among all the others")
     command(_show, "Show all that is known of some weights.").add_argument("id")
     each = command(_download, "Download weights and check them.")
     each.add_argument("id", nargs="+")
@@ -80,23 +94,62 @@ def _parser() -> _Parser:
     return parser
 
 
-def _list(options: argparse.Namespace) -> int:
-    entries = index.list_entries(
-        task=options.task,
+def _filters(parser: argparse.ArgumentParser) -> None:
+    """The options that narrow a list."""
+    add = parser.add_argument
+    add("--head", help="slug of a head, such as ccnet")
+    add("--backbone", help="short name such as r50-d8, or timm's such as resnet50c")
+    add("--min-miou", type=_percent, metavar="PERCENT", help="at least this mIoU, single scale")
+    add("--max-params", type=_count, metavar="N", help="at most so many parameters, such as 30M")
+    add("--max-gflop", type=_count, metavar="N", help="at most so many GFLOP for one training crop")
+    add("--licence", choices=("commercial",), help="only where all three licences allow commercial use")
+    add(
+        "--commercial",
+        dest="licence",
+        action="store_const",
+        const="commercial",
+        help="the same as --licence commercial",
+    )
+
+
+def _filtered(options: argparse.Namespace, **others: Any) -> list[ZooEntry]:
+    """The entries that those options leave."""
+    return index.list_entries(
         head=options.head,
         dataset=options.dataset,
         backbone=options.backbone,
         min_miou=options.min_miou,
-        commercial=options.commercial,
-        local=options.local,
+        commercial=options.licence == "commercial",
+        max_parameters=options.max_params,
+        max_gflop=options.max_gflop,
+        **others,
     )
+
+
+def _best(options: argparse.Namespace) -> int:
+    from zoo import best
+
+    entries = _filtered(options)
+    front = best.front(entries)
+    if not front:
+        print("None whose parameters and GFLOP are known and that pass these filters", file=sys.stderr)
+        return 1
+    show.print_best(front, len(entries))
+    if options.plot:
+        best.plot(front, entries, options.plot)
+        print(f"Wrote {options.plot}")
+    return 0
+
+
+def _list(options: argparse.Namespace) -> int:
+    entries = _filtered(options, task=options.task, local=options.local)
     if options.sort:
         show.sort_entries(entries, options.sort)
     if options.json:
         show.print_json(entries)
         return 0
     show.print_list(entries)
-    if options.commercial and not entries:
+    if options.licence and not entries:
         print("None whose three licences all allow commercial use (contextzoo zoo show ID says why)", file=sys.stderr)
     return 0
 

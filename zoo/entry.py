@@ -80,6 +80,8 @@ class ZooEntry:
         iterations, epochs: how long the training was, one of the two.
         batch: images per step over all devices.
         memory_gb: of one device in training.
+        parameters: of the network as it predicts, without auxiliary heads.
+        gflop: of one image of the training crops' size: convolutions and matrix products, 2 per multiply-add.
         url: where the file is; ``checkpoints/...`` = it ships with the repository.
         mirrors: tried in order when ``url`` fails.
         size: bytes.
@@ -110,6 +112,8 @@ class ZooEntry:
     optimizer: str | None = None
     lr: float | None = None
     memory_gb: float | None = None
+    parameters: int | None = None
+    gflop: float | None = None
 
     url: str
     mirrors: tuple[str, ...] = ()
@@ -137,7 +141,7 @@ class ZooEntry:
         check("format", self.format in FORMATS, " or ".join(FORMATS))
         self._check_metrics()
         check("iterations", (self.iterations is None) != (self.epochs is None), "iterations or epochs, one of the two")
-        for name in ("iterations", "epochs", "batch", "lr", "memory_gb", "size"):
+        for name in ("iterations", "epochs", "batch", "lr", "memory_gb", "parameters", "gflop", "size"):
             number = getattr(self, name)
             check(name, number is None or number > 0, "a positive number")
         if self.format == "openmmlab":

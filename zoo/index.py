@@ -39,6 +39,8 @@ def list_entries(
     min_miou: float | None = None,
     commercial: bool = False,
     local: bool = False,
+    max_parameters: float | None = None,
+    max_gflop: float | None = None,
 ) -> list[ZooEntry]:
     """Entries that meet every condition given, in the order of the index.
 
@@ -52,6 +54,7 @@ def list_entries(
         min_miou: per cent, single scale; only weights of semantic segmentation have it.
         commercial: only those whose three licences all allow commercial use.
         local: only those whose file is here.
+        max_parameters, max_gflop: at most so many; without those of which it is not known.
 
     Raises:
         ZooError: unknown name, or an index file is wrong.
@@ -73,6 +76,8 @@ def list_entries(
         and (min_miou is None or entry.metrics.get("mIoU", -1) >= min_miou)
         and (not commercial or entry.commercial == "yes")
         and (not local or find(entry) is not None)
+        and (max_parameters is None or (entry.parameters or float("inf")) <= max_parameters)
+        and (max_gflop is None or (entry.gflop or float("inf")) <= max_gflop)
     ]
 
 

@@ -15,6 +15,8 @@ from zoo.toml import suggest
 from zoo.values import call
 
 _OTHER_SORTS: Final[dict[str, Callable[[ZooEntry], float | str]]] = {
+    "params": lambda entry: entry.parameters or float("inf"),
+    "gflop": lambda entry: entry.gflop or float("inf"),
     "memory": lambda entry: entry.memory_gb or float("inf"),
     "id": lambda entry: entry.id,
 }
@@ -63,30 +65,64 @@ def _row(entry: ZooEntry) -> list[str]:
         *("-" if value is None else f"{value:.2f}" for value in figures),
         entry.dataset,
         entry.backbone.name,
+        _millions(entry),
+        "-" if entry.gflop is None else f"{entry.gflop:.1f}",
         "-" if entry.memory_gb is None else f"{entry.memory_gb:g}",
         "yes" if cache.find(entry) else "repository" if cache.out_of_reach(entry) else "-",
     ]
 
 
-def _print_table(task: str, entries: Sequence[ZooEntry]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+def _millions(entry: ZooEntry) -> str:
+    """Parameters, in words."""
+    return "-" if entry.parameters is None else f"{entry.parameters / 1e6:.1f}M"
 
+
+def _print_table(task: str, entries: Sequence[ZooEntry]) -> None:
     titles = details_of(task).metrics
     figures = [titles.get(name, "figure") for name in _columns(task)]
-    columns = ("id", *figures, "dataset", "backbone", "GB to train", "here")
+    columns = ("id", *figures, "dataset", "backbone", "params", "GFLOP", "GB to train", "here")
     rows = [_row(entry) for entry in entries]
     caption = f"{len(rows)} of the zoo's weights" + ("" if task == "semantic" else f", task {task}")
     if any(row[-1] == "repository" for row in rows):
         caption += "; some ship with the repository, which is not here (contextzoo zoo show ID)"
-    table = Table(box=None, pad_edge=False, caption=caption)
     known = [place for place in range(len(columns)) if any(row[place] != "-" for row in rows)]
-    for place in known:
-        number = place in (1, 2, 5)
-        table.add_column(columns[place], justify="right" if number else "left", overflow="fold")
+    _print_fitted(
+        [columns[place] for place in known],
+        [[row[place] for place in known] for row in rows],
+        caption,
+        spare=("GB to train", "backbone", "dataset", "GFLOP", figures[1]),
+    )
+
+
+def print_best(front: Sequence[ZooEntry], among: int) -> None:
+    """The weights that no others beat, the smallest first; tab-separated where the output is no terminal."""
+    rows = [[entry.id, f"{entry.figure:.2f}", _millions(entry), f"{entry.gflop:.1f}"] for entry in front]
+    if not sys.stdout.isatty():
+        sys.stdout.writelines("\t".join(row) + "\n" for row in rows)
+        return
+    figure = next(iter(front[0].details.metrics.values()), "figure")
+    caption = f"of {among}: no other has as much {figure} with as few parameters and GFLOP (of one training crop)"
+    _print_fitted(["id", figure, "params", "GFLOP"], rows, caption)
+
+
+def _print_fitted(columns: list[str], rows: list[list[str]], caption: str, spare: Sequence[str] = ()) -> None:
+    """A table on a terminal; where it is too wide, the spare columns go, in their order, and then ids are folded."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    widths = {name: max(len(text) for text in (name, *cells)) for name, *cells in zip(columns, *rows, strict=True)}
+    for name in spare:
+        if sum(widths.values()) + 2 * (len(widths) - 1) > console.width:
+            widths.pop(name, None)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), caption=caption)
+    for name in widths:
+        table.add_column(
+            name, justify="left" if name in ("id", "dataset", "backbone", "here") else "right", overflow="fold"
+        )
     for row in rows:
-        table.add_row(*(row[place] for place in known))
-    Console().print(table)
+        table.add_row(*(text for name, text in zip(columns, row, strict=True) if name in widths))
+    console.print(table)
 
 
 def print_json(entries: Sequence[ZooEntry]) -> None:
@@ -95,10 +131,18 @@ def print_json(entries: Sequence[ZooEntry]) -> None:
 
 
 def print_entry(entry: ZooEntry) -> None:
-    """All that is known of an entry, a line for each fact; what a file tells of itself comes from there."""
+    """All that is known of an entry, a line for each fact."""
+    lines = facts(entry)
+    width = max(map(len, lines))
+    for name, value in lines.items():
+        print(f"{name:<{width}}  {value}")
+
+
+def facts(entry: ZooEntry) -> dict[str, str]:
+    """All that is known of an entry, each fact by its name; what a file tells of itself comes from there."""
     here = cache.find(entry)
     told = header.description(here) if here and entry.format == "safetensors" else {}
-    lines = {
+    return {
         "id": entry.id,
         "task": entry.task,
         "head": entry.name,
@@ -109,9 +153,6 @@ def print_entry(entry: ZooEntry) -> None:
         **_training(entry),
         **_file(entry, here),
     }
-    width = max(map(len, lines))
-    for name, value in lines.items():
-        print(f"{name:<{width}}  {value}")
 
 
 def _parts(entry: ZooEntry, told: dict[str, tuple[str, dict[str, Any]]], here: Path | None) -> dict[str, str]:
@@ -142,7 +183,10 @@ def _training(entry: ZooEntry) -> dict[str, str]:
     memory = "unknown" if entry.memory_gb is None else f"{entry.memory_gb:g} GB on each device"
     optimizer = "" if entry.optimizer is None else f", {entry.optimizer}"
     optimizer += "" if entry.lr is None else f" {entry.lr:g}"
+    size = {} if entry.parameters is None else {"parameters": f"{entry.parameters:,}"}
+    size |= {} if entry.gflop is None else {"GFLOP": f"{entry.gflop:g} of one such crop, 2 per multiply-add"}
     return {
+        **size,
         "training": f"{length} of {entry.batch} {entry.details.training()}{optimizer}",
         "training memory": memory,
     }

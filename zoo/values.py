@@ -31,11 +31,15 @@ def check_types(record: object, kinds: Mapping[str, tuple[type, ...]]) -> None:
     """Raise a FieldError where a field has another type than the record says, is empty, or cannot stand in an index."""
     for name, allowed in kinds.items():
         value = getattr(record, name)
-        if not isinstance(value, allowed) if is_dataclass(value) else type(value) not in allowed:
+        kind = type(value)
+        if value is None and kind in allowed:
+            continue
+        nested = is_dataclass(value)
+        if kind not in allowed and not (nested and isinstance(value, allowed)):
             raise FieldError(name, f"{quoted(value)} is not {' or '.join(kind.__name__ for kind in allowed)}")
         if value == "":
             raise FieldError(name, "is empty")
-        if not is_dataclass(value) and (reason := unfit(value)):
+        if not nested and (reason := unfit(value)):
             raise FieldError(name, f"{quoted(value)}: {reason}")
 
 
@@ -66,14 +70,16 @@ def unfit(value: object, depth: int = 0) -> str:
         return "" if len(value) <= _LONGEST and value.isprintable() else f"printable, {_LONGEST} characters at most"
     if value is None or isinstance(value, bool):
         return ""
-    if isinstance(value, int | float):
+    if isinstance(value, (int, float)):
         return "" if abs(value) <= _LARGEST else f"a number of {_LARGEST:.0e} at most"
-    if not isinstance(value, dict | list | tuple):
+    if not isinstance(value, (dict, list, tuple)):
         return f"{type(value).__name__} has no place in an entry"
     if depth == _DEEPEST or len(value) > 1000:
         return f"{_DEEPEST} tables deep at most, and 1000 values long"
-    parts = [*value, *value.values()] if isinstance(value, dict) else value
-    return next((reason for part in parts if (reason := unfit(part, depth + 1))), "")
+    for part in [*value, *value.values()] if isinstance(value, dict) else value:
+        if reason := unfit(part, depth + 1):
+            return reason
+    return ""
 
 
 def is_length(value: object) -> bool:

@@ -41,7 +41,7 @@ def test_list_is_plain_when_piped(zoo: Zoo) -> None:
     status, out, err = zoo.run("list", "--head", "ccnet", "--dataset", "cityscapes")
     lines = out.splitlines()
     assert (status, err, len(lines)) == (0, "", 8)
-    assert lines[0].split("\t") == [ID, "77.76", "78.87", "cityscapes", "resnet50c", "6", "-"]
+    assert lines[0].split("\t") == [ID, "77.76", "78.87", "cityscapes", "resnet50c", "47.5M", "804.8", "6", "-"]
 
 
 def test_list_on_a_terminal_leaves_out_what_is_unknown_of_all(own: Zoo) -> None:

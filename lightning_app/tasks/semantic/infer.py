@@ -70,6 +70,12 @@ class SemanticInfer(Infer):
             "default": False,
             "help": "average over six scales, each mirrored as well: slower and better",
         },
+        "--fast": {
+            "action": "store_true",
+            "default": False,
+            "help": "batch norms folded, bfloat16 where the machine has it: about twice as fast on a CPU, nearly "
+            "all labels the same",
+        },
         "--precision": {"choices": tuple(PRECISIONS), "default": "32-true", "help": "default: 32-true"},
         "--batch": {
             "type": _batch,
@@ -83,6 +89,8 @@ class SemanticInfer(Infer):
 
     def __init__(self, network: Segmentor, typed: argparse.Namespace) -> None:
         asked = Options(typed.window, typed.overlap, typed.tta, typed.precision, typed.batch)
+        if typed.fast:
+            network.fast(half=None if typed.precision == "32-true" else False)
         self.segmenter, self.weights = network.segmenter(asked), network.known.name
         self.has_spoken = False  # of windows that nobody asked for
 

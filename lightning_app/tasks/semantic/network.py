@@ -1,11 +1,12 @@
 """The whole network: photographs in, logits at their size out."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_app.backbones.base import Backbone
@@ -14,6 +15,8 @@ from lightning_app.data.facts import default_palette
 from lightning_app.data.pictures import Picture
 from lightning_app.heads.base import Auxiliary, ContextHead, Outputs
 from lightning_app.heads.several import Several
+from lightning_app.kernels.folding import fold_batch_norms
+from lightning_app.kernels.half import InFloat32, has_bfloat16
 from lightning_app.tasks.explain import Box, Seen
 from lightning_app.tasks.info import Info
 from lightning_app.tasks.network import Network, require_unit_range
@@ -64,6 +67,7 @@ class Segmentor(Network):
     """
 
     info: ModelInfo | None = None  # of pretrained weights
+    reduced: torch.dtype | None = None  # what is computed in after ``fast``
 
     def __init__(
         self,
@@ -89,7 +93,36 @@ class Segmentor(Network):
         """
         require_unit_range(images)
         height, width = images.shape[-2:]
-        return self.head.at(self.features(images), self.padded_size(images))[..., :height, :width]
+        with torch.autocast(images.device.type, self.reduced) if self.reduced else nullcontext():
+            return self.head.at(self.features(images), self.padded_size(images))[..., :height, :width]
+
+    def fast(self, *, half: bool | None = None) -> Self:
+        """This network, changed to predict faster; it cannot be trained any more.
+
+        Batch norms go into the convolutions in front of them. Where the processor multiplies bfloat16, the rest is
+        computed in it, channels last, but for the last layer and what is resized to the image: nearly all labels stay.
+
+        Args:
+            half: whether to use bfloat16; None: where this machine has it.
+        """
+        self.eval().requires_grad_(False)
+        self.auxiliary = None
+        fold_batch_norms(self, self._example)
+        if has_bfloat16(next(self.parameters()).device) if half is None else half:
+            self.reduced, self.channels_last = torch.bfloat16, True
+            self.to(memory_format=torch.channels_last)
+            if isinstance(self.head.classifier, nn.Conv2d):
+                self.head.classifier = InFloat32(self.head.classifier)  # type: ignore[assignment]
+        return self
+
+    def _example(self) -> Tensor:
+        """Logits of a small image; of a larger one where a head needs that."""
+        device = next(self.parameters()).device
+        noise = torch.rand(1, 3, 800, 800, generator=torch.Generator().manual_seed(0)).to(device)
+        try:
+            return self.forward(noise[..., :128, :128])
+        except (RuntimeError, ValueError):
+            return self.forward(noise)
 
     def predict(self, picture: Picture, **options: Any) -> Segmentation:
         """The class of each pixel of one picture, as ``contextzoo segment`` gives it, at the picture's own size.
