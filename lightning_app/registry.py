@@ -28,6 +28,12 @@ class Entry:
     cls: type[nn.Module]
     paper: str  # "arXiv:1811.11721", or a venue where the paper has no arXiv number; may be empty
     year: int  # 0 where it is not known
+    title: str = ""  # where it is not called as its class
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return self.title or self.cls.__name__
 
     @property
     def summary(self) -> str:

@@ -168,7 +168,8 @@ def _parts(entry: ZooEntry, told: dict[str, tuple[str, dict[str, Any]]], here: P
 
 def _dataset(dataset: Dataset) -> dict[str, str]:
     kind, names = ("keypoints", dataset.keypoints) if dataset.keypoints else ("classes", dataset.classes)
-    return {"dataset": f"{dataset.title}, {len(names)} {kind}", kind: ", ".join(names)}
+    count = f"{len(names)} {kind}" if len(names) != 1 else {"keypoints": "1 keypoint", "classes": "1 class"}[kind]
+    return {"dataset": f"{dataset.title}, {count}", kind: ", ".join(names)}
 
 
 def _figures(entry: ZooEntry, protocol: str) -> dict[str, str]:

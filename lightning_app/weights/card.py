@@ -136,11 +136,11 @@ def _facts(description: Description, network: nn.Module, half: bool) -> dict[str
     backbone: Any = getattr(network, "backbone", None)
     count = sum(each.numel() for each in network.parameters()) / 1e6
     protocol, head = description.facts.protocol_in_words(), _head(description, network)
-    top = head.cls if head else type(getattr(network, "head", network))
+    top = head.name if head else type(getattr(network, "head", network)).__name__
     begun = description.provenance.get("begun from")
     figures, source = (metrics.figures, metrics.source) if metrics else ({}, "")
     rows = {
-        "head": f"{top.__name__} ({head.paper})" if head and head.paper else top.__name__,
+        "head": f"{top} ({head.paper})" if head and head.paper else top,
         "backbone": f"{description.backbone}, output stride {max(backbone.reductions)}",
         **{name: f"{value:.2f} ({source})" for name, value in figures.items()},
         "protocol": protocol,

@@ -66,6 +66,6 @@ def add_entry(id: str, task: str, head: HeadEntry, values: Mapping[str, Any], *,
             if rehearse and (there := index.file_of(task, head.slug)).is_file():
                 (folder / task).mkdir()
                 shutil.copy(there, folder / task)
-            return writing.add(id, task, head.slug, head.cls.__name__, head.paper, values, folder)
+            return writing.add(id, task, head.slug, head.name, head.paper, values, folder)
     except (OSError, ZooError) as error:
         raise InputError(f"No entry {id}: {error}") from None

@@ -30,14 +30,14 @@ BUILT: Final = ("channels", "hidden", "pyramid", "regions", "cascade", "mask_ups
 SETTINGS: Final = (*BUILT, "score_threshold", "max_detections", "channels_last")
 KINDS: Final = {"mask-rcnn": "MaskRCNN", "faster-rcnn": "FasterRCNN", "cascade-mask-rcnn": "CascadeRCNN"}
 DETECTORS: Final = {
-    slug: Entry(slug, cls, paper, year)
-    for slug, cls, paper, year in (
-        ("mask_rcnn", InstanceSegmentor, "arXiv:1703.06870", 2017),
-        ("faster_rcnn", InstanceSegmentor, "arXiv:1506.01497", 2015),
-        ("cascade_mask_rcnn", InstanceSegmentor, "arXiv:1906.09756", 2019),
-        ("cascade_rcnn", InstanceSegmentor, "arXiv:1712.00726", 2018),
-        ("groie", AllLevelsAlign, "arXiv:2004.13665", 2020),
-        ("libra", BalancedPyramid, "arXiv:1904.02701", 2019),
+    slug: Entry(slug, cls, f"arXiv:{paper}", year, title)
+    for slug, title, cls, paper, year in (
+        ("mask_rcnn", "MaskRCNN", InstanceSegmentor, "1703.06870", 2017),
+        ("faster_rcnn", "FasterRCNN", InstanceSegmentor, "1506.01497", 2015),
+        ("cascade_mask_rcnn", "CascadeMaskRCNN", InstanceSegmentor, "1906.09756", 2019),
+        ("cascade_rcnn", "CascadeRCNN", InstanceSegmentor, "1712.00726", 2018),
+        ("groie", "GRoIE", AllLevelsAlign, "2004.13665", 2020),
+        ("libra", "LibraRCNN", BalancedPyramid, "1904.02701", 2019),
     )
 }
 
