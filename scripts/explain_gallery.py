@@ -37,7 +37,9 @@ def main() -> None:
     data = ContextProbe(**cz.load(ID.format("fcn")).info.data["init_args"])
     scenes = data.make_dataset("val")
     chosen: list[Explanation] = []
-    print("| head | map | weight on the cue | where the answer is right | where it is wrong |\n|---|---|---|---|---|")
+    print(
+        "| head | map | its weight on the square that answers | answers that are right |\n|---|---|---|---|", flush=True
+    )
     for head in HEADS:
         model = cz.load(ID.format(head))
         on_cue: list[float] = []
@@ -50,11 +52,8 @@ def main() -> None:
                 right.append(found.answer.startswith(f"{data.class_names[int(scenes.masks[index][y, x])]},"))
                 if (index, len(right)) == (0, 1):
                     chosen.append(found)
-        share, correct = np.array(on_cue), np.array(right)
-        means = [
-            f"{100 * part.mean():.0f} %" if len(part) else "-" for part in (share, share[correct], share[~correct])
-        ]
-        print(f"| {head} | {main_view(chosen[-1]).name} | {' | '.join(means)} |", flush=True)
+        share, correct = 100 * np.mean(on_cue), 100 * np.mean(right)
+        print(f"| {head} | {main_view(chosen[-1]).name} | {share:.0f} % | {correct:.0f} % |", flush=True)
     draw(chosen).save(TARGET, quality=92)
     print(
         f"\n{len(right)} queries; a cell's share of an even map is {100 / data.layout.cells**2:.1f} %. Wrote {TARGET}"
@@ -80,17 +79,15 @@ def weight(view: View, cell: tuple[int, int]) -> float:
     """The share of a map that lies on one cell."""
     rows, columns = view.weights.shape
     down, across = (round((view.box.bottom - view.box.top) / CELL), round((view.box.right - view.box.left) / CELL))
-    assert rows % down == columns % across == 0, "a map whose positions are not those of the cells"
-    high, wide = rows // down, columns // across
-    part = view.weights[cell[0] * high : (cell[0] + 1) * high, cell[1] * wide : (cell[1] + 1) * wide]
-    return float(part.sum() / view.weights.sum())
+    fine = np.kron(view.weights, np.ones((down, across)))  # a position spreads evenly over what it covers
+    return float(fine.reshape(down, rows, across, columns).sum((1, 3))[cell] / fine.sum())
 
 
 def draw(found: list[Explanation]) -> Image.Image:
     """A panel for each head, after one of the input."""
     panels: list[tuple[str, Any]] = [("the input, and the pixel", None), *zip(HEADS, found, strict=True)]
     rows = -(-len(panels) // COLUMNS)
-    step = (SIDE + GAP, SIDE + 2 * LINE + GAP)
+    step = (SIDE + GAP, SIDE + 3 * LINE + GAP)
     picture = Image.new("RGB", (COLUMNS * step[0] + GAP, rows * step[1] + GAP), (255, 255, 255))
     pen, font = ImageDraw.Draw(picture), ImageFont.load_default(14)
     for number, (name, explanation) in enumerate(panels):
@@ -99,7 +96,8 @@ def draw(found: list[Explanation]) -> Image.Image:
         picture.paste(panel(found[0] if explanation is None else explanation, views), (left, top))
         pen.text((left, top + SIDE + 2), name, (40, 40, 40), font)
         if explanation is not None:
-            pen.text((left, top + SIDE + 2 + LINE), f"{views[0].name}: {explanation.answer}", (110, 110, 110), font)
+            for line, text in enumerate((views[0].name, explanation.answer), 1):
+                pen.text((left, top + SIDE + 2 + line * LINE), text, (110, 110, 110), font)
     return picture
 
 
