@@ -88,7 +88,7 @@ class PlainViT(VisionTransformer):  # type: ignore[misc]
             table = F.interpolate(grid, (height, width), mode=self.resize_mode).flatten(2).mT
         x = x.flatten(1, 2) + table
         if self.token not in ("none", "absent"):
-            x = torch.cat([(self.cls_token + first).expand(len(x), -1, -1), x], dim=1)
+            x = torch.cat([(self.cls_token + first).expand(x.shape[0], -1, -1), x], dim=1)
         dropped: Tensor = self.pos_drop(x)
         return dropped
 
@@ -152,7 +152,7 @@ class MaskedWindows(twins.LocallyGroupedAttn):  # type: ignore[misc]
         if not (below and right):
             unmasked: Tensor = super().forward(x, size)
             return unmasked
-        x = F.pad(x.view(len(x), *size, -1), (0, 0, 0, right, 0, below))
+        x = F.pad(x.view(x.shape[0], *size, -1), (0, 0, 0, right, 0, below))
         padding = F.pad(x.new_zeros(height, width), (0, right, 0, below), value=1.0)
         windows = self._windows(padding[None, ..., None]).squeeze(-1)  # (1, windows, side * side)
         apart = (windows.unsqueeze(2) != windows.unsqueeze(3)) * APART
@@ -161,7 +161,7 @@ class MaskedWindows(twins.LocallyGroupedAttn):  # type: ignore[misc]
         q, k, v = qkv.permute(3, 0, 1, 4, 2, 5)  # (B, windows, heads, side * side, C / heads)
         dropout = self.attn_drop.p if self.training else 0.0
         y = F.scaled_dot_product_attention(q, k, v, apart.unsqueeze(2).to(q.dtype), dropout, scale=self.scale)
-        y = y.transpose(2, 3).reshape(len(x), x.shape[1] // side, x.shape[2] // side, side, side, -1)
+        y = y.transpose(2, 3).reshape(x.shape[0], x.shape[1] // side, x.shape[2] // side, side, side, -1)
         y = y.transpose(2, 3).reshape(x.shape)
         projected: Tensor = self.proj_drop(self.proj(y[:, :height, :width].flatten(1, 2)))
         return projected

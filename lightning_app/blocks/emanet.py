@@ -67,7 +67,7 @@ class EMAU(nn.Module):
         if is_fast():
             return self.fast(x)
         v = self.mid(x).flatten(2)  # (B, C, N)
-        bases = self.bases.expand(len(x), -1, -1)  # (B, C, K)
+        bases = self.bases.expand(x.shape[0], -1, -1)  # (B, C, K)
         for _ in range(self.stages):
             assignments = (bases.mT @ v).softmax(1)  # (B, K, N)
             bases = v @ (assignments / (self.eps + assignments.sum(-1, keepdim=True))).mT

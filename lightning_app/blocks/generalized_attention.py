@@ -109,12 +109,14 @@ class GeneralizedAttentionBlock(nn.Module):
             keys.append(self._split(self.key(to)).mT)
         if columns is not None and rows is not None:
             height, width = to.shape[-2:]
-            place = torch.arange(height * width, device=x.device)
-            for part, number in ((columns, place % width), (rows, place // width)):
+            of_row, of_column = (torch.arange(side, device=x.device) for side in (height, width))
+            places = torch.meshgrid(of_row, of_column, indexing="ij")
+            for part, place in ((columns, places[1]), (rows, places[0])):
+                number = place.flatten()
                 unit = (number[:, None] == torch.arange(part.shape[3], device=x.device)).to(part.dtype)
                 queries.append(part)
                 keys.append(unit.expand(*part.shape[:2], -1, -1))
-        batch = len(x)
+        batch = x.shape[0]
         query, key = (torch.cat(each, dim=3).flatten(0, 1).contiguous() for each in (queries, keys))
         value = self._split(self.value(to)).mT.flatten(0, 1).contiguous()
         y = attend(query, key, value, 1.0)
@@ -136,7 +138,7 @@ class GeneralizedAttentionBlock(nn.Module):
 
     def _asked(self, x: Tensor, query: Tensor | None, term: Term, bias: Tensor | None) -> Tensor:
         """The query of one kind of term, (B, heads, d, N); N is 1 where all positions ask the same."""
-        nothing = x.new_zeros(len(x), self.heads, self.width, 1)
+        nothing = x.new_zeros(x.shape[0], self.heads, self.width, 1)
         asked = query if query is not None and term in self.terms else nothing
         return asked if bias is None else asked + bias.view(self.heads, -1, 1)
 
@@ -169,7 +171,7 @@ class GeneralizedAttentionBlock(nn.Module):
 
     def _split(self, x: Tensor) -> Tensor:
         """(B, heads d, h, w) -> (B, heads, d, h w)."""
-        return x.reshape(len(x), self.heads, self.width, -1)
+        return x.reshape(x.shape[0], self.heads, self.width, -1)
 
     def _finish(self, x: Tensor, y: Tensor) -> Tensor:
         """x + gamma W_o y, where y (B, heads d, N) may hold one position for all."""

@@ -99,12 +99,12 @@ class Hamburger(nn.Module):
 
     def decompose(self, x: Tensor) -> Tensor:
         """The map's reconstruction."""
-        flat = x.view(len(x), self.slices, -1, x.shape[-2] * x.shape[-1])
+        flat = x.view(x.shape[0], self.slices, -1, x.shape[-2] * x.shape[-1])
         flat = flat.to(torch.promote_types(flat.dtype, torch.float32))
         with torch.autocast(x.device.type, enabled=False):
             start = self.start.to(flat.dtype)
             if self.training and self.redraw:
-                start = F.normalize(torch.rand_like(start.expand(len(x), -1, -1, -1)), dim=2)
+                start = F.normalize(torch.rand_like(start.expand(x.shape[0], -1, -1, -1)), dim=2)
             steps = self.steps + (not self.training)
             if self.decomposition == "vq":
                 bases, coefficients = soft_vq(flat, start, steps)

@@ -26,7 +26,7 @@ from lightning_app.util.errors import InputError, causes, check_choice
 from lightning_app.util.files import replacing
 
 FORMATS: Final[dict[str, ModuleType]] = {"onnx": onnx, "pt2": pt2, "aoti": aoti}
-EXAMPLE: Final = (2, 3, 195, 259)  # to record with: no map is twice its neighbour, nor equal by chance
+EXAMPLE: Final = (7, 3, 195, 259)  # to record with: no map is twice its neighbour, and nothing is equal by chance
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,8 @@ def export(
             raise InputError("8 bits are for segmentors as ONNX, without half: leave int8 out")
         photos = photographs(Path(int8), network, size)
     given = copy.deepcopy(network).half() if half else network
-    with evaluating(network), evaluating(given), _quiet(), torch.no_grad():
+    free = _config.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]  # no guards by chance of a size
+    with evaluating(network), evaluating(given), _quiet(), torch.no_grad(), free:
         reference, graph = graph_of(network, output), graph_of(given, output)
         form.check(graph)
         program = _record(graph, size)
@@ -127,8 +128,7 @@ def _record(graph: Graph, size: Size | None) -> ExportedProgram:
     free = {0: Dim.AUTO} if size else dict.fromkeys(AXES, Dim.AUTO)
     images = torch.rand(EXAMPLE[0], EXAMPLE[1], *(size or EXAMPLE[2:]))
     try:
-        with _config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]  # no guards by chance of a size
-            return torch.export.export(graph, (images,), dynamic_shapes=(free,), strict=False)
+        return torch.export.export(graph, (images,), dynamic_shapes=(free,), strict=False)
     except InputError:
         raise
     except Exception as error:  # whatever recording raises, from any of PyTorch's layers

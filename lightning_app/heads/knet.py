@@ -76,7 +76,7 @@ class KNet(ContextHead):
         """The logits of the first head and of each round."""
         x = self.refined(self.context(features), features)
         logits = [self.classifier(self.dropout(x))]
-        kernels = self.classifier.weight.flatten(1).expand(len(x), -1, -1)
+        kernels = self.classifier.weight.flatten(1).expand(x.shape[0], -1, -1)
         for stage in self.stages:
             masks, kernels = stage(x, kernels, logits[-1])
             logits.append(masks)

@@ -73,4 +73,4 @@ def _centres(x: Tensor) -> Tensor:
         (torch.arange(width, device=x.device) + 0.5) / width,
         indexing="ij",
     )
-    return torch.stack([columns, rows], dim=-1).flatten(0, 1).to(x.dtype).expand(len(x), -1, -1)
+    return torch.stack([columns, rows], dim=-1).flatten(0, 1).to(x.dtype).expand(x.shape[0], -1, -1)

@@ -65,7 +65,7 @@ class Segmenter(ContextHead):
     def context(self, features: Sequence[Tensor]) -> Tensor:
         x = self.dropout(features[self.level])
         tokens = self.project(x.flatten(2).mT)
-        tokens = torch.cat([tokens, self.classes.expand(len(x), -1, -1)], dim=1)
+        tokens = torch.cat([tokens, self.classes.expand(x.shape[0], -1, -1)], dim=1)
         for layer in self.layers:
             tokens = layer(tokens)
         patches, classes = self.norm(tokens).split([x.shape[-2] * x.shape[-1], self.classes.shape[1]], dim=1)

@@ -69,9 +69,10 @@ class Smp(ContextHead):
     def context(self, features: Sequence[Tensor]) -> Tensor:
         given = list(features)[-self.levels :]
         given += given[-1:] * (self.levels - len(given))
-        smallest = 8 if self.name == "PAN" else 1  # its pyramid halves the coarsest level three times
         octaves = [2**i for i in reversed(range(self.levels))]
-        top = [max(smallest, (size + octaves[0] - 1) // octaves[0]) for size in given[0].shape[2:]]
+        top = [(size + octaves[0] - 1) // octaves[0] for size in given[0].shape[2:]]
+        if self.name == "PAN":  # its pyramid halves the coarsest level three times
+            top = [max(8, size) for size in top]
         pyramid = [
             resize(x, (top[0] * octave, top[1] * octave), self.align_corners)
             for x, octave in zip(given, octaves, strict=True)
@@ -80,7 +81,7 @@ class Smp(ContextHead):
             arguments: tuple[Any, ...] = (pyramid, [None] * self.levels)  # no class tokens
         else:
             batch, _, height, width = pyramid[0].shape
-            stem = [pyramid[0].new_zeros(batch, 0, height << i, width << i) for i in (2, 1)]
+            stem = [pyramid[0].new_zeros(batch, 0, height * side, width * side) for side in (4, 2)]
             arguments = ([*stem[0 if self.name in NO_STEM else 1 :], *pyramid],)
         out: Tensor = self.decoder(*arguments)
         return out
