@@ -199,6 +199,7 @@ def _file(entry: ZooEntry, here: Path | None) -> dict[str, str]:
     digits = "" if len(entry.sha256) == 64 else " (the first 8 digits, all that is published)"
     return {
         "file": entry.url,
+        **({"shared with others": ", ".join(entry.shared)} if entry.shared else {}),
         "mirrors": ", ".join(entry.mirrors) or "none",
         "size": "unknown" if entry.size is None else f"{entry.size} bytes",
         "sha256": f"{entry.sha256}{digits}",

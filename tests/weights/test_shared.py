@@ -70,6 +70,8 @@ def test_it_is_stored_once_under_its_hash(run: Path, published: Path) -> None:
 
 
 def test_a_download_brings_both_and_verify_looks_at_both(published: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["zoo", "show", ID]) == 0
+    assert f"/out/shared/{published.name}" in "".join(capsys.readouterr().out.split())
     assert zoo.get(ID).shared[0].startswith("file://")
     assert zoo.get(ID).shared[0].endswith(f"/out/shared/{published.name}")
     assert cache.find(zoo.get(ID)) is None
@@ -118,7 +120,7 @@ def test_a_part_holds_nothing_of_another(published: Path) -> None:
 
 def test_an_id_that_has_left_answers_with_the_new_one(published: Path) -> None:
     path = index.file_of("semantic", "fcn")
-    path.write_text(path.read_text() + f'\n[replaced]\nfcn_old_camvid-1x1_1 = "{ID}"\n')
+    path.write_text(path.read_text().replace("[replaced]\n", f'[replaced]\nfcn_old_camvid-1x1_1 = "{ID}"\n'))
     index.read.cache_clear()
     index.replaced.cache_clear()
     with pytest.raises(ZooError, match=f'"fcn_old_camvid-1x1_1" has left the zoo: "{ID}" does better'):
