@@ -7,8 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import wandb
 import yaml
+from callbacks.test_wandb import Offline
 from commands import logged, run, typed
+from PIL import Image
 from pose_fakes import NAMES, changed, fake_keypoints
 
 TINY = {
@@ -142,3 +145,39 @@ def test_two_devices_count_each_photograph_once(here: Path) -> None:
     report = json.loads((here / "runs/two/test.json").read_text())
     assert one is None or report["AP"] == pytest.approx(one["AP"], abs=1e-6)
     assert torch.isfinite(torch.tensor(report["PCK"]))
+
+
+@pytest.mark.slow
+def test_wandb_has_figures_of_keypoints_and_skeletons_on_samples(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    for variable in ("WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
+        monkeypatch.setenv(variable, str(here))
+    assert run("fit -c tiny.yaml -c logger/wandb --run tracked") == 0
+    wandb.finish()
+    (record,) = map(Offline, Path("runs/tracked/wandb").glob("offline-run-*"))
+    names = {name for item in record.history for name in item}
+    assert names >= {"train/loss", "val/AP", "val/AR", "val/PCK", *(f"val/PCK@0.1/{name}" for name in NAMES)}
+    first, second = (item for item in record.history if "val/samples.count" in item)
+    assert first["val/samples.captions"] == second["val/samples.captions"]
+    assert len(first["val/samples.captions"]) == 4
+    pictures = sorted((record.folder / "files/media/images/val").glob("samples_*.png"))
+    assert len(pictures) == 8
+    plain = np.asarray(Image.open(here / "animals/images/val_7.png"))
+    drawn = np.asarray(Image.open(pictures[0]).convert("RGB").resize((plain.shape[1], plain.shape[0])))
+    assert abs(drawn.astype(int) - plain).max() > 50  # a skeleton is on it
+
+
+@pytest.mark.slow
+def test_two_devices_learn_what_one_learns(here: Path) -> None:
+    """Without batch norms, whose statistics each device has for itself."""
+    same = (
+        "fit -c tiny.yaml --model.backbone.name test_convnext --model.backbone.out_indices [0] "
+        "--model.head.num_convs 0 --model.head.channels 24 --model.optimizer sgd"
+    )
+    one = typed(f"{same} --run one --data.batch_size 2", here)
+    two = typed(f"{same} --run both --data.batch_size 1 --trainer.devices 2 --trainer.strategy ddp", here)
+    assert one.returncode == two.returncode == 0, one.stderr + two.stderr
+    alone, both = (torch.load(here / f"runs/{name}/checkpoints/last.ckpt")["state_dict"] for name in ("one", "both"))
+    for name, tensor in alone.items():
+        torch.testing.assert_close(both[name], tensor, rtol=1e-4, atol=1e-6, msg=name)
