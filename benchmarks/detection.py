@@ -103,6 +103,16 @@ def found_again(found: Instances, others: Instances, overlap: float, least: floa
     return matches.any(dim=1)
 
 
+def levels_apart(model: InstanceSegmentor, image: Tensor) -> str:
+    """How far the backbone's levels are off in bf16, as shares of their norms."""
+    pixels = ((image - model.mean) / model.std)[None]
+    exact = model.backbone(pixels)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = model.backbone(pixels)
+    shares = [((one.float() - other).norm() / other.norm()).item() for one, other in zip(rounded, exact, strict=True)]
+    return f"levels of the backbone in bf16 are off by {', '.join(f'{share:.1%}' for share in shares)}"
+
+
 def agreement(weights: str, photos: Path) -> None:
     """Print what bf16 and channels last find of what fp32 finds, and the other way round."""
     exact = cz.load(weights).eval()
@@ -114,6 +124,7 @@ def agreement(weights: str, photos: Path) -> None:
         for file in files:
             image = torch.from_numpy(np.array(Image.open(file).convert("RGB"))).permute(2, 0, 1) / 255
             pairs.append((exact([image])[0], in_bf16(fast, image)))
+        print(f"{files[-1].name}: {levels_apart(exact, image)}")
     for overlap in (0.95, 0.9):
         there = torch.cat([found_again(one, other, overlap) for one, other in pairs]).float()
         back = torch.cat([found_again(other, one, overlap) for one, other in pairs]).float()
@@ -170,6 +181,7 @@ def main() -> None:
         print(f"inference fp32, channels_last: {ratio:.2f}x ({before:.2f} s -> {after:.2f} s)")
         ratio, before, after = ratios(lambda: theirs([image]), lambda: in_bf16(ours, image), options.repeats)
         print(f"inference bf16, channels_last: {ratio:.2f}x ({before:.2f} s -> {after:.2f} s)")
+        print(f"random weights: {levels_apart(ours, image)}")
 
     theirs.train()
     ours.train()
