@@ -1,5 +1,6 @@
 """What every task shares: steps, optimiser groups, schedules and resuming."""
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -111,7 +112,9 @@ class Task(SharedTask, ABC, Generic[N, B]):
         compile: bool = False,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(ignore=["network"])
+        with warnings.catch_warnings():  # Lightning would rather not have the modules that the next line drops
+            warnings.filterwarnings("ignore", "Attribute '.*' is an instance of `nn.Module`")
+            self.save_hyperparameters(ignore=["network"])
         # The command line leaves configurations here, which rebuild the task; objects made in Python cannot be saved.
         self.save_hyperparameters(ignore=["network", *(k for k, v in self.hparams.items() if not is_plain(v))])
         self.network = network
@@ -147,6 +150,16 @@ class Task(SharedTask, ABC, Generic[N, B]):
     @abstractmethod
     def draw(self, batch: B, predictions: Sequence[Any]) -> list[Drawing]:
         """A picture for each image, with the truth where the batch has it."""
+
+    @classmethod
+    def for_data(cls, data: DataModule, *parts: Any, **options: Any) -> Self:
+        """A task for what a datamodule has: what the command line would take from there, such as classes and palette.
+
+        Args:
+            parts: the task's own first arguments, such as a backbone and a head.
+            options: the others.
+        """
+        return cls(*parts, **{name: getattr(data, name) for name in cls.from_data}, **options)
 
     @classmethod
     def parts_of(cls, weights: Mapping[str, Any], given: Collection[str]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from commands import PROBE, run
+from data.make_fakes import camvid
 from tiny import NoiseData, tiny_task, tiny_trainer
 from torch import Tensor
 
@@ -15,6 +16,7 @@ from lightning_app.backbones.timm import TimmBackbone
 from lightning_app.heads.fcn import FCN
 from lightning_app.tasks.semantic.task import SegmentationTask
 from lightning_app.util.errors import InputError
+from lightning_app.weights.load import load
 
 
 def state(task: SegmentationTask) -> dict[str, Tensor]:
@@ -71,3 +73,28 @@ def test_one_part_needs_no_brackets(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert run(f"fit {PROBE} --run {number} --trainer.max_epochs 1 --model.freeze {typed}") == 0
     first, second = (torch.load(f"runs/{n}/checkpoints/last.ckpt", weights_only=True)["state_dict"] for n in (0, 1))
     assert all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+def test_a_frozen_transformer_trains_a_light_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The recipe, on a tiny transformer and tiny streets: only the head moves, the second epoch computes nothing."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CONTEXTZOO_RUN", "")
+    camvid(tmp_path / "camvid")
+    typed = (
+        "fit -c recipes/semantic/frozen_vit --data.root camvid --data.crop_size [32,48] --data.batch_size 2 "
+        "--data.versions 1 --model.backbone.name test_vit2 --model.backbone.pretrained false "
+        "--model.backbone.drop_path_rate 0.5 --trainer.accelerator cpu --trainer.check_val_every_n_epoch 1 --run vit"
+    )
+    assert run(f"{typed} --trainer.max_epochs 1") == 0
+    kept = sorted(tmp_path.glob("runs/features/*/*.safetensors"))
+    first = torch.load("runs/vit/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    assert run("fit --run vit --ckpt_path last --trainer.max_epochs 2") == 0
+    second = torch.load("runs/vit/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    after = sorted(tmp_path.glob("runs/features/*/*.safetensors"))
+    assert {*kept} <= {*after}
+    assert len(kept) <= len(after) <= 5 + 3  # training and validation, whose last image a batch may leave out
+    moved = {name for name, value in first.items() if not torch.equal(value, second[name])}
+    assert moved
+    assert all(name.startswith("network.head.") for name in moved), moved
+    head = load("runs/vit/checkpoints/last.ckpt").head
+    assert (type(head).__name__, head.levels) == ("Linear", (0, 1, 2, 3))

@@ -166,8 +166,10 @@ def test_the_worst_images_of_a_test_are_a_table(tmp_path: Path, monkeypatch: pyt
     wandb.finish()
     (run,) = map(Offline, (tmp_path / "wandb").glob("offline-run-*"))
     assert [run.all("run")[0][name] for name in ("run_group", "job_type")] == ["heads", "fcn"]
-    (path,) = [item["test/predictions.path"] for item in run.history if "test/predictions.path" in item]
-    table = json.loads((run.folder / "files" / path).read_text())
+    (artifact,) = [each for each in run.all("artifact") if each["type"] == "run_table"]
+    files = {file["path"]: Path(file["local_path"]) for file in artifact["manifest"]["contents"]}
+    (path,) = [path for name, path in files.items() if name.endswith("predictions.table.json")]
+    table = json.loads(path.read_text())
     assert table["columns"] == ["image", "prediction", "mIoU", "aAcc"]
     expected = {}
     for sample in data.dataset("test"):  # type: ignore[union-attr]
@@ -179,7 +181,7 @@ def test_the_worst_images_of_a_test_are_a_table(tmp_path: Path, monkeypatch: pyt
     assert [row[2] for row in table["data"]] == pytest.approx([expected[name] for name in worst])
     picture = table["data"][0][1]
     assert set(picture["masks"]) == {"prediction", "ground_truth"}
-    assert (run.folder / "files" / picture["path"]).is_file()
+    assert {picture["path"], *(mask["path"] for mask in picture["masks"].values())} <= files.keys()
 
 
 def test_pictures_are_at_most_512_pixels_wide() -> None:
@@ -261,3 +263,19 @@ def test_a_run_is_called_like_its_folder_and_nothing_is_warned_of(tmp_path: Path
     assert run.all("run")[0]["display_name"] == "wb"
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=tmp_path, capture_output=True, text=True).stdout.strip()
     assert commit in json.dumps(run.records)
+
+
+def test_the_sweep_of_the_docs_is_a_command_of_ours(tmp_path: Path) -> None:
+    """What W&B's agent would start, but for what it says the data are."""
+    utils = pytest.importorskip("wandb.sdk.launch.sweeps.utils")
+    page = (Path(__file__).parents[2] / "docs" / "wandb.md").read_text()
+    sweep = yaml.safe_load(page.partition('title="wandb_sweep.yaml"')[2].partition("```")[0])
+    chosen = {name: {"value": rule.get("max") or rule["values"][-1]} for name, rule in sweep["parameters"].items()}
+    words = {**utils.create_sweep_command_args({"args": chosen}), "program": [sweep["program"]]}
+    command = [word for part in sweep["command"] for word in words.get(part.strip("${}"), [part])]
+    assert command[:4] == ["${env}", "python", "-m", "lightning_app"]
+    done = typed(" ".join([*command[4:], "--print_config"]), tmp_path)
+    assert done.returncode == 0, done.stderr
+    model = yaml.safe_load(done.stdout)["model"]
+    assert (model["lr"], model["head"]["init_args"]["channels"]) == (0.02, 128)
+    assert model["head"]["class_path"].endswith("CCNet")
