@@ -99,7 +99,6 @@ def get(id: str) -> ZooEntry:
     raise ZooError(f'Unknown weights "{shown(id)}".{hint} (contextzoo zoo list)')
 
 
-@cache
 def replaced() -> dict[str, str]:
     """Ids that have left the index -> the entry that does better."""
     found: dict[str, str] = {}

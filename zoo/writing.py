@@ -84,7 +84,6 @@ def replace(old: str, new: str) -> Path:
         index.parse(path, text)
         _replace(path, text)
     index.read.cache_clear()
-    index.replaced.cache_clear()
     return path
 
 

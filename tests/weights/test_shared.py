@@ -48,7 +48,6 @@ def published(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     monkeypatch.setattr(index, "INDEX", tmp_path / "index")
     monkeypatch.setenv("CONTEXTZOO_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
-    index.replaced.cache_clear()
     (part,) = Path("out/shared").iterdir()
     return part
 
@@ -122,12 +121,10 @@ def test_an_id_that_has_left_answers_with_the_new_one(published: Path) -> None:
     path = index.file_of("semantic", "fcn")
     path.write_text(path.read_text().replace("[replaced]\n", f'[replaced]\nfcn_old_camvid-1x1_1 = "{ID}"\n'))
     index.read.cache_clear()
-    index.replaced.cache_clear()
     with pytest.raises(ZooError, match=f'"fcn_old_camvid-1x1_1" has left the zoo: "{ID}" does better'):
         zoo.get("fcn_old_camvid-1x1_1")
     path.write_text(path.read_text().replace(f'= "{ID}"', '= "fcn_nowhere"'))
     index.read.cache_clear()
-    index.replaced.cache_clear()
     with pytest.raises(ZooError, match='is replaced by "fcn_nowhere", which is in no file'):
         index.check()
 
