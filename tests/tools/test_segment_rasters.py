@@ -88,7 +88,7 @@ def test_a_file_on_a_map_gives_what_the_whole_gives(capsys: pytest.CaptureFixtur
 def test_tiles_and_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     write("big.tif", smooth(3, 1200, 1300))
     assert run("big.tif --window 200 --overlap 0.5 --out a") == 0
-    monkeypatch.setattr(rasters, "LOGITS", 4 * 3 * 200 * BLOCK)  # one block wide
+    monkeypatch.setattr(rasters, "ROOM", 4 * (3 + 4) * 200 * BLOCK)  # one block wide
     assert run("big.tif --window 200 --overlap 0.5 --out b") == 0
     a, b = (rasterio.open(f"{name}/big.tif").read(1) for name in "ab")
     assert (a == b).mean() > 0.9999

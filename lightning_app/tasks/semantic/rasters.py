@@ -17,9 +17,11 @@ from lightning_app.tasks.info import evaluating
 from lightning_app.tasks.semantic.draw import overlay
 from lightning_app.tasks.semantic.inference import predict_classes
 from lightning_app.tasks.semantic.protocol import EvaluationProtocol, Size, fitted
-from lightning_app.tasks.semantic.segmenter import LOGITS, WINDOW, Segmenter
+from lightning_app.tasks.semantic.segmenter import WINDOW, Segmenter
 from lightning_app.util.errors import InputError
 
+ROOM: Final = 256 * 2**20  # bytes of sums and class numbers that are held at once
+EXTRA: Final = 4  # numbers of 4 bytes for each pixel beside those of its classes: how many windows, its class
 PREVIEW: Final = 2048  # pixels of the longer side of the picture for people
 Advance = Callable[[float], None]
 
@@ -113,9 +115,9 @@ def raster_protocol(segmenter: Segmenter, size: Size) -> EvaluationProtocol:
 
 
 def _tile(how: EvaluationProtocol, classes: int) -> Size:
-    """A window high, and as many whole blocks wide as have logits that fit."""
+    """A window high, and as many whole blocks wide as there is room for."""
     assert how.crop is not None
-    return how.crop[0], max(LOGITS // (4 * classes) // how.crop[0] // BLOCK, 1) * BLOCK
+    return how.crop[0], max(ROOM // (4 * (classes + EXTRA)) // how.crop[0] // BLOCK, 1) * BLOCK
 
 
 def _in_blocks(
