@@ -5,9 +5,9 @@
     OMP_NUM_THREADS=1 python benchmarks/export.py int8 [ID ...] --data DIR
 
 ``table`` puts each head on a backbone of two convolutions, so that what is seen is the head, and prints rows of the
-table of docs/export.md; what is in FILE already is not done again. ``speed`` interleaves the formats with eager; what
-is printed is the median of the ratios. ``int8`` calibrates by CamVid's training images, and scores on the validation
-split in DIR.
+table of docs/export.md; arguments stand behind a colon, as in ocnet:variant=pyramid; what FILE has already is not done
+again. ``speed`` interleaves the formats with eager; what is printed is the median of the ratios. ``int8`` calibrates by
+CamVid's training images, and scores on the validation split in DIR.
 """
 
 import argparse
@@ -39,12 +39,15 @@ NARROW = {"channels": 32, "block_channels": 32, "key_channels": 16, "fpn_channel
 IDS = ("fcn_resnet10t_camvid-180x240_990", "gcnet_resnet10t_camvid-180x240_330", "danet_resnet10t_camvid-180x240_330")
 
 
-def network(slug: str) -> Segmentor:
+def network(name: str) -> Segmentor:
     """A small one, in which nothing is zero that training would move."""
     torch.manual_seed(0)
+    slug, _, typed = name.partition(":")
     backbone, cls = Patchify(16), HEADS[slug].cls
     known = signature(cls).parameters
-    head: Any = cls(backbone.channels, 5, **{name: width for name, width in NARROW.items() if name in known})
+    options: dict[str, Any] = {name: width for name, width in NARROW.items() if name in known}
+    options |= dict(pair.split("=") for pair in typed.split(",") if pair)
+    head: Any = cls(backbone.channels, 5, **options)
     for parameter in head.parameters():
         if not parameter.any():
             nn.init.normal_(parameter, std=0.5)

@@ -128,7 +128,7 @@ class Mask2Former(MaskHead):
         feature = self.dropout(feature)
         tokens = [x.flatten(2).mT + e for x, e in zip(memory, self.level_embedding, strict=True)]
         places = [sine_positions(x, x.shape[1]) for x in memory]
-        queries = self.start.expand(len(feature), -1, -1)
+        queries = self.start.expand(feature.shape[0], -1, -1)
         masks = self._masks(queries, feature)
         for i, layer in enumerate(self.layers):
             level = i % len(memory)

@@ -112,7 +112,7 @@ class MaskFormer(MaskHead):
         feature = self.dropout(self.mask_feature(y))
         memory = self.project(top)
         tokens, places = memory.flatten(2).mT, sine_positions(memory, memory.shape[1])
-        positions = self.positions.expand(len(top), -1, -1)
+        positions = self.positions.expand(top.shape[0], -1, -1)
         queries = torch.zeros_like(positions)
         for layer in self.layers:
             queries = layer(queries, positions, tokens, places)
