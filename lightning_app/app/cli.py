@@ -26,7 +26,7 @@ TOOLS = {
     "infer": ("lightning_app.tools.infer", "look at photographs with pretrained weights of any task"),
     "segment": ("lightning_app.tools.segment", "segment photographs, folders and videos with pretrained weights"),
     "explain": ("lightning_app.tools.explain", "draw where the answer at one pixel comes from"),
-    "app": ("lightning_app.tools.app", "look at photographs in the browser, and click to see where answers come from"),
+    "app": ("lightning_app.tools.app", "see in the browser what weights see, and click to see why"),
     "export": ("lightning_app.tools.export", "write weights as ONNX, torch.export or AOTInductor, and verify it"),
     "zoo": ("zoo.__main__", "list, download and verify pretrained weights"),
 }

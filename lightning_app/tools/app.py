@@ -36,7 +36,7 @@ def main(args: Sequence[str]) -> int:
             server_port=typed.port,
             share=False,
             max_file_size=MEGABYTES * 2**20,
-            show_error=True,
+            show_error=False,  # but for those that the page raises: gradio's own tell folders
             quiet=True,
             footer_links=[],
             theme=theme(),

@@ -78,6 +78,7 @@ def page(networks: Networks) -> gr.Blocks:
                     buttons=[],
                     elem_id="photograph",
                 )
+                source.preprocess = _path  # gradio's own opens the file, and tells its folder where it cannot
                 first = gr.Dropdown(list(networks), value=next(iter(networks)), label="Weights", elem_id="first")
                 second = gr.Dropdown([NONE, *networks], value=NONE, label="Compare with", elem_id="second")
                 by = gr.Radio(["attention", "gradient"], value="attention", label="Explain a click by", elem_id="by")
@@ -131,6 +132,11 @@ def page(networks: Networks) -> gr.Blocks:
 
 def _result(label: str, name: str) -> gr.Image:
     return gr.Image(label=label, interactive=False, buttons=["download"], format="png", elem_id=name)
+
+
+def _path(upload: Any) -> str | None:
+    """Where gradio has put an uploaded file, unopened: ``photograph`` looks at what it is first."""
+    return upload.path if upload else None
 
 
 def _told(work: Callable[..., Any]) -> Callable[..., Any]:
