@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from lightning_app import kernels
 from lightning_app.backbones.timm import TimmBackbone
 from lightning_app.kernels import depthwise
-from lightning_app.tools.bench import interleaved
+from lightning_app.tools.bench_timing import interleaved
 
 SIZE = (360, 480)
 LAYOUTS = {"rows": torch.contiguous_format, "channels_last": torch.channels_last}

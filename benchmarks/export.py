@@ -31,7 +31,7 @@ from lightning_app.export.verify import Mismatch
 from lightning_app.registry import HEADS
 from lightning_app.tasks.semantic.inference import predict
 from lightning_app.tasks.semantic.network import ModelInfo, Segmentor
-from lightning_app.tools.bench import device_name
+from lightning_app.tools.bench_timing import device_name
 from lightning_app.util.errors import InputError
 from lightning_app.weights.load import load
 

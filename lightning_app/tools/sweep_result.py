@@ -17,7 +17,7 @@ from lightning_app.app.own_modules import import_named
 from lightning_app.reading import specs
 from lightning_app.registry import TASKS
 from lightning_app.tasks.semantic.summary import best_validation
-from lightning_app.tools.bench import device_name, gflop
+from lightning_app.tools.bench_timing import device_name, gflop
 from lightning_app.util.errors import InputError
 
 BEST = Path("checkpoints", "best.ckpt")

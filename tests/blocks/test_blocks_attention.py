@@ -19,7 +19,7 @@ from lightning_app.kernels import attention
 from lightning_app.kernels.attention import attend
 from lightning_app.kernels.cutting import from_cells, to_cells
 from lightning_app.registry import BLOCKS
-from lightning_app.tools.bench import Subject
+from lightning_app.tools.bench_subject import Subject
 from lightning_app.util.errors import InputError
 
 VARIANTS: list[tuple[str, dict[str, Any]]] = [

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lightning_app import kernels
 from lightning_app.kernels import products
 from lightning_app.registry import BLOCKS
-from lightning_app.tools.bench import Subject
+from lightning_app.tools.bench_subject import Subject
 
 OURS = {"_MatmulBackward", "_ChunkedAttentionBackward", "_WindowSumBackward", "_ConvolutionBackward"}
 

@@ -9,7 +9,7 @@ from lightning_app.blocks._layers import Conv1x1
 from lightning_app.kernels import products
 from lightning_app.kernels.attention import attend
 from lightning_app.kernels.products import baddbmm, linear, matmul
-from lightning_app.tools.bench import gflop
+from lightning_app.tools.bench_timing import gflop
 
 if not products.BUILT:
     pytest.skip("this PyTorch has no oneDNN", allow_module_level=True)

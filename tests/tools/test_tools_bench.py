@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import nn
 
+import zoo
 from lightning_app.app.cli import main
 from lightning_app.registry import BLOCKS
-from lightning_app.tools import bench
+from lightning_app.tools import bench, bench_subject, bench_timing
 from lightning_app.util.errors import InputError
 
 TINY = ["--sizes", "4x6", "--channels", "16", "--repeats", "2", "--threads", "1"]
@@ -39,6 +40,11 @@ def test_json_holds_settings_and_rows(measured: Path) -> None:
     ]
     assert rows[2]["parameters"] == 2 * (16 * 2 + 2) + 16 * 16 + 16 + 1  # query, key, value, gamma
     assert all(row["forward_ms"] > 0 and row["both_ms"] > 0 for row in rows)
+    limits = report["settings"]["roofline"]
+    for row in rows:
+        least = max(row["gflop"] / limits["gflops"], row["moved_mb"] * 2**20 / 1e9 / limits["gbs"])
+        assert row["share"] == pytest.approx(1e3 * least / row["forward_ms"])
+    assert rows[2]["moved_mb"] * 2**20 == 4 * (2 * 24 * 16 + rows[2]["parameters"])  # input, output and weights
     assert all(0 < row["forward_mb"] < row["both_mb"] for row in rows)
 
 
@@ -78,7 +84,7 @@ def test_reference_is_compared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """A plain form that is our own class, twenty times over."""
-    monkeypatch.setattr(bench, "REFERENCES", tmp_path)
+    monkeypatch.setattr(bench_subject, "REFERENCES", tmp_path)
     (tmp_path / "ccnet.py").write_text(
         "from lightning_app.blocks import ccnet\n"
         "class CrissCrossAttention(ccnet.CrissCrossAttention):\n"
@@ -100,7 +106,7 @@ def test_reference_is_compared(
 def test_what_cannot_be_measured_is_said_and_the_rest_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(bench, "REFERENCES", tmp_path)
+    monkeypatch.setattr(bench_subject, "REFERENCES", tmp_path)
     (tmp_path / "ccnet.py").write_text(
         "from lightning_app.blocks import ccnet\n"
         "class CrissCrossAttention(ccnet.CrissCrossAttention):\n"
@@ -127,21 +133,21 @@ class Doubling(nn.Module):
 
 def test_peak_memory_is_exact() -> None:
     x = torch.randn(2**18, requires_grad=True)
-    case = bench.Case(Doubling(), (x,), [x], bf16=False)
-    assert bench.peak_mb(case.forward, case) == 3
-    assert bench.peak_mb(case.forward, case) == 3
+    case = bench_subject.Case(Doubling(), (x,), [x], bf16=False)
+    assert case.peak_mb(case.forward) == 3
+    assert case.peak_mb(case.forward) == 3
 
 
 def test_interleaved_takes_turns() -> None:
     order: list[str] = []
     ticks = itertools.count(0, 1e-5)
-    times = bench.interleaved([lambda: order.append("a"), lambda: order.append("b")], 3, lambda: next(ticks))
+    times = bench_timing.interleaved([lambda: order.append("a"), lambda: order.append("b")], 3, lambda: next(ticks))
     assert [len(column) for column in times] == [3, 3]
     assert "".join(order[4:]) == ("a" * 100 + "b" * 100) * 3
 
 
 def test_exponent_of_a_power_law() -> None:
-    assert bench.exponent([10, 100, 1000], [3 * n**1.5 for n in (10, 100, 1000)]) == pytest.approx(1.5)
+    assert bench_timing.exponent([10, 100, 1000], [3 * n**1.5 for n in (10, 100, 1000)]) == pytest.approx(1.5)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +169,7 @@ def test_bad_input(args: list[str], message: str) -> None:
 
 
 def test_reference_outside_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench, "REFERENCES", tmp_path)
+    monkeypatch.setattr(bench_subject, "REFERENCES", tmp_path)
     with pytest.raises(InputError, match="nonlocal_net has no plain form"):
         bench.main(["blocks", "nonlocal_net", "--reference"])
 
@@ -171,7 +177,7 @@ def test_reference_outside_a_checkout(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_all_leaves_out_what_has_no_plain_form(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(bench, "REFERENCES", tmp_path)
+    monkeypatch.setattr(bench_subject, "REFERENCES", tmp_path)
     (tmp_path / "se.py").write_text("from lightning_app.blocks.se import SE\n")
     assert bench.main(["blocks", "--reference", *TINY, "--csv", str(tmp_path / "b.csv")]) == 0
     assert "nonlocal_net" in capfd.readouterr().err
@@ -206,3 +212,34 @@ def test_names_in_any_form_and_rows_as_they_come(capfd: pytest.CaptureFixture[st
     assert said[:3] == ["Measuring 3 heads at 4x6, 2 times each", "[1/3] fcn at 4x6", "[2/3] ccnet at 4x6"]
     assert said[3].startswith("[3/3] ccnet")
     assert [line.split()[0] for line in out.splitlines() if " 4x6 " in line] == ["fcn", "ccnet", "ccnet:recurrence=1"]
+
+
+def test_whole_models_plain_and_fast(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Weights that ship with the repository; in fp32 every label stays."""
+    report = tmp_path / "models.json"
+    name = "ccnet_patchify_context-probe-64x64_960"
+    args = [
+        "models",
+        name,
+        "--reference",
+        "--sizes",
+        "64x96",
+        "--threads",
+        "1",
+        "--repeats",
+        "1",
+        "--json",
+        str(report),
+    ]
+    assert bench.main(args) == 0
+    (row,) = json.loads(report.read_text())["rows"]
+    assert (row["name"], row["height"], row["width"], row["weights"]) == (name, 64, 96, "published")
+    assert row["fp32_same"] == 1
+    assert row["bf16_same"] is None or row["bf16_same"] > 0.9
+    assert row["plain_ms"] > 0
+    assert "products at" in capsys.readouterr().out
+
+
+def test_models_of_another_task_are_refused() -> None:
+    with pytest.raises(InputError, match="is of the task pose"):
+        bench.main(["models", next(entry.id for entry in zoo.list_entries(task="pose"))])
