@@ -159,7 +159,9 @@ class Task(SharedTask, ABC, Generic[N, B]):
             parts: the task's own first arguments, such as a backbone and a head.
             options: the others.
         """
-        return cls(*parts, **{name: getattr(data, name) for name in cls.from_data}, **options)
+        make: Any = cls  # whose arguments are a task's own
+        made: Self = make(*parts, **{name: getattr(data, name) for name in cls.from_data}, **options)
+        return made
 
     @classmethod
     def parts_of(cls, weights: Mapping[str, Any], given: Collection[str]) -> dict[str, Any]:
