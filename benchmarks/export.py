@@ -47,7 +47,10 @@ def network(name: str) -> Segmentor:
     known = signature(cls).parameters
     options: dict[str, Any] = {name: width for name, width in NARROW.items() if name in known}
     options |= dict(pair.split("=") for pair in typed.split(",") if pair)
-    head: Any = cls(backbone.channels, 5, **options)
+    try:
+        head: Any = cls(backbone.channels, 5, **options)
+    except InputError:  # such as a width that its heads do not divide
+        head = cls(backbone.channels, 5)
     for parameter in head.parameters():
         if not parameter.any():
             nn.init.normal_(parameter, std=0.5)

@@ -86,6 +86,7 @@ def test_a_program_of_torch_export_in_python() -> None:
     assert facts["outputs"] == ["logits"]
 
 
+@pytest.mark.slow
 def test_sizes_that_timm_rounds_up_are_kept_in_a_program() -> None:
     """resnet10t's average pools pad by math.ceil, which no file of torch.export holds."""
     model = cz.create_model("fcn", "resnet10t", num_classes=2, channels=8).eval()
