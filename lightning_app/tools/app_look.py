@@ -90,7 +90,7 @@ def look(network: Any, pixels: Pixels) -> Looked:
 
 def drawn_larger(network: Any, pixels: Pixels) -> int:
     """How many times as large as the photograph ``look`` draws it: objects and keypoints need room."""
-    longest = max(pixels.shape[:2])
+    longest: int = max(pixels.shape[:2])
     if isinstance(network, Segmentor):
         return 1
     if isinstance(network, InstanceSegmentor):

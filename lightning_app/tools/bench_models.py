@@ -123,6 +123,5 @@ def _measure(id: str, network: Segmentor, weights: str, size: tuple[int, int], o
     labels = plain().argmax(1)
     speedups = [median(a / b for a, b in zip(times[0], column, strict=True)) for column in times[1:]]
     same = [(fast(variant).argmax(1) == labels).float().mean().item() for variant in faster]
-    found = dict(zip(("fp32_speedup", "bf16_speedup"), speedups, strict=False))
-    found |= dict(zip(("fp32_same", "bf16_same"), same, strict=False))
-    return Row(id, *size, weights, median(times[0]), **found)
+    found = [value for pair in zip(speedups, same, strict=True) for value in pair]  # in the order of Row's last fields
+    return Row(id, *size, weights, median(times[0]), *found)
