@@ -32,6 +32,8 @@ from lightning_app.util.files import replacing
 PATIENCE = 10  # seconds for trainings to end when they are told to
 LAUNCHER = re.compile(r"SLURM_|TORCHELASTIC_|MASTER_|((LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE))$")
 
+CSV = {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": {"save_dir": ".", "name": "csv"}}  # read below
+
 
 class Trainings:
     """Trainings side by side, within a budget."""
@@ -195,8 +197,9 @@ class Trainings:
             seed += ["--data.fold", f"[{training.fold},{self.options.folds}]"]
         logger = []
         if project := self.options.wandb_project:
-            told = {"project": project, "group": self.options.out.name, "job_type": training.head}
-            logger = ["-c", "logger/wandb", *(w for k, v in told.items() for w in (f"--trainer.logger.{k}", v))]
+            told = {"save_dir": ".", "project": project, "group": self.options.out.name, "job_type": training.head}
+            wandb = {"class_path": "lightning_app.callbacks.WandbRunLogger", "init_args": told}
+            logger = ["-c", "logger/wandb", "--trainer.logger", json.dumps([CSV, wandb])]
         own = [word for module in own_modules.names() for word in (own_modules.OPTION, module)]
         return ["fit", *own, "-c", self.options.recipe, *logger, *head, *seed, *self.words, "--run", str(run)]
 

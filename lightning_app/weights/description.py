@@ -106,6 +106,7 @@ class Description:
             data=asdict(self.data),
             metrics=metrics.figures,
             source=metrics.source,
+            split=metrics.split or "",
             parts=self.model,
             training=asdict(self.training) if self.training else {},
             provenance=self.provenance,

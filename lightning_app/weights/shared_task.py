@@ -72,4 +72,6 @@ class SharedTask(SavedTask):
         known = report.figures if report else {}
         figures = {figure: 100 * known[figure] for figure in facts_of(self.slug).figures if figure in known}
         source = f"measured in Python by a trainer's {'test' if stage == 'test' else 'validation'}"
-        return replace(described, metrics=Metrics(figures, source, stage) if figures else None)
+        splits: Mapping[str, str] = getattr(getattr(self.trainer, "datamodule", None), "splits", {})
+        metrics = Metrics(figures, source, stage, splits.get(stage))
+        return replace(described, metrics=metrics if figures else None)

@@ -242,6 +242,21 @@ def test_a_training_of_another_process_is_left_alone(capsys: pytest.CaptureFixtu
 # What is trained, and where
 
 
+@pytest.mark.slow
+def test_a_sweep_is_one_group_in_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"WANDB_MODE": "offline", "WANDB_CACHE_DIR": str(tmp_path)}.items():
+        monkeypatch.setenv(name, value)
+    out = Path("runs/sweep/heads")
+    command = f"sweep tiny.yaml --heads fcn --seeds 1 --wandb-project blocks --out {out} --trainer.max_epochs 1"
+    assert run(command) == 0, (out / "fcn-0.log").read_text()
+    (record,) = (out / "fcn-0" / "wandb").glob("offline-run-*")
+    inspect = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(record)]
+    lines = subprocess.run(inspect, check=True, capture_output=True, text=True).stdout.splitlines()
+    (told,) = [each["run"] for each in map(json.loads, lines) if each["type"] == "run"]
+    named = [told[name] for name in ("project", "run_group", "job_type", "display_name")]
+    assert named == ["blocks", "heads", "fcn", "fcn-0"]
+
+
 def test_all_heads_come_first_with_the_first_seed() -> None:
     trainings = plan(["a", "b", "c"], 2, Path("out"), {})
     assert [(each.head, each.seed) for each in trainings] == [
