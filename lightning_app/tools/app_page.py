@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import wraps
+from html import escape
 from pathlib import Path
 from typing import Any, Final
 
@@ -86,6 +87,7 @@ def page(networks: Networks) -> gr.Blocks:
                 seen = _result("What is seen: click on it", "seen")
                 words = gr.HTML(elem_id="words")
         explained = _result("Where the answer at the pixel comes from", "explained")
+        because = gr.HTML(elem_id="because")
         uncertainty = _result("Where it is unsure", "uncertainty")
         with gr.Row(visible=False) as comparison:
             with gr.Column(min_width=280):
@@ -97,9 +99,9 @@ def page(networks: Networks) -> gr.Blocks:
 
         def see(path: str | None, name: str) -> list[Any]:
             if not path:
-                return [None, "", None, None]
+                return [None, "", None, None, ""]
             one = look(networks[name], photograph(Path(path)))
-            return [one.picture, one.words, one.uncertainty, None]
+            return [one.picture, one.words, one.uncertainty, None, ""]
 
         def compare(path: str | None, name: str, compared: str) -> list[Any]:
             if not path or compared == NONE:
@@ -110,7 +112,7 @@ def page(networks: Networks) -> gr.Blocks:
             picture, words = differ if differ else (None, "Only classes are compared, and one of them names objects.")
             return [gr.update(visible=True), two.picture, two.words, picture, words]
 
-        def clicked(path: str | None, name: str, chosen: str, event: gr.SelectData) -> Image.Image:
+        def clicked(path: str | None, name: str, chosen: str, event: gr.SelectData) -> tuple[Image.Image, str]:
             if not path:
                 raise InputError("There is no photograph: drop one first")
             network, pixels = networks[name], photograph(Path(path))
@@ -118,15 +120,16 @@ def page(networks: Networks) -> gr.Blocks:
             found = explain(network, pixels, (x, y), "gradient" if chosen == "gradient" else "auto")
             if chosen == "attention" and found.by == "gradient":
                 gr.Info("No block of these weights says where it looks: this is the gradient's reach")
-            return found.picture()
+            lines = (f"<li>{escape(line)}</li>" for line in found.lines)
+            return found.picture(), f"<p>{x},{y}: {escape(found.answer)}</p><ul>{''.join(lines)}</ul>"
 
         how: dict[str, Any] = {"api_visibility": "private", "concurrency_limit": 1}
         compared = [comparison, other, other_words, differing, told]
         for event in (source.change, first.change):
-            done = event(_told(see), [source, first], [seen, words, uncertainty, explained], **how)
+            done = event(_told(see), [source, first], [seen, words, uncertainty, explained, because], **how)
             done.success(_told(compare), [source, first, second], compared, **how)
         second.change(_told(compare), [source, first, second], compared, **how)
-        seen.select(_told(clicked), [source, first, by], explained, **how)
+        seen.select(_told(clicked), [source, first, by], [explained, because], **how)
     return made
 
 

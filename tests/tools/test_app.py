@@ -156,6 +156,7 @@ def test_drop_click_and_read_in_a_browser(address: str, folder: Path) -> None:
             expect(picture(page, "uncertainty")).to_be_visible()
             picture(page, "seen").click(position={"x": 60, "y": 60})
             expect(picture(page, "explained")).to_be_visible()
+            expect(page.locator("#because")).to_contain_text("through 2 passes: half within")
             page.screenshot(path=f"{width}.png", full_page=True)
             assert page.evaluate("document.documentElement.scrollWidth") <= width
             assert str(folder) not in page.locator("body").inner_text()  # of weights that were named by their path
