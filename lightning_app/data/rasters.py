@@ -86,27 +86,25 @@ class Raster:
         pixels[:, ~seen] = np.broadcast_to(np.rint(self.mean[:, 0] * 255), (len(pixels), (~seen).sum()))
         return torch.from_numpy(pixels)[None]
 
-    def read(self, place: Slices, size: tuple[int, int] | None = None) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        """A window as (C, h, w), and where it has data (h, w); with ``size`` so much smaller, by overviews where there
-        are any."""
+    def read(self, place: Slices) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """A window as (C, h, w), and where it has data (h, w)."""
         window = tuple((part.start, part.stop) for part in place)
         try:
-            each = [file.read(band, window=window, out_shape=size) for file, band in self.bands]
-            seen = self.seen(place, size)
+            each = [file.read(band, window=window) for file, band in self.bands]
+            seen = self._seen(place)
         except Exception as error:
             raise _bad(self.path, error) from error
         return np.stack(each if len(each) == self.shape[1] else each * self.shape[1]), seen
 
-    def seen(self, place: Slices, size: tuple[int, int] | None = None) -> NDArray[np.bool_]:
+    def _seen(self, place: Slices) -> NDArray[np.bool_]:
         """Where a window has data, (h, w)."""
         window = tuple((part.start, part.stop) for part in place)
-        height, width = size or tuple(part.stop - part.start for part in place)
         if self.transparent is None and self.alpha in self.bands:  # a fourth band that the network takes, by that name
-            return np.ones((height, width), dtype=np.bool_)
+            return np.ones([part.stop - part.start for part in place], dtype=np.bool_)
         if self.transparent is not None:
-            values = self.file.read(self.transparent, window=window, out_shape=size)
+            values = self.file.read(self.transparent, window=window)
         else:
-            values = self.file.dataset_mask(window=window, out_shape=size)
+            values = self.file.dataset_mask(window=window)
         seen: NDArray[np.bool_] = values > 0
         return seen
 
@@ -186,13 +184,6 @@ def writing(target: Path, like: Raster, palette: Sequence[Sequence[int]], tags: 
         if smaller:
             with rasterio.open(temporary, "r+", driver="GTiff") as file:
                 file.build_overviews(smaller, Resampling.nearest)
-
-
-def reduced(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """The numbers of the first band in a smaller map (h, w), by overviews where there are any."""
-    with _opened(path) as file:
-        numbers: NDArray[np.uint8] = file.read(1, out_shape=size)
-    return numbers
 
 
 @contextmanager

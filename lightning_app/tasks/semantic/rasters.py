@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from lightning_app.backbones.base import Backbone
-from lightning_app.data.rasters import BLOCK, NO_CLASS, Raster, reduced, writing
+from lightning_app.data.rasters import BLOCK, NO_CLASS, Raster, writing
 from lightning_app.tasks.info import evaluating
 from lightning_app.tasks.semantic.draw import overlay
 from lightning_app.tasks.semantic.inference import predict_classes
@@ -67,26 +67,26 @@ def segment_raster(
     with Raster(source, len(mean), mean) as raster:
         size = raster.shape[2], raster.shape[3]
         how = raster_protocol(segmenter, size)
+        preview = _Preview(size)
         tags = {"classes": "\n".join(f"{number} {name}" for number, name in enumerate(classes))}
         with writing(target, raster, segmenter.palette, tags) as write, evaluating(network), torch.inference_mode():
             tiles = predict_classes(segmenter.logits, raster, size, how, _tile(how, len(classes)))
             for rows, columns, ids in _in_blocks(tiles, size):
-                ids[~raster.seen((rows, columns))] = NO_CLASS
+                pixels, data = raster.read((rows, columns))
+                ids[~data] = NO_CLASS
                 counts += np.bincount(ids.ravel(), minlength=256)
                 write(rows, columns, ids)
+                preview.take(rows, columns, pixels, ids)
                 advance(ids.size / (size[0] * size[1]))
-        small = _preview_size(size)
-        pixels, _ = raster.read((slice(0, size[0]), slice(0, size[1])), small)
         left_out = raster.left_out
-    data = int(counts[: len(classes)].sum())
-    shares = {name: count / max(data, 1) for name, count in zip(classes, counts.tolist(), strict=False) if count}
-    preview = overlay(_rgb(pixels), reduced(target, small), classes, segmenter.palette)
+    with_data = int(counts[: len(classes)].sum())
+    shares = {name: count / max(with_data, 1) for name, count in zip(classes, counts.tolist(), strict=False) if count}
     return RasterSegmentation(
         size,
         dict(sorted(shares.items(), key=lambda pair: -pair[1])),
-        data / (size[0] * size[1]),
+        with_data / (size[0] * size[1]),
         how,
-        preview,
+        overlay(preview.pixels, preview.ids, classes, segmenter.palette),
         left_out,
     )
 
@@ -138,9 +138,32 @@ def _in_blocks(
             waiting, top = waiting[stop - top :], stop
 
 
-def _preview_size(size: Size) -> Size:
-    shrink = min(PREVIEW / max(size), 1.0)
-    return round(size[0] * shrink) or 1, round(size[1] * shrink) or 1
+class _Preview:
+    """The picture for people, of blocks as they are written: each of its pixels is the one in the middle of what it
+    stands for, so that no block is read a second time.
+
+    Args:
+        size: of the whole, height and width.
+    """
+
+    def __init__(self, size: Size) -> None:
+        shrink = min(PREVIEW / max(size), 1.0)
+        counts = [round(side * shrink) or 1 for side in size]
+        self.places = [((np.arange(n) + 0.5) * side / n).astype(int) for n, side in zip(counts, size, strict=True)]
+        height, width = map(len, self.places)
+        self.pixels = np.zeros((height, width, 3), dtype=np.uint8)
+        self.ids = np.zeros((height, width), dtype=np.uint8)
+
+    def take(self, rows: slice, columns: slice, pixels: NDArray[np.uint8], ids: NDArray[np.uint8]) -> None:
+        """What a block (C, h, w) and its class numbers (h, w) give to it."""
+        parts, chosen = [], []
+        for places, part in zip(self.places, (rows, columns), strict=True):
+            first, last = np.searchsorted(places, (part.start, part.stop))
+            parts.append(slice(first, last))
+            chosen.append(places[first:last] - part.start)
+        grid = np.ix_(*chosen)
+        self.ids[parts[0], parts[1]] = ids[grid]
+        self.pixels[parts[0], parts[1]] = _rgb(pixels[:, *grid])
 
 
 def _rgb(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
