@@ -18,6 +18,7 @@ from lightning_app.backbones.patchify import Patchify
 from lightning_app.data.bad_file import BadFile
 from lightning_app.data.rasters import BLOCK, Raster, is_raster
 from lightning_app.tasks.semantic import rasters
+from lightning_app.tasks.semantic.draw import overlay
 from lightning_app.tasks.semantic.protocol import EvaluationProtocol
 from lightning_app.tasks.semantic.rasters import segment_raster
 from lightning_app.tasks.semantic.segmenter import Options, Segmenter
@@ -92,6 +93,18 @@ def test_tiles_and_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("big.tif --window 200 --overlap 0.5 --out b") == 0
     a, b = (rasterio.open(f"{name}/big.tif").read(1) for name in "ab")
     assert (a == b).mean() > 0.9999
+
+
+def test_the_picture_for_people_shows_all_of_a_large_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = write("big.tif", smooth(3, 1200, 1300))
+    monkeypatch.setattr(rasters, "ROOM", 4 * (3 + 4) * 200 * BLOCK)  # several blocks in both directions
+    monkeypatch.setattr(rasters, "PREVIEW", 65)
+    segmenter = load("tiny.safetensors").segmenter(Options(window=200))
+    seen = segment_raster(segmenter, Path("big.tif"), Path("ids.tif"))
+    ids = rasterio.open("ids.tif").read(1)[10::20, 10::20]
+    assert ids.shape == (60, 65)
+    shown = overlay(pixels[:, 10::20, 10::20].transpose(1, 2, 0).copy(), ids, CLASSES, PALETTE)
+    assert np.array_equal(np.array(seen.preview), np.array(shown))
 
 
 def test_pixels_without_data_have_no_class() -> None:
