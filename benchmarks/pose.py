@@ -17,8 +17,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pose_decoding
 import torch
-from reference import pose_decoding
 from torch import Tensor
 
 import contextzoo as cz

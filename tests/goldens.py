@@ -170,7 +170,8 @@ class EMAUAndBases(EMAU):
     """The unit with the bases it fitted as a second output."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        _, bases = self.fit(x)
+        with torch.no_grad():  # as forward fits them
+            _, bases = self.fit(x)
         return super().forward(x), bases
 
 

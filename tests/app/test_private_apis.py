@@ -44,15 +44,15 @@ OVERRIDDEN: Final = {  # class -> methods of a library's class that are private 
     "Network": {"_apply"},
     "PaddedFirst": {"_attn"},  # timm's Swin rolls before it pads
     "PlainViT": {"_pos_embed"},  # timm resizes positions in another way
-    "Task": {"_load_from_state_dict"},  # to read the names of before; register_load_state_dict_pre_hook is public
 }
-OF_PYTHON: Final = {"_abc_impl", "_backward_cls"}  # that abc and torch.autograd give every class
+OF_PYTHON: Final = {"_abc_impl", "_backward_cls", "_is_protocol"}  # of abc, torch.autograd and typing
 PUBLIC: Final = {"_asdict", "_exit", "_replace"}  # documented, in spite of their names
 
 
 def sources() -> Iterator[Path]:
-    """Every module that imports anywhere: Triton's kernels want its library."""
-    return (path for path in PACKAGE.rglob("*.py") if path.stem not in ("__init__", "__main__", "criss_cross_triton"))
+    """Every module that imports anywhere: Triton's kernels want its library, the page of the browser gradio."""
+    left_out = ("__init__", "__main__", "criss_cross_triton", "app_page")
+    return (path for path in PACKAGE.rglob("*.py") if path.stem not in left_out)
 
 
 def private_names(path: Path) -> Iterator[str]:
@@ -100,7 +100,7 @@ def test_no_other_private_methods_are_overridden() -> None:
             found[cls.__name__] = names
     assert found == OVERRIDDEN
     assert "_get_train_description" in vars(RichProgressBar), SEEN
-    assert {"_apply", "_load_from_state_dict"} <= vars(torch.nn.Module).keys(), SEEN
+    assert "_apply" in vars(torch.nn.Module), SEEN
     assert "_transformed_types" in vars(Transform), SEEN
 
 
