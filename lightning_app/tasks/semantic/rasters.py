@@ -20,7 +20,7 @@ from lightning_app.tasks.semantic.protocol import EvaluationProtocol, Size, fitt
 from lightning_app.tasks.semantic.segmenter import WINDOW, Segmenter
 from lightning_app.util.errors import InputError
 
-ROOM: Final = 256 * 2**20  # bytes of sums and class numbers that are held at once
+ROOM: Final = 128 * 2**20  # bytes of sums and class numbers that are held at once
 EXTRA: Final = 4  # numbers of 4 bytes for each pixel beside those of its classes: how many windows, its class
 PREVIEW: Final = 2048  # pixels of the longer side of the picture for people
 Advance = Callable[[float], None]
