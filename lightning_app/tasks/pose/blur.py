@@ -1,5 +1,6 @@
 """Gaussian blur of maps as OpenCV's GaussianBlur(kernel, sigma=0) has it."""
 
+from math import ceil
 from typing import Final, Literal
 
 import torch
@@ -51,7 +52,8 @@ def _shares(places: Tensor, side: int, kernel: int, reach: int) -> tuple[Tensor,
 
     Shape: (N,) -> (N, 2 reach + 1, window), (N,).
     """
-    window = min(kernel + 2 * reach, side)
+    # whole rows of a cache line, or the products' rounding hangs on where a map lies and so on how many there are
+    window = min(ceil((kernel + 2 * reach) / 8) * 8, side)
     first = (places - reach - kernel // 2).clamp(0, side - window)
     near = (places[:, None] + torch.arange(-reach, reach + 1, device=places.device)).clamp(0, side - 1)
     matrix = _matrix(side, kernel, "zeros").to(places.device)
