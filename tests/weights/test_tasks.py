@@ -1,7 +1,6 @@
 """Weights of a second task, as a user would add one: trained, published, listed, shown, loaded, and attacked."""
 
 import json
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any, ClassVar, Self
 
 import pytest
 import torch
+from own_zoo import own_zoo
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from tasks.heatmaps import Heatmapper, HeatmapTask
@@ -24,7 +24,7 @@ from lightning_app.weights.checkpoint import read_checkpoint
 from lightning_app.weights.description import HEADER
 from lightning_app.weights.facts import Facts, is_text
 from lightning_app.weights.parts import new_segmentor
-from zoo import datasets, index
+from zoo import index
 from zoo.datasets import Dataset
 from zoo.details import TASKS, details_of
 from zoo.entry import FIELDS
@@ -89,16 +89,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(autouse=True)
-def own_zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    shutil.copytree(index.INDEX, tmp_path / "index")
-    monkeypatch.setattr(index, "INDEX", tmp_path / "index")
-    monkeypatch.setitem(datasets.datasets(), "scenes", SCENES)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An empty folder, with an index of its own that knows the data."""
     monkeypatch.setattr(HeatmapTask, "facts", HeatmapFacts, raising=False)
-    monkeypatch.setenv("CONTEXTZOO_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
-    index.read.cache_clear()
-    yield
-    index.read.cache_clear()
+    with own_zoo(tmp_path, monkeypatch, SCENES):
+        yield
 
 
 def images() -> Tensor:

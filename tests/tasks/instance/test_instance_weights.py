@@ -1,7 +1,6 @@
 """Weights of detectors: published ones are what their configurations say; own ones are loaded, published, tested."""
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 import yaml
 from commands import logged, run
 from instances import scene, write_coco
+from own_zoo import own_zoo
 from PIL import Image
 from whole_models import redraw
 
@@ -22,7 +22,7 @@ from lightning_app.tasks.instance.weights import InstanceFacts, parts_of
 from lightning_app.weights.openmmlab.backbones import backbone_arguments
 from lightning_app.weights.openmmlab.convert import other_statistics
 from lightning_app.weights.openmmlab.detection import detector_arguments, load_detector, new_detector
-from zoo import ZooEntry, datasets, index
+from zoo import ZooEntry, datasets
 from zoo.datasets import Dataset
 
 GOLDENS = Path(__file__).parents[2] / "goldens" / "detection"
@@ -144,14 +144,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def here(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """That folder, with an index of its own that knows the data."""
-    shutil.copytree(index.INDEX, tmp_path / "index")
-    monkeypatch.setattr(index, "INDEX", tmp_path / "index")
-    monkeypatch.setitem(datasets.datasets(), "shapes", SHAPES)
-    monkeypatch.setenv("CONTEXTZOO_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(trained)
-    index.read.cache_clear()
-    yield trained
-    index.read.cache_clear()
+    with own_zoo(tmp_path, monkeypatch, SHAPES):
+        yield trained
 
 
 def test_own_weights_published_listed_loaded_and_tested(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 import torch
 import yaml
 from commands import logged, run
+from own_zoo import own_zoo
 from pose_fakes import NAMES, animal, fake_keypoints
 from test_pose_cli import TINY
 from torch import Tensor
@@ -21,7 +21,7 @@ import zoo
 from lightning_app.data.pose.facts import PERSON, person_facts
 from lightning_app.tasks.pose.network import PoseEstimator
 from lightning_app.weights.openmmlab.pose import load_estimator, upstream_config
-from zoo import datasets, index
+from zoo import datasets
 from zoo.datasets import Dataset
 
 TENSORS: dict[str, Any] = json.loads(
@@ -89,14 +89,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def here(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """That folder, with an index of its own that knows the data."""
-    shutil.copytree(index.INDEX, tmp_path / "index")
-    monkeypatch.setattr(index, "INDEX", tmp_path / "index")
-    monkeypatch.setitem(datasets.datasets(), "animals", ANIMALS)
-    monkeypatch.setenv("CONTEXTZOO_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(trained)
-    index.read.cache_clear()
-    yield trained
-    index.read.cache_clear()
+    with own_zoo(tmp_path, monkeypatch, ANIMALS):
+        yield trained
 
 
 def test_own_weights_published_listed_loaded_and_tested(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
