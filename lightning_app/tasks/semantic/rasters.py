@@ -140,7 +140,7 @@ def _in_blocks(
 
 class _Preview:
     """The picture for people, of blocks as they are written: each of its pixels is the one in the middle of what it
-    stands for, so that no block is read a second time.
+    stands for, so that the file is not read from the start once more.
 
     Args:
         size: of the whole, height and width.
@@ -169,4 +169,4 @@ class _Preview:
 def _rgb(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The first three bands, or the one three times, as a picture (H, W, 3)."""
     shown = pixels[:3] if len(pixels) >= 3 else pixels[:1].repeat(3, axis=0)
-    return np.ascontiguousarray(shown.transpose(1, 2, 0))
+    return shown.transpose(1, 2, 0)
