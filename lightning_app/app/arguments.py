@@ -31,7 +31,10 @@ def with_value(args: Sequence[str], option: str, value: str) -> list[str]:
 
 
 def with_config_paths(args: Sequence[str]) -> tuple[list[str], list[Path]]:
-    """``args`` with each configuration as ``-c PATH``, and the checked files that these are and include."""
+    """``args`` with each configuration as ``-c PATH``, those that it includes before it, and all these files, checked.
+
+    The parser reads what a file includes too, but lets a whole section of the file stand for that of the included one.
+    """
     paths: list[str] = []
     files: list[Path] = []
     words = iter(args)
@@ -43,9 +46,9 @@ def with_config_paths(args: Sequence[str]) -> tuple[list[str], list[Path]]:
         if name is None:
             paths.append(arg)
         else:
-            found = configs.find(name)
-            files += configs.with_included(found)
-            paths += ["-c", str(found)]
+            found = configs.with_included(configs.find(name))
+            files += found
+            paths += [word for file in found for word in ("-c", str(file))]
     return paths, files
 
 

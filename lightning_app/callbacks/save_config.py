@@ -1,5 +1,6 @@
 """The whole configuration, beside the run's results and in its log."""
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,13 @@ class SaveConfig(SaveConfigCallback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Every checkpoint says how it was made, so that a command with ``--ckpt_path`` needs no other word."""
-        checkpoint["config"] = yaml.safe_load(self._text())
+        checkpoint["config"] = self._values
 
+    @cached_property  # it stays as it is, and is written with every checkpoint
+    def _values(self) -> Any:
+        return yaml.safe_load(self._text)
+
+    @cached_property
     def _text(self) -> str:
         """The configuration, with whole paths, since the run may be used from another folder."""
         config = self.config.clone()
@@ -39,14 +45,14 @@ class SaveConfig(SaveConfigCallback):
         return text
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        config = self._text()
+        config = self._text
         linked = {k: v for k, v in pl_module.hparams.items() if k not in self.config.model and not k.startswith("_")}
         text = config + _commented("hparams", linked)
         path = _free(Path(trainer.default_root_dir), "config" if stage == "fit" else TrainerFn(stage).value, text)
         with replacing(path) as temporary:
             temporary.write_text(text)
         for logger in trainer.loggers:
-            logger.log_hyperparams(yaml.safe_load(config))
+            logger.log_hyperparams(yaml.safe_load(config))  # each its own, to change as it likes
 
 
 def _commented(title: str, values: dict[str, Any]) -> str:

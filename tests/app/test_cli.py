@@ -384,3 +384,19 @@ def test_two_processes_count_each_image_once(trained: Path, monkeypatch: pytest.
     assert both["images"] == 7
     assert both["confusion"] == one["confusion"]
     assert both["mIoU"] == one["mIoU"]
+
+
+def test_a_configuration_keeps_what_one_that_it_includes_says_of_the_same_section(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("parts").mkdir()
+    Path("parts/first.yaml").write_text(
+        "model: {lr: 0.5, weight_decay: 0.25}\ntrainer: {check_val_every_n_epoch: null}\n"
+    )
+    Path("second.yaml").write_text(
+        "config: parts/first.yaml\nmodel: {lr: 0.125, backbone_lr: 0.75}\ntrainer: {max_steps: 7}\n"
+    )
+    Path("third.yaml").write_text("config: second.yaml\nmodel: {backbone_lr: 0.625}\n")
+    config = printed_config("fit -c third.yaml --data ContextProbe", capsys)
+    assert [config["model"][name] for name in ("lr", "weight_decay", "backbone_lr")] == [0.125, 0.25, 0.625]
+    assert (config["trainer"]["max_steps"], config["trainer"]["check_val_every_n_epoch"]) == (7, None)
