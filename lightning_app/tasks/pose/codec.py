@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+import torch
 from torch import Tensor
 
 from lightning_app.tasks.pose import decoding, flip, targets
@@ -104,21 +105,24 @@ class Codec:
 
         Shape: maps (..., M, h, w) -> (..., K, 2) as x, y and (..., K), in float32 or finer.
         """
-        if maps.dtype.itemsize < 4:
-            maps = maps.float()
-        match self.kind:
-            case "msra":
-                points, scores = decoding.quarter_step(maps)
-            case "dark":
-                points, scores = decoding.newton_step(maps, self.blur_kernel)
-            case "udp":
-                points, scores = decoding.newton_step_udp(maps, self.blur_kernel)
-            case "udp_combined":
-                points, scores = decoding.disc_and_offset(maps, 2 * self.blur_kernel + 1, self._disc)
+        with torch.autocast(maps.device.type, enabled=False):  # a step of a tenth of a pixel is lost in bfloat16
+            points, scores = self._decode(maps.float() if maps.dtype.itemsize < 4 else maps)
         (height, width), (rows, columns) = self.input_size, self.maps
         less = 1 if self.udp else 0  # UDP divides by intervals and multiplies by pixels, as published
         factors = points.new_tensor([width / (columns - less), height / (rows - less)])
         return points * factors, scores
+
+    def _decode(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """Keypoints in pixels of the maps, and their scores."""
+        match self.kind:
+            case "msra":
+                return decoding.quarter_step(maps)
+            case "dark":
+                return decoding.newton_step(maps, self.blur_kernel)
+            case "udp":
+                return decoding.newton_step_udp(maps, self.blur_kernel)
+            case "udp_combined":
+                return decoding.disc_and_offset(maps, 2 * self.blur_kernel + 1, self._disc)
 
     def flip(self, maps: Tensor, flip_indices: Sequence[int], *, shift: bool | None = None) -> Tensor:
         """The maps of mirrored crops as those of the crops themselves.

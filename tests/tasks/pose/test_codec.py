@@ -50,6 +50,18 @@ def test_maps_of_half_precision_and_without_anything_are_decoded(kind: Kind) -> 
     assert scores.eq(0).all()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_mixed_precision_costs_keypoints_nothing(kind: Kind) -> None:
+    """Faint maps too, which UDP blurs as a whole."""
+    codec = Codec(kind, (64, 48))
+    maps = torch.rand(2, 3 * (1 + 2 * (kind == "udp_combined")), 16, 12) * 1e-3
+    points, scores = codec.decode(maps)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = codec.decode(maps)
+    assert torch.equal(mixed[0], points)
+    assert torch.equal(mixed[1], scores)
+
+
 def test_the_first_of_equal_maxima_counts() -> None:
     maps = torch.zeros(1, 16, 12)
     maps[0, 3, 7] = maps[0, 3, 9] = maps[0, 8, 2] = 1.0
