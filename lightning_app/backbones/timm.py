@@ -1,7 +1,6 @@
 """Any model of timm's as a backbone."""
 
 import math
-from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from lightning_app.backbones.changes import BUILT_IN, apply_changes, check_chang
 from lightning_app.backbones.context import insert_context
 from lightning_app.backbones.necks import Neck, new_neck
 from lightning_app.backbones.norms import level_norms, set_norm_eps
-from lightning_app.kernels.depthwise import DepthwiseConvolutions, trains_here
+from lightning_app.kernels.layers import fast_layers
 from lightning_app.util.errors import InputError, suggest
 
 OUTPUT_STRIDES = (8, 16, 32)
@@ -106,13 +105,10 @@ class TimmBackbone(Backbone):
 
     def levels(self, images: Tensor) -> list[Tensor]:
         """The model's own levels, in front of the neck."""
-        with self._training_kernels(images):
+        with fast_layers(images):
             levels: list[Tensor] = self.model(images)
         levels = [level.permute(0, 3, 1, 2) for level in levels] if self.nhwc else list(levels)
         return levels if self.norms is None else [norm(x) for norm, x in zip(self.norms, levels, strict=True)]
-
-    def _training_kernels(self, images: Tensor) -> AbstractContextManager[object]:
-        return DepthwiseConvolutions() if trains_here(images) else nullcontext()
 
     def _insert(self, context: dict[str, dict[str, Any]], in_channels: int) -> None:
         insert_context(self.model, self.name, context)

@@ -21,20 +21,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 
 from lightning_app.kernels.cutting import to_cells
 from lightning_app.kernels.switch import is_fast, is_traced
 
 Pair = tuple[int, int]
 STRIP = 3  # columns of a kernel up to which oneDNN's weight gradient is fast
-
-
-class DepthwiseConvolutions(TorchFunctionMode):
-    """Inside a ``with``, ``torch.conv2d`` is ``conv2d``, whichever module calls it."""
-
-    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        return (conv2d if func is torch.conv2d else func)(*args, **(kwargs or {}))
 
 
 def trains_here(x: Tensor) -> bool:

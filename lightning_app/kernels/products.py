@@ -61,7 +61,7 @@ def conv1x1(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
     Shape: x (B, K, H, W), weight (M, K, 1, 1), bias (M) -> (B, M, H, W).
     """
-    if not _runs_now(x) or len(x) >= 16:
+    if not runs_here(x) or len(x) >= 16:
         return F.conv2d(x, weight, bias)
     matrix = weight.flatten(1)
     if x.is_contiguous() and by_onednn(matrix, x.flatten(2)):
@@ -123,15 +123,15 @@ class _Matmul(torch.autograd.Function):
 def by_onednn(a: Tensor, b: Tensor) -> bool:
     """Whether oneDNN multiplies these matrices faster, and nothing traces or recasts them."""
     return (
-        _runs_now(a)
-        and _runs_now(b)
+        runs_here(a)
+        and runs_here(b)
         and min(a.shape[-2], b.shape[-1]) >= NARROW
         and a.shape[-2] * a.shape[-1] * b.shape[-1] >= WORTH
     )
 
 
-def _runs_now(x: Tensor) -> bool:
-    """Apart from sizes, of which a graph that is being compiled or exported would take note."""
+def runs_here(x: Tensor) -> bool:
+    """Whether oneDNN may be faster, whatever the sizes: a graph that is being compiled or exported would note them."""
     return (
         FASTER
         and is_fast()

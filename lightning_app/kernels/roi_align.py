@@ -26,7 +26,8 @@ def roi_align(x: Tensor, regions: Tensor, size: int, scale: float, samples: int 
         found: Tensor = ops.roi_align(x, regions.to(x.dtype), size, scale, samples, aligned=True)
         return found
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
-    cells: Tensor = _RoIAlign.apply(wide, regions.to(wide.dtype), size, scale, samples)
+    with torch.autocast("cpu", enabled=False):  # which would round the weights of the samples
+        cells: Tensor = _RoIAlign.apply(wide, regions.to(wide.dtype), size, scale, samples)
     return cells.to(x.dtype)
 
 

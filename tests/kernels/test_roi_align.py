@@ -51,3 +51,10 @@ def test_the_switch_gives_torchvisions() -> None:
         plain = roi_align(x, regions, 7, 0.25)
     assert torch.equal(plain, ops.roi_align(x, regions, 7, 0.25, 0, True))
     torch.testing.assert_close(roi_align(x, regions, 7, 0.25), plain, rtol=0, atol=1e-4)
+
+
+def test_autocast_rounds_no_sample() -> None:
+    x, regions = torch.randn(1, 3, 20, 24), torch.tensor([[0, 3.3, 4.4, 60.2, 50.1]])
+    with torch.autocast("cpu", torch.bfloat16):
+        cells = roi_align(x, regions, 7, 0.25)
+    assert torch.equal(cells, roi_align(x, regions, 7, 0.25))

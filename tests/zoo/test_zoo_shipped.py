@@ -4,9 +4,11 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from torchvision.ops import box_iou
 
 import zoo
 from lightning_app.app.cli import main
@@ -94,3 +96,24 @@ def test_the_figure_of_the_index_is_measured_again(
     assert main(["test", "--weights", id, *typed.split(), "--run", "again"]) == 0
     measured = json.loads((tmp_path / "runs/again/test.json").read_text())
     assert 100 * measured["mIoU"] == pytest.approx(zoo.get(id).figure, abs=0.1)
+
+
+@torch.inference_mode()
+def test_a_detector_finds_the_same_in_bf16() -> None:
+    """Bright discs in the dark: what its backbone's norms magnify most."""
+    dice = np.random.default_rng(0)
+    ys, xs = np.mgrid[:200, :200]
+    picture = dice.normal(12, 2, (200, 200))
+    for y in range(25, 200, 30):
+        for x in range(25, 200, 30):
+            size = dice.uniform(5, 11)
+            picture += dice.uniform(40, 150) / (1 + np.exp(np.hypot(ys - y, xs - x) - size))
+    image = torch.from_numpy(picture).float().clamp(0, 255).expand(3, -1, -1) / 255
+    model = load(DETECTOR).eval()
+    (exact,) = model([image])
+    with torch.autocast("cpu", torch.bfloat16):
+        (found,) = model([image])
+    sure = exact[exact.scores > 0.3]
+    assert len(sure) >= 20
+    overlaps = box_iou(sure.boxes, found.boxes).amax(dim=1)
+    assert (overlaps >= 0.95).float().mean() >= 0.97

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from lightning_app.backbones.base import Backbone
 from lightning_app.data.instance.instances import Instances
 from lightning_app.data.pictures import Picture, pixels_of
+from lightning_app.kernels.half import evaluated_in_float32
 from lightning_app.tasks.explain import Box, Seen
 from lightning_app.tasks.info import Informed, evaluating
 from lightning_app.tasks.instance import photographs
@@ -234,7 +235,12 @@ class InstanceSegmentor(Informed, nn.Module):
         batch = photographs.pad([(image - self.mean) / self.std for image in images], self.multiple)
         if self.channels_last:
             batch = batch.contiguous(memory_format=torch.channels_last)
-        return self.fpn(self.backbone(batch)), sizes
+        return self.fpn(self._features(batch)), sizes
+
+    @evaluated_in_float32
+    def _features(self, batch: Tensor) -> list[Tensor]:
+        levels: list[Tensor] = self.backbone(batch)
+        return levels
 
     def _seen_size(self, image: Tensor) -> tuple[int, int]:
         height, width = image.shape[-2:]

@@ -22,7 +22,8 @@ def paste(probabilities: Tensor, boxes: Tensor, size: tuple[int, int], threshold
         if right > left and bottom > top and rows.start < rows.stop and columns.start < columns.stop:
             y = _weights(rows, top, bottom, box)
             x = _weights(columns, left, right, box)
-            mask[rows, columns] = y @ box @ x.T >= threshold
+            with torch.autocast(boxes.device.type, enabled=False):
+                mask[rows, columns] = y @ box @ x.T >= threshold
     return masks
 
 

@@ -12,6 +12,8 @@ from torchvision.ops.misc import Conv2dNormActivation
 
 from lightning_app.blocks.carafe import CARAFEUpsample
 from lightning_app.blocks.nonlocal_net import NonLocalBlock
+from lightning_app.kernels.half import evaluated_in_float32
+from lightning_app.kernels.layers import fast_layers
 
 
 class Pyramid(FeaturePyramidNetwork):
@@ -34,9 +36,18 @@ class Pyramid(FeaturePyramidNetwork):
         self.channels, self.extra = channels, extra
 
     def forward(self, levels: Sequence[Tensor]) -> list[Tensor]:
-        maps = list(super().forward({str(i): level for i, level in enumerate(levels)}).values())
+        maps = [layer(m) for layer, m in zip(self.layer_blocks, self.merged(levels), strict=True)]
         for _ in range(self.extra):
             maps.append(F.max_pool2d(maps[-1], 1, stride=2))
+        return maps
+
+    @evaluated_in_float32
+    def merged(self, levels: Sequence[Tensor]) -> list[Tensor]:
+        """The levels m_i, each with the news of the coarser ones."""
+        with fast_layers(levels[0]):
+            maps = [inner(level) for inner, level in zip(self.inner_blocks, levels, strict=True)]
+        for fine, coarse in [*pairwise(range(len(maps)))][::-1]:
+            maps[fine] = maps[fine] + F.interpolate(maps[coarse], size=maps[fine].shape[-2:], mode="nearest")
         return maps
 
 
@@ -57,19 +68,21 @@ class CARAFEPyramid(Pyramid):
     coarsest = 2
 
     def __init__(self, in_channels: Sequence[int], channels: int = 256, **carafe: Any) -> None:
-        super().__init__([*in_channels, in_channels[-1]], channels)
+        super().__init__([*in_channels, in_channels[-1]], channels, extra=0)
         top = Conv2dNormActivation(in_channels[-1], channels, 3, stride=2, norm_layer=None, activation_layer=None)
         self.inner_blocks[-1] = top
         self.upsample = nn.ModuleList(CARAFEUpsample(channels, **carafe) for _ in in_channels)
         for layer in (*self.inner_blocks, *self.layer_blocks):
             nn.init.xavier_uniform_(layer[0].weight)
 
-    def forward(self, levels: Sequence[Tensor]) -> list[Tensor]:
-        maps = [inner(x) for inner, x in zip(self.inner_blocks, [*levels, levels[-1]], strict=True)]
+    @evaluated_in_float32
+    def merged(self, levels: Sequence[Tensor]) -> list[Tensor]:
+        with fast_layers(levels[0]):
+            maps = [inner(x) for inner, x in zip(self.inner_blocks, [*levels, levels[-1]], strict=True)]
         for (fine, coarse), upsample in zip([*pairwise(range(len(maps)))][::-1], self.upsample[::-1], strict=True):
             height, width = maps[fine].shape[-2:]
             maps[fine] = maps[fine] + upsample(maps[coarse])[..., :height, :width]
-        return [layer(x) for layer, x in zip(self.layer_blocks, maps, strict=True)]
+        return maps
 
 
 class Balance(nn.Module):

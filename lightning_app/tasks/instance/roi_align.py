@@ -41,14 +41,12 @@ class LevelAlign(nn.Module):
 
     def forward(self, levels: Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:
         regions = with_picture(boxes)
-        level_of = self.levels(regions[:, 1:])
-        first = levels[0]
-        features = first.new_zeros(len(regions), first.shape[1], self.size, self.size)
-        for number, (level, stride) in enumerate(zip(levels, self.strides, strict=False)):
-            (here,) = torch.where(level_of == number)
-            found = roi_align(level, regions[here], self.size, 1 / stride)
-            features = features.index_copy(0, here, found.to(features.dtype))
-        return features
+        level_of, order = self.levels(regions[:, 1:]).sort(stable=True)
+        found = [
+            roi_align(level, regions[order[level_of == number]], self.size, 1 / stride)
+            for number, (level, stride) in enumerate(zip(levels, self.strides, strict=False))
+        ]
+        return torch.cat(found).index_select(0, order.argsort())
 
     def levels(self, boxes: Tensor) -> Tensor:
         """Which level each box is read from."""

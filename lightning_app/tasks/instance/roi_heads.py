@@ -10,6 +10,8 @@ from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.ops import batched_nms, clip_boxes_to_image, roi_align
 
 from lightning_app.data.instance.instances import Instances
+from lightning_app.kernels.half import evaluated_in_float32
+from lightning_app.kernels.layers import fast_layers
 from lightning_app.tasks.instance.boxes import QualityMatcher, TwoSidedCoder
 from lightning_app.tasks.instance.mask_head import MaskHead, Upsample
 from lightning_app.tasks.instance.roi_align import AllLevelsAlign, LevelAlign, Regions, with_picture
@@ -82,9 +84,12 @@ class InstanceHeads(RoIHeads):
             nn.init.normal_(layer.weight, std=deviation)
             nn.init.zeros_(layer.bias)
 
+    @evaluated_in_float32
     def judge(self, levels: Sequence[Tensor], proposals: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Class logits (N, K + 1), the background first, and box differences (N, K + 1, 4) of all proposals."""
-        logits, codes = self.box_predictor(self.box_head(self.box_roi_pool(levels, proposals)))
+        regions = self.box_roi_pool(levels, proposals)
+        with fast_layers(regions):
+            logits, codes = self.box_predictor(self.box_head(regions))
         return logits, codes.view(len(codes), -1, 4).expand(-1, logits.shape[1], -1)
 
     def detect(self, levels: Sequence[Tensor], proposals: Sequence[Tensor], sizes: Sizes) -> list[Instances]:

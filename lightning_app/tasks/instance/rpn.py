@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead, concat_box_prediction_layers
 from torchvision.ops import batched_nms, clip_boxes_to_image
 
+from lightning_app.kernels.half import evaluated_in_float32
 from lightning_app.tasks.instance.anchors import RATIOS, SCALE, Anchors
 from lightning_app.tasks.instance.boxes import QualityMatcher, TwoSidedCoder
 
@@ -50,8 +51,14 @@ class ProposalNetwork(RegionProposalNetwork):
         Args:
             sizes: height and width of each picture without its padding.
         """
-        objectness, deltas = self.head(levels)
+        objectness, deltas = self.judge(levels)
         return self.select(objectness, deltas, self.anchor_generator.on(levels), sizes)
+
+    @evaluated_in_float32
+    def judge(self, levels: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Of each level the logits that anchors hold an object, (B, 3, h, w), and their differences, (B, 12, h, w)."""
+        said: tuple[list[Tensor], list[Tensor]] = self.head(levels)
+        return said
 
     def losses(
         self, levels: Sequence[Tensor], sizes: Sizes, boxes: Sequence[Tensor]
@@ -61,7 +68,7 @@ class ProposalNetwork(RegionProposalNetwork):
         Args:
             boxes: of the objects in each picture, (n, 4).
         """
-        objectness, deltas = self.head(levels)
+        objectness, deltas = self.judge(levels)
         anchors = self.anchor_generator.on(levels)
         with torch.no_grad():
             proposals = self.select(objectness, deltas, anchors, sizes)

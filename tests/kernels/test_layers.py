@@ -1,0 +1,86 @@
+"""Layers of any module by faster kernels: the same numbers and gradients."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lightning_app.kernels import products
+from lightning_app.kernels.half import evaluated_in_float32
+from lightning_app.kernels.layers import fast_layers
+
+
+@pytest.fixture
+def always(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "FASTER", products.BUILT)
+    monkeypatch.setattr(products, "WORTH", 0)
+    monkeypatch.setattr(products, "NARROW", 0)
+
+
+@pytest.mark.usefixtures("always")
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(6, 4, 1),
+        nn.Conv2d(6, 4, 1, stride=2, bias=False),
+        nn.Conv2d(6, 4, 1, stride=(1, 3)),
+        nn.Conv2d(6, 4, 1, padding=1),
+        nn.Conv2d(6, 4, 1, groups=2),
+        nn.Conv2d(6, 4, 3, padding="same"),
+    ],
+    ids=str,
+)
+def test_a_convolution_is_the_same(layer: nn.Conv2d, layout: torch.memory_format) -> None:
+    x = torch.randn(2, 6, 7, 8).contiguous(memory_format=layout)
+    _same(layer, x)
+
+
+@pytest.mark.usefixtures("always")
+@pytest.mark.parametrize("shape", [(5, 6), (2, 5, 6)])
+def test_a_linear_layer_is_the_same(shape: tuple[int, ...]) -> None:
+    _same(nn.Linear(6, 4), torch.randn(shape))
+
+
+@pytest.mark.usefixtures("always")
+@pytest.mark.skipif(not products.BUILT, reason="this PyTorch has no oneDNN")
+def test_pointwise_layers_of_others_are_products_of_onednn() -> None:
+    network = nn.Sequential(nn.Conv2d(6, 4, 1, stride=2), nn.Flatten(), nn.Linear(4 * 4 * 4, 3))
+    x = torch.randn(1, 6, 8, 8)
+    with torch.profiler.profile() as profile, torch.no_grad(), fast_layers(x):
+        network(x)
+    (calls,) = [event.count for event in profile.key_averages() if event.key.endswith("_linear_pointwise")]
+    assert calls == 2
+
+
+class Judge(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+
+    @evaluated_in_float32
+    def forward(self, levels: list[Tensor]) -> Tensor:
+        scores: Tensor = self.layer(levels[0])
+        return scores
+
+
+def test_what_is_ranked_keeps_its_bits_in_evaluation_alone() -> None:
+    judge, level = Judge().eval(), torch.randn(5, 4).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        careful, learned = judge([level]), judge.train()([level])
+    assert torch.equal(careful, judge.layer(level.float()))
+    assert learned.dtype == torch.bfloat16
+    assert judge.eval()([level.float()]).dtype == torch.float32
+    with pytest.raises(RuntimeError, match="dtype"):  # without autocast nothing is recast behind a person's back
+        judge([level])
+
+
+def _same(layer: nn.Module, x: Tensor) -> None:
+    x.requires_grad_()
+    inputs = [x, *layer.parameters()]
+    plain = layer(x)
+    weight = torch.randn_like(plain)
+    with fast_layers(x):
+        ours = layer(x)
+        gradients = torch.autograd.grad((ours * weight).sum(), inputs)
+    torch.testing.assert_close(ours, plain)
+    torch.testing.assert_close(gradients, torch.autograd.grad((plain * weight).sum(), inputs))
