@@ -1,7 +1,8 @@
 """The rules by which published code finds keypoints in maps: numpy and OpenCV, one person after the other.
 
 Rules: mmpose 1.3 (codecs/utils), HRNet (lib/core/inference.py), UDP-Pose. Maps (K, h, w) float32 of one person ->
-points (K, 2) as x, y in map pixels.
+points (K, 2) as x, y in map pixels. As there, each decoder works on a copy of the maps, looks for their maxima and
+heights, and goes from joint to joint.
 """
 
 import cv2
@@ -36,19 +37,23 @@ def blurred(maps: Array, kernel: int) -> Array:
 
 def msra(maps: Array) -> Array:
     """A quarter of a pixel towards the higher neighbour."""
+    maps = maps.copy()
     points, _ = maxima(maps)
     height, width = maps.shape[1:]
     for joint, each in enumerate(maps):
         x, y = points[joint].astype(int)
+        rise = [0.0, 0.0]
         if 1 < x < width - 1 and 0 < y < height:
-            points[joint, 0] += 0.25 * np.sign(each[y, x + 1] - each[y, x - 1])
+            rise[0] = each[y, x + 1] - each[y, x - 1]
         if 1 < y < height - 1 and 0 < x < width:
-            points[joint, 1] += 0.25 * np.sign(each[y + 1, x] - each[y - 1, x])
+            rise[1] = each[y + 1, x] - each[y - 1, x]
+        points[joint] += 0.25 * np.sign(rise, dtype=np.float32)
     return points
 
 
 def dark(maps: Array, kernel: int = 11) -> Array:
     """A Newton step on the logarithm of the blurred map, differences over two pixels."""
+    maps = maps.copy()
     points, _ = maxima(maps)
     height, width = maps.shape[1:]
     logs = np.log(np.maximum(blurred(maps, kernel), 1e-10))
@@ -71,6 +76,7 @@ def dark(maps: Array, kernel: int = 11) -> Array:
 
 def udp(maps: Array, kernel: int = 11) -> Array:
     """A Newton step on the logarithm of the blurred map, differences over one pixel, at borders too."""
+    maps = maps.copy()
     points, _ = maxima(maps)
     logs = np.log(np.clip(blurred(maps, kernel), 1e-3, 50))
     logs = np.pad(logs, ((0, 0), (1, 1), (1, 1)), mode="edge")
@@ -87,10 +93,10 @@ def udp(maps: Array, kernel: int = 11) -> Array:
 
 def udp_combined(maps: Array, kernel: int = 11, radius: float = 0.0546875 * 64) -> Array:
     """The maximum of the blurred disc and the offsets that stand there. Maps (3 K, h, w): disc, x, y of each point."""
-    discs, along_x, along_y = maps[0::3], maps[1::3], maps[2::3]
-    soft = np.stack([cv2.GaussianBlur(each, (2 * kernel + 1, 2 * kernel + 1), 0) for each in discs])
-    points, _ = maxima(soft)
-    for joint in range(len(soft)):
-        x, y = points[joint].astype(int)
-        points[joint] += radius * np.array([along_x[joint, y, x], along_y[joint, y, x]])
-    return points
+    maps = maps.copy()
+    for disc in maps[::3]:
+        cv2.GaussianBlur(disc, (2 * kernel + 1, 2 * kernel + 1), 0, disc)
+    points, _ = maxima(maps[::3])
+    along_x, along_y = maps[1::3] * radius, maps[2::3] * radius
+    joints, (x, y) = np.arange(len(points)), points.astype(int).T
+    return points + np.stack([along_x[joints, y, x], along_y[joints, y, x]], axis=1)

@@ -1,10 +1,13 @@
 """Gaussian blur of maps as OpenCV's GaussianBlur(kernel, sigma=0) has it."""
 
+from functools import cache
 from math import ceil
 from typing import Final, Literal
 
 import torch
 from torch import Tensor
+
+from lightning_app.kernels.products import matmul
 
 TABLE: Final = {  # OpenCV's own kernels up to 7 pixels
     1: (1.0,),
@@ -19,7 +22,8 @@ Border = Literal["zeros", "mirror"]
 def gaussian_blur(maps: Tensor, kernel: int, border: Border) -> Tensor:
     """T_h m T_w^T with the banded matrices T of the kernel; sigma = 0.3 ((k - 1) / 2 - 1) + 0.8.
 
-    Two products of matrices take a fraction of the time of a convolution with a long kernel.
+    Two products of matrices take a fraction of the time of a convolution with a long kernel. Each is one product for
+    all maps, with the rows and then the columns of all of them as its columns and rows.
 
     Shape: maps (..., h, w) -> the same.
 
@@ -29,7 +33,8 @@ def gaussian_blur(maps: Tensor, kernel: int, border: Border) -> Tensor:
     """
     height, width = maps.shape[-2:]
     down, across = (_matrix(side, kernel, border).to(maps) for side in (height, width))
-    return down @ (maps @ across.T)
+    columns = matmul(across, maps.reshape(-1, width).T[None]).view(1, -1, height)  # (w N, h)
+    return matmul(columns, down.T[None]).view(width, -1, height).permute(1, 2, 0).reshape(maps.shape)
 
 
 def blurred_around(maps: Tensor, points: Tensor, kernel: int, reach: int) -> Tensor:
@@ -60,6 +65,8 @@ def _shares(places: Tensor, side: int, kernel: int, reach: int) -> tuple[Tensor,
     return matrix.unfold(1, window, 1)[near, first[:, None]], first
 
 
+@cache
+@torch.inference_mode(False)  # an inference tensor would be none that others may differentiate through
 def _matrix(side: int, kernel: int, border: Border) -> Tensor:
     """(side, side): what each pixel takes of each pixel."""
     reach = (kernel - 1) // 2

@@ -4,6 +4,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from lightning_app.kernels.maxima import argmax
 from lightning_app.tasks.pose.blur import blurred_around, gaussian_blur
@@ -11,6 +12,7 @@ from lightning_app.tasks.pose.blur import blurred_around, gaussian_blur
 FLOOR = 1e-10  # in front of DARK's logarithm
 UDP_RANGE = (1e-3, 50.0)  # in front of UDP's
 UDP_RIDGE = float(torch.finfo(torch.float32).eps)  # on the diagonal of UDP's Hessian
+PIECE = 128  # maps: so many fit into a cache, and make products large enough
 
 
 def maxima(maps: Tensor) -> tuple[Tensor, Tensor]:
@@ -18,11 +20,20 @@ def maxima(maps: Tensor) -> tuple[Tensor, Tensor]:
 
     Shape: maps (..., h, w) -> x, y (..., 2) of the maps' dtype, scores (...).
     """
+    best, scores = _highest(maps)
+    return _points(best, scores, maps.shape[-1]), scores
+
+
+def _highest(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """Where the maximum of each map stands, in row order, and it: (..., h, w) -> (...), (...)."""
     flat = maps.flatten(-2)
-    best = argmax(flat)[..., None]
-    scores = flat.gather(-1, best)
-    points = torch.cat([best % maps.shape[-1], best // maps.shape[-1]], dim=-1).to(maps.dtype)
-    return torch.where(scores > 0, points, -1), scores.squeeze(-1)
+    best = argmax(flat)
+    return best, flat.gather(-1, best[..., None]).squeeze(-1)
+
+
+def _points(best: Tensor, scores: Tensor, width: int) -> Tensor:
+    points = torch.stack([best % width, best // width], dim=-1).to(scores.dtype)
+    return torch.where(scores[..., None] > 0, points, -1)
 
 
 def quarter_step(maps: Tensor) -> tuple[Tensor, Tensor]:
@@ -80,9 +91,22 @@ def disc_and_offset(maps: Tensor, kernel: int, radius: float) -> tuple[Tensor, T
     Shape: maps (..., 3 K, h, w) -> points (..., K, 2), scores (..., K). Reference: arXiv:1911.07524.
     """
     disc, x, y = torch.unflatten(maps, -3, (-1, 3)).unbind(-3)
-    points, scores = maxima(gaussian_blur(disc, kernel, border="mirror"))
+    points, scores = _blurred_maxima(disc, kernel)
     (along_x,), (along_y,) = _around(x, points, ((0, 0),)), _around(y, points, ((0, 0),))
     return points + radius * torch.stack([along_x, along_y], dim=-1), scores
+
+
+def _blurred_maxima(maps: Tensor, kernel: int) -> tuple[Tensor, Tensor]:
+    """``maxima`` of the blurred maps, of which on a CPU only as many are made at a time as its cache holds."""
+    many = maps.flatten(0, -3)
+    size = PIECE if maps.device.type == "cpu" else max(len(many), 1)
+    found = []
+    for piece in torch.split(many, size):
+        # of one size, or the products' rounding may hang on how many maps there are
+        full = F.pad(piece, (0, 0, 0, 0, 0, size - len(piece)))
+        found.append(_highest(gaussian_blur(full, kernel, border="mirror")))
+    best, scores = (torch.cat(each)[: len(many)].view(maps.shape[:-2]) for each in zip(*found, strict=True))
+    return _points(best, scores, maps.shape[-1]), scores
 
 
 def _logarithms(
