@@ -154,8 +154,6 @@ class CommandLine(LightningCLI):
             find(config.model.weights)  # or say so before anything is written
         if config.ckpt_path != (str(checkpoint.path) if checkpoint else None):
             raise InputError(f"ckpt_path {config.ckpt_path} stands in a configuration: type it, --ckpt_path FILE")
-        if self.subcommand == "fit":
-            _validate_once_at_least(config.trainer)
         if config.weights_only is False:
             raise InputError("weights_only false would run what a checkpoint says: leave it out")
         config.weights_only = True  # whatever the environment says of torch.load
@@ -229,10 +227,3 @@ def _check_facts(file: Path, task: type[AnyTask], data: Any) -> None:
                 f"{file}: its model.{name} is {specs.shown(said)}, and {type(data).__name__} has "
                 f"{specs.shown(now)}: leave it out"
             )
-
-
-def _validate_once_at_least(trainer: Any) -> None:
-    """Let a run that ends before its first validation validate in its last epoch: without it there is no best.ckpt."""
-    epochs, every = trainer.max_epochs, trainer.check_val_every_n_epoch
-    if epochs is not None and every is not None and 0 < epochs < every:
-        trainer.check_val_every_n_epoch = epochs

@@ -247,6 +247,11 @@ class Task(SharedTask, ABC, Generic[N, B]):
 
     def on_train_batch_end(self, outputs: Any, batch: B, batch_idx: int) -> None:
         self.resuming = False
+        trainer = self.trainer
+        last_epoch = trainer.is_last_batch and trainer.current_epoch + 1 == trainer.max_epochs
+        if last_epoch or trainer.global_step == trainer.max_steps:
+            # asked to stop, Lightning validates first; by itself it may end on steps that nobody has scored
+            trainer.check_val_every_n_epoch, trainer.should_stop = 1, True
 
     def validation_step(self, batch: B) -> Sequence[Any]:  # type: ignore[override]  # callbacks get what is predicted
         return self._evaluate("val", batch)

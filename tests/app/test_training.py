@@ -323,3 +323,15 @@ def test_a_batch_of_one_that_cannot_be_normalised_stops_before_the_first_step(
     assert line.startswith("PSPNet cannot train on batches of 1 image of ")
     assert "--data.batch_size 2" in line
     assert not list(Path("runs").rglob("*.ckpt"))
+
+
+@pytest.mark.parametrize("every", ["check_val_every_n_epoch 9", "val_check_interval 2", "val_check_interval 3"])
+def test_a_run_that_ends_by_its_steps_validates_after_the_last_one(every: str) -> None:
+    """Two whole epochs are six steps, so that four end in the middle of one."""
+    across = "" if every.startswith("check") else "--trainer.check_val_every_n_epoch null"
+    assert run(f"{FIT} --run a --trainer.max_epochs -1 --trainer.max_steps 4 --trainer.{every} {across}") == 0
+    count = {"check_val_every_n_epoch 9": 1, "val_check_interval 2": 2, "val_check_interval 3": 2}[every]
+    scores = logged(Path("runs/a"), "val/mIoU")
+    assert len(scores) == count
+    assert checkpoint("a")["global_step"] == 4
+    assert checkpoint("a", "checkpoints/best.ckpt")["callbacks"].keys() >= {"ClassTable"}
