@@ -19,12 +19,15 @@ from torch.utils.flop_counter import FlopCounterMode
 from lightning_app import kernels
 from lightning_app.backbones.base import Backbone
 from lightning_app.tasks.semantic.network import Segmentor
+from lightning_app.weights import torchvision
 from lightning_app.weights.load import load
 from lightning_app.weights.openmmlab import convert
 from lightning_app.weights.openmmlab.backbones import new_backbone
 from lightning_app.weights.openmmlab.published import upstream_config
+from lightning_app.weights.parts import new_segmentor
 from zoo import ZooEntry, index
 from zoo.cache import find
+from zoo.datasets import datasets
 from zoo.tasks.semantic import details_of
 from zoo.toml import text_of
 
@@ -53,6 +56,9 @@ def network_of(entry: ZooEntry) -> Segmentor | None:
             return (
                 convert.new_segmentor({**upstream_config(entry), "auxiliary_head": None}).eval().requires_grad_(False)
             )
+    if entry.format == "torchvision":
+        with torch.device("meta"):
+            return new_segmentor(torchvision.parts_of(entry), len(datasets()[entry.dataset].classes), entry.id).eval()
     network: Segmentor | None = load(entry.id).requires_grad_(False).to("meta") if find(entry) else None
     return network
 

@@ -10,7 +10,7 @@ from zoo.errors import shown
 from zoo.values import check_field, check_types, kinds_of
 
 SHIPPED: Final = "checkpoints"  # folder of the repository that holds weights trained here
-FORMATS: Final = {"openmmlab": ".pth", "safetensors": ".safetensors"}
+FORMATS: Final = {"openmmlab": ".pth", "torchvision": ".pth", "safetensors": ".safetensors"}
 PERMISSIVE: Final = frozenset(
     {"Apache-2.0", "MIT", "BSD-2-Clause", "BSD-3-Clause", "CC-BY-4.0", "CC0-1.0", "Unlicense"}
 )
@@ -89,7 +89,7 @@ class ZooEntry:
         shared: addresses of the files, named by their sha256, that hold the parts it has in common with other entries.
         data_licence: terms of use of the training data.
         commercial: whether all three licences allow commercial use.
-        config: name of the upstream config.
+        config: name of the upstream config, of torchvision's weights of the function that builds their network.
         details: what only weights of this task have.
     """
 
@@ -148,6 +148,7 @@ class ZooEntry:
             self.details.check_published()
             check("backbone", "type" in self.backbone.upstream, "needs upstream, the published model's config")
             check("backbone", self.backbone.output_stride is not None, "needs an output_stride")
+        check("config", self.format != "torchvision" or self.config is not None, "the function that builds the network")
         check("mirrors", all(isinstance(mirror, str) for mirror in self.mirrors), "a list of addresses")
         for each in self.shared_files:
             check("shared", len(each.sha256) == 64 and _SHA256.fullmatch(each.sha256) is not None, _SHARED_NAME)

@@ -159,6 +159,8 @@ def _parts(entry: ZooEntry, told: dict[str, tuple[str, dict[str, Any]]], here: P
     """The parts of the model: of our own weights as their file tells, of others as the index does."""
     if entry.format == "openmmlab":
         return entry.details.lines() | {"backbone": str(entry.backbone)}
+    if entry.format == "torchvision":
+        return {"decode head": f"{entry.name}, as in torchvision's {entry.config}", "backbone": str(entry.backbone)}
     if "backbone" not in told:
         tells = "as the file tells" + ("" if here else " once it is here")
         return {"decode head": f"{entry.name}, {tells}", "backbone": f"{entry.backbone}, {tells}"}
@@ -169,7 +171,8 @@ def _parts(entry: ZooEntry, told: dict[str, tuple[str, dict[str, Any]]], here: P
 def _dataset(dataset: Dataset) -> dict[str, str]:
     kind, names = ("keypoints", dataset.keypoints) if dataset.keypoints else ("classes", dataset.classes)
     count = f"{len(names)} {kind}" if len(names) != 1 else {"keypoints": "1 keypoint", "classes": "1 class"}[kind]
-    return {"dataset": f"{dataset.title}, {count}", kind: ", ".join(names)}
+    title = dataset.title if count in dataset.title else f"{dataset.title}, {count}"
+    return {"dataset": title, kind: ", ".join(names)}
 
 
 def _figures(entry: ZooEntry, protocol: str) -> dict[str, str]:

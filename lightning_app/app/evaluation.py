@@ -1,5 +1,6 @@
 """--weights: validate, test and predict with weights that say themselves what they are."""
 
+import inspect
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,7 +38,7 @@ def evaluate(verb: str, network: Any, args: Sequence[str], task: type[AnyTask], 
     evaluation = task.with_weights(network)
     with tempfile.TemporaryDirectory() as folder:
         start = Path(folder) / "start.yaml"
-        start.write_text(yaml.safe_dump(_start(verb, task, evaluation)))
+        start.write_text(yaml.safe_dump(_start(verb, task, evaluation, _classes(verb, network, args))))
         cli = CommandLine(
             [verb, *args],
             task=evaluation.task,
@@ -52,14 +53,26 @@ def evaluate(verb: str, network: Any, args: Sequence[str], task: type[AnyTask], 
     return cli.status
 
 
-def _start(verb: str, task: type[AnyTask], evaluation: Evaluation) -> dict[str, Any]:
-    """What the command starts from: what the weights say of their task, and their data where that is known."""
+def _classes(verb: str, network: Any, args: Sequence[str]) -> list[str]:
+    """The names that data need not be asked for: the weights' own, where nothing but a folder is predicted."""
+    alone = verb == "predict" and value_of(args, "--data.predict_folder") and not value_of(args, "--data.root")
+    return list(getattr(network.known, "classes", ())) if alone else []
+
+
+def _start(verb: str, task: type[AnyTask], evaluation: Evaluation, classes: list[str]) -> dict[str, Any]:
+    """What the command starts from: what the weights say of their task, and their data where that is known.
+
+    Args:
+        classes: names for a datamodule that would read them with its data.
+    """
     file = configs.of_task(task.slug)
     config: dict[str, Any] = yaml.safe_load(file.read_text()) if file.is_file() else {}
     config["model"] = dict(evaluation.model)
     path = evaluation.data.get("class_path")
     there = specs.known_classes(task.data)
-    if path in {*there, *(each.__name__ for each in there.values())}:
+    cls = there.get(str(path)) or next((each for each in there.values() if each.__name__ == path), None)
+    if cls is not None:
         split = {"test_split": evaluation.split} if verb == "test" and evaluation.split else {}
-        config["data"] = {"class_path": path, "init_args": dict(evaluation.data["init_args"]) | split}
+        named = {"classes": classes} if classes and "classes" in inspect.signature(cls).parameters else {}
+        config["data"] = {"class_path": path, "init_args": named | dict(evaluation.data["init_args"]) | split}
     return config

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_app.backbones.deformable import DeformableConv
-from lightning_app.backbones.mobilenet import add_last_convolution
+from lightning_app.backbones.mobilenet import add_last_convolution, take_early_levels
 from lightning_app.backbones.transformers import change_transformer
 from lightning_app.util.errors import InputError, suggest
 
@@ -27,6 +27,8 @@ class Changes(TypedDict, total=False):
             a MobileNet all blocks take the whole.
         dilate_first: MobileNet: only the first block of each stage is dilated.
         last_convolution: MobileNet: the last level goes through the 1x1 convolution behind it.
+        early_levels: MobileNetV3: each level but the last is the first block of its stage, not the last one.
+        bn_eps: MobileNet: eps of every batch norm.
         shortcut_pool: ResNeSt: false takes the pooling out of the shortcuts of stages that do not stride.
         multi_grid: ResNet: dilation of each block of the last stage.
         conv2_dilation: ResNet-18 and -34: dilation of each block's second convolution.
@@ -68,6 +70,8 @@ class Changes(TypedDict, total=False):
     deformable: list[bool]
     dilate_first: bool
     last_convolution: bool
+    early_levels: bool
+    bn_eps: float
     shortcut_pool: bool
     upsample: Literal["nearest", "bilinear"]
     img_size: int | Sequence[int]
@@ -97,6 +101,7 @@ BUILT_IN = (
     "channels",
     "cardinality",
     "base_width",
+    "bn_eps",
     "img_size",
     "use_abs_pos_emb",
     "patch_size",
@@ -127,6 +132,8 @@ def apply_changes(model: nn.Module, name: str, changes: Mapping[str, Any]) -> No
     left = change_transformer(model, left)
     if left.pop("last_convolution", False):
         add_last_convolution(model, name)
+    if left.pop("early_levels", False):
+        take_early_levels(model, name)
     if left.pop("shortcut_pool", True) is False:
         _without_shortcut_pool(model, name)
     if isinstance(getattr(model, "blocks", None), nn.Sequential) and "dilations" in left:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lightning_app.data.images import read_image, rgb_pixels
 from lightning_app.util.errors import InputError
+from lightning_app.util.files import check_file
 
 Picture: TypeAlias = str | Path | Image.Image | NDArray[Any] | Tensor
 
@@ -22,6 +23,7 @@ def pixels_of(picture: Picture) -> NDArray[np.uint8]:
         InputError: a file that cannot be used, numbers of another kind or range, or another shape.
     """
     if isinstance(picture, str | Path):
+        check_file(Path(picture))
         return read_image(Path(picture))
     if isinstance(picture, Image.Image):
         return rgb_pixels(picture)

@@ -149,7 +149,7 @@ def test_a_network_without_attention_falls_to_the_gradient_and_says_so(capsys: p
         ("a.png --at 7", "'7' is no point"),
         ("a.png --at -1,5", "at"),
         ("a.png --at 1,5 --by magic", "magic"),
-        ("b.png --at 1,5", "b.png: No such file"),
+        ("b.png --at 1,5", "b.png: no such file"),
         ("a.png", "--at"),
     ],
 )

@@ -108,7 +108,7 @@ def test_predicting_leaves_a_model_in_training_as_it_was() -> None:
         (torch.rand(3, 8, 8) * 255, "give floats in 0..1"),
         (torch.rand(8, 8, 3), r"A tensor of shape \(8, 8, 3\) is no picture"),
         (torch.zeros(3, 8, 8, dtype=torch.int64), "A tensor of torch.int64 is no picture"),
-        ("nowhere.jpg", "nowhere.jpg: No such file"),
+        ("nowhere.jpg", "^nowhere.jpg: no such file$"),
         (Image.new("I;16", (8, 8)), "A picture of mode I;16"),
         ([[1]], "A list is no picture"),
     ],

@@ -43,6 +43,7 @@ PER_HEAD = {
     "fcn": 106,
     "gcnet": 16,
     "isanet": 16,
+    "isnet": 1,
     "knet": 7,
     "lraspp": 4,
     "mask2former": 13,
@@ -297,7 +298,7 @@ def test_a_good_file_is_read(tmp_path: Path) -> None:
             18,
             "ships with the repository needs all 64",
         ),
-        ('format = "openmmlab"', 'format = "onnx"', 19, "format: 'onnx': openmmlab or safetensors"),
+        ('format = "openmmlab"', 'format = "onnx"', 19, "format: 'onnx': openmmlab or torchvision or safetensors"),
         ("entry.toy_", "entry.other_", 4, 'must start with "toy_", after the name of its file'),
         ("lr = 0.01", "lr = ", 16, "Invalid value"),
         ('name = "Toy"', "", 1, "name is missing"),
@@ -382,7 +383,7 @@ def test_an_entry_checks_itself() -> None:
 
 def test_own_weights_tell_their_model_in_one_place() -> None:
     for entry in zoo.list_entries(task="semantic"):
-        own = entry.format == "safetensors"
-        assert (entry.details.stages == []) is own, entry.id
-        assert (entry.details.align_corners is None) is own, entry.id
-        assert (entry.backbone.output_stride is None) is own, entry.id
+        theirs = entry.format == "openmmlab"
+        assert (entry.details.stages != []) is theirs, entry.id
+        assert (entry.details.align_corners is not None) is theirs, entry.id
+        assert (entry.backbone.output_stride is None) is (entry.format == "safetensors"), entry.id

@@ -66,9 +66,11 @@ class COCOInstances(InstanceDataModule):
         return found
 
     def find_categories(self) -> Sequence[CocoCategory]:
-        """Of the first split that is there: to evaluate one, nobody needs the others."""
+        """Of the first split that is there: to evaluate one, nobody needs the others; to predict, names are enough."""
         splits = list(dict.fromkeys(self.splits.values()))
         there = [split for split in splits if self._is_there(split)]
+        if self.predict_folder and self.classes and not there:
+            return [CocoCategory(number, name) for number, name in enumerate(self.classes, 1)]
         split = (there or splits)[0]
         self._files[split] = self.parse(split)
         return self._files[split].categories

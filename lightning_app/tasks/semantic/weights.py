@@ -13,6 +13,7 @@ from lightning_app.tasks.semantic.network import ModelInfo, Segmentor
 from lightning_app.tasks.semantic.protocol import EvaluationProtocol
 from lightning_app.tasks.semantic.summary import best_validation
 from lightning_app.util.errors import InputError
+from lightning_app.weights import torchvision
 from lightning_app.weights.facts import Facts, is_text, record
 from lightning_app.weights.openmmlab import convert
 from lightning_app.weights.openmmlab.published import evaluation_size, upstream_config
@@ -68,9 +69,16 @@ class SemanticFacts(Facts[Segmentor]):
 
     @classmethod
     def published(cls, path: Path, entry: ZooEntry) -> tuple[Segmentor, Mapping[str, Any], Self]:
-        config, dataset = convert.as_the_weights_have_it(upstream_config(entry), path), datasets()[entry.dataset]
-        protocol = replace(convert.protocol_of(config), fit=evaluation_size(entry))
-        facts = cls(dataset.classes, palette_from_hex(" ".join(dataset.palette)), protocol)
+        dataset = datasets()[entry.dataset]
+        facts = cls(dataset.classes, palette_from_hex(" ".join(dataset.palette)), EvaluationProtocol())
+        if entry.format == "torchvision":
+            parts = torchvision.parts_of(entry)
+            network = new_segmentor(parts, len(facts.classes), entry.id)
+            convert.load_strictly(network, torchvision.read(path, entry), what=str(path))
+            protocol = EvaluationProtocol(fit=dataset.evaluated, antialias=True)
+            return network.eval(), parts, replace(facts, protocol=protocol)
+        config = convert.as_the_weights_have_it(upstream_config(entry), path)
+        facts = replace(facts, protocol=replace(convert.protocol_of(config), fit=evaluation_size(entry)))
         return convert.load_checkpoint(path, config), convert.parts_of(config), facts
 
     def network(self, model: Mapping[str, Any], name: str) -> Segmentor:

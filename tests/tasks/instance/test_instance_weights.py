@@ -175,7 +175,7 @@ def test_own_weights_published_listed_loaded_and_tested(here: Path, capsys: pyte
         measured = json.loads((here / f"runs/{verb}/{verb}.json").read_text())
         assert measured["mask_AP"] == pytest.approx(own["mask_AP"], abs=1e-6)
         assert f"mask_AP {100 * own['mask_AP']:.2f} measured here; {100 * own['mask_AP']:.2f} validation after" in told
-    assert run(f"predict --weights {ID} --data.root shapes --data.predict_folder shapes/val --run predicted") == 0
+    assert run(f"predict --weights {ID} --data.predict_folder shapes/val --run predicted") == 0
     assert len(list(Path("runs/predicted/predictions").glob("*_overlay.jpg"))) == 4
     Image.fromarray(picture).save("photo.png")
     assert run(f"infer photo.png --weights {ID} --score 0.01 --out seen") == 0
