@@ -75,7 +75,8 @@ def replace(old: str, new: str) -> Path:
     path = index.file_of(gone.task, gone.head)
     with locked(index.INDEX):
         document = tomlkit.parse(text_of(path))
-        del document["entry"][old]
+        entries: Any = document["entry"]
+        del entries[old]
         table = document.setdefault("replaced", tomlkit.table())
         for id, answer in table.items():
             table[id] = new if answer == old else answer

@@ -1,20 +1,21 @@
 """``contextzoo heads`` and ``contextzoo blocks``: the registries as tables."""
 
-import importlib.util
+import ast
+import json
 import sys
-from collections.abc import Mapping
-from hashlib import sha256
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Final
 
 from lightning_app.app import own_modules
 from lightning_app.registry import BLOCKS, HEADS, Entry
 from lightning_app.util.errors import InputError
-from lightning_app.util.remembered import cache_folder, recall, remember
 from lightning_app.util.tables import print_table
 
-PACKAGE = Path(__file__).parents[1]
-RESNET50 = [256, 512, 1024, 2048]
-COLUMNS = ("slug", "class", "paper", "year", "parameters", "what it does")
+PACKAGE: Final = Path(__file__).parents[1]
+COUNTS: Final = Path(__file__).with_name("parameters.json")  # by scripts/count_parameters.py: kind -> slug -> words
+RESNET50: Final = [256, 512, 1024, 2048]
+COLUMNS: Final = ("slug", "class", "paper", "year", "parameters", "what it does")
 
 
 def main(args: list[str]) -> int:
@@ -25,34 +26,37 @@ def main(args: list[str]) -> int:
         return 0
     if rest:
         raise InputError(f"contextzoo {kind} takes no arguments, got {' '.join(rest)}")
-    rows = _rows(kind)
+    rows = counted(kind) if own_modules.names() else read(kind) or counted(kind)
     size = "on the levels of a ResNet-50, 19 classes" if kind == "heads" else "for 512 channels"
     print_table(COLUMNS, rows, title=f"{len(rows)} {kind}; parameters {size}", right=("parameters",))
     return 0
 
 
-def _rows(kind: str) -> list[list[str]]:
-    """Remembered until a file of this program changes: building each one to count its parameters takes seconds."""
-    memory = cache_folder("listings") / f"{kind}-{_fingerprint()}.json"
-    if own_modules.names():  # what these register is there in this process alone
-        return _counted(kind)
-    known = recall(memory)
-    if isinstance(known, list) and all(isinstance(row, list) and len(row) == len(COLUMNS) for row in known):
-        return [[str(cell) for cell in row] for row in known]
-    rows = _counted(kind)
-    remember(memory, rows)
-    return rows
+def read(kind: str) -> list[list[str]] | None:
+    """The rows by the text of the modules and the parameters that were counted before: importing torch takes seconds.
+
+    None where one is new, and not counted yet.
+    """
+    counts: dict[str, str] = json.loads(COUNTS.read_text())[kind]
+    rows = [row for path in sorted((PACKAGE / kind).glob("[a-z]*.py")) for row in _registered(path, kind)]
+    if any(slug not in counts for slug, *_ in rows):
+        return None
+    return [[slug, name, paper, year, counts[slug], summary] for slug, name, paper, year, summary in sorted(rows)]
 
 
-def _fingerprint() -> str:
-    """Of everything that a listing follows from."""
-    files = sorted(PACKAGE.rglob("*.py"))
-    states = [(file.relative_to(PACKAGE).as_posix(), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    torch = importlib.util.find_spec("torch")
-    return sha256(repr([states, torch and torch.origin]).encode()).hexdigest()[:16]
+def _registered(path: Path, kind: str) -> Iterator[tuple[str, str, str, str, str]]:
+    """Slug, class, paper, year and summary of each class that a module registers."""
+    for node in ast.parse(path.read_text()).body:
+        for call in node.decorator_list if isinstance(node, ast.ClassDef) else ():
+            if isinstance(call, ast.Call) and ast.unparse(call.func) == f"{kind.upper()}.register":
+                said = {word.arg: ast.literal_eval(word.value) for word in call.keywords}
+                summary = (ast.get_docstring(node) or "").partition("\n")[0]
+                paper, year = str(said["paper"] or "-"), str(said["year"] or "-")
+                yield ast.literal_eval(call.args[0]), node.name, paper, year, summary
 
 
-def _counted(kind: str) -> list[list[str]]:
+def counted(kind: str) -> list[list[str]]:
+    """The rows by the registry, whose classes are built to count their parameters."""
     registry: Mapping[str, Entry] = HEADS if kind == "heads" else BLOCKS
     rows = []
     for slug, entry in registry.items():
