@@ -47,6 +47,10 @@ class Details(ABC):
         """What a batch holds, in words."""
         return "images"
 
+    def looked_at(self) -> str:
+        """What GFLOP are counted of, in words."""
+        return "one such crop"
+
     def check_published(self) -> None:
         """Raise a FieldError where the weights are other people's and a field lacks that only those need."""
         self.check()

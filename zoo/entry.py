@@ -81,7 +81,7 @@ class ZooEntry:
         batch: images per step over all devices.
         memory_gb: of one device in training.
         parameters: of the network as it predicts, without auxiliary heads.
-        gflop: of one image of the training crops' size: convolutions and matrix products, 2 per multiply-add.
+        gflop: of one look, by the task's ``looked_at``: convolutions and matrix products, 2 per multiply-add.
         url: where the file is; ``checkpoints/...`` = it ships with the repository.
         mirrors: tried in order when ``url`` fails.
         size: bytes.

@@ -18,4 +18,4 @@ def shown(value: object, longest: int = 100) -> str:
     except RecursionError:
         text = "something deeply nested"
     text = text if len(text) <= longest else f"{text[:longest]}..."
-    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+    return text if text.isprintable() else "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)

@@ -188,7 +188,8 @@ def _training(entry: ZooEntry) -> dict[str, str]:
     optimizer = "" if entry.optimizer is None else f", {entry.optimizer}"
     optimizer += "" if entry.lr is None else f" {entry.lr:g}"
     size = {} if entry.parameters is None else {"parameters": f"{entry.parameters:,}"}
-    size |= {} if entry.gflop is None else {"GFLOP": f"{entry.gflop:g} of one such crop, 2 per multiply-add"}
+    if entry.gflop is not None:
+        size["GFLOP"] = f"{entry.gflop:g} of {entry.details.looked_at()}, 2 per multiply-add"
     return {
         **size,
         "training": f"{length} of {entry.batch} {entry.details.training()}{optimizer}",

@@ -11,6 +11,7 @@ from zoo.errors import ZooError, shown
 _LONGEST: Final = 2000  # characters of a text
 _LARGEST: Final = 10**15  # of a whole number
 _DEEPEST: Final = 8  # tables inside tables
+_PLAIN: Final = frozenset({str, int, float, bool, dict, list, tuple})  # types of most values
 
 
 class FieldError(ZooError):
@@ -34,7 +35,7 @@ def check_types(record: object, kinds: Mapping[str, tuple[type, ...]]) -> None:
         kind = type(value)
         if value is None and kind in allowed:
             continue
-        nested = is_dataclass(value)
+        nested = kind not in _PLAIN and is_dataclass(value)
         if kind not in allowed and not (nested and isinstance(value, allowed)):
             raise FieldError(name, f"{quoted(value)} is not {' or '.join(kind.__name__ for kind in allowed)}")
         if value == "":

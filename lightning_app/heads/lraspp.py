@@ -56,9 +56,9 @@ class LRASPP(ContextHead):
         *finer, top = self.levels
         self.reduce = ConvBNReLU(in_channels[top], channels)
         self.gate = Conv1x1(in_channels[top], channels, bias=False)
-        norms = [self.reduce.bn]
         if fusion == "sum":
             self.branches = nn.ModuleList(Conv1x1(in_channels[level], num_classes) for level in finer)
+            self.fuse = nn.ModuleList()
         else:
             self.project = Conv1x1(channels, channels)
             self.branches = nn.ModuleList(
@@ -66,9 +66,8 @@ class LRASPP(ContextHead):
                 for level, width in zip(finer, branch_channels, strict=True)
             )
             self.fuse = nn.ModuleList(ConvBNReLU(channels + width, channels) for width in branch_channels)
-            norms += [layer.bn for layer in self.fuse]
-        for norm in norms:
-            norm.eps = norm_eps
+        for layer in (self.reduce, *self.fuse):
+            layer.bn.eps = norm_eps
 
     def context(self, features: Sequence[Tensor]) -> Tensor:
         *finer, top = (features[level] for level in self.levels)

@@ -46,8 +46,8 @@ def read(kind: str) -> list[list[str]] | None:
 
 def _registered(path: Path, kind: str) -> Iterator[tuple[str, str, str, str, str]]:
     """Slug, class, paper, year and summary of each class that a module registers."""
-    for node in ast.parse(path.read_text()).body:
-        for call in node.decorator_list if isinstance(node, ast.ClassDef) else ():
+    for node in (each for each in ast.parse(path.read_text()).body if isinstance(each, ast.ClassDef)):
+        for call in node.decorator_list:
             if isinstance(call, ast.Call) and ast.unparse(call.func) == f"{kind.upper()}.register":
                 said = {word.arg: ast.literal_eval(word.value) for word in call.keywords}
                 summary = (ast.get_docstring(node) or "").partition("\n")[0]

@@ -65,7 +65,7 @@ def main(args: Sequence[str]) -> int:
         (stage / CARD).write_text(text)
         values: dict[str, Any] = {}
         if dataset:
-            values = values_of(description, weights, crop=options.crop)
+            values = values_of(description, network, weights, crop=options.crop)
             values |= {"dataset": dataset.slug, "url": publish_place.url_of(options.to, options.id)}
             values |= {"shared": publish_place.urls_of(options.to, description.shared)} if description.shared else {}
             add_entry(options.id, description.task, head, values, rehearse=True)

@@ -9,12 +9,15 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from lightning_app import data
 from lightning_app.reading import specs
 from lightning_app.registry import TASKS
 from lightning_app.util.checkout import commit
 from lightning_app.util.errors import InputError
 from lightning_app.weights.card import OPTIMIZERS
+from lightning_app.weights.costs import costs_of
 from lightning_app.weights.description import Description, Metrics
 
 
@@ -48,8 +51,10 @@ def _of_commit() -> str:
     return f", commit {name}" if name else ""
 
 
-def values_of(description: Description, weights: Path, *, crop: Sequence[int] | None) -> dict[str, Any]:
-    """The index entry's fields that the weights and their description tell.
+def values_of(
+    description: Description, network: nn.Module, weights: Path, *, crop: Sequence[int] | None
+) -> dict[str, Any]:
+    """The index entry's fields that the weights, their network and their description tell.
 
     Raises:
         InputError: something is to be given that is not.
@@ -57,16 +62,18 @@ def values_of(description: Description, weights: Path, *, crop: Sequence[int] | 
     training, metrics = description.training, description.metrics
     assert training
     assert metrics
+    details = description.facts.details(crop or training.crop, asdict(description.data), description.model)
     return {
         "backbone": {"name": description.backbone},
         "split": _split(description),
-        **description.facts.details(crop or training.crop, asdict(description.data), description.model),
+        **details,
         "metrics": {name: round(value, 2) for name, value in metrics.figures.items()},
         "metrics_source": metrics.source,
         "iterations": training.iterations,
         "batch": training.batch,
         "optimizer": OPTIMIZERS[training.optimizer],
         "lr": training.lr,
+        **costs_of(network, type(description.facts), details),
         "size": weights.stat().st_size,
         "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
         "format": "safetensors",

@@ -125,6 +125,14 @@ class Facts(ABC, Generic[N]):
         """
         return {}
 
+    @staticmethod
+    def look(network: N, details: Mapping[str, Any]) -> None:
+        """Let the network look once at what a zoo entry's GFLOP are counted of; nothing where a task does not tell.
+
+        Args:
+            details: the fields of the entry that only this task has.
+        """
+
     def as_dict(self) -> dict[str, Any]:
         """Itself as JSON can hold it."""
         return asdict(self)  # type: ignore[call-overload, no-any-return]  # each class below is a dataclass

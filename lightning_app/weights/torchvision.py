@@ -127,9 +127,10 @@ def rename(entry: ZooEntry, state_dict: Mapping[str, Tensor]) -> Tensors:
 
 
 def _network(entry: ZooEntry) -> Network:
-    if entry.config not in NETWORKS:
+    network = NETWORKS.get(str(entry.config))
+    if network is None:
         raise InputError(f"{entry.id}: torchvision's {entry.config} is not known here, only {', '.join(NETWORKS)}")
-    return NETWORKS[entry.config]
+    return network
 
 
 def _part(cls: type, arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -92,6 +92,9 @@ def test_file_card_and_entry(run: Path, own_index: Path, capsys: pytest.CaptureF
     assert entry.url == (folder / f"{ID}.safetensors").resolve().as_uri()
     assert (entry.dataset, entry.split, entry.iterations, entry.batch) == ("camvid", "val", 2, 2)
     assert entry.details.crop == (24, 32)
+    own = [each for name, each in model.named_parameters() if not name.startswith("auxiliary.")]
+    assert entry.parameters == sum(each.numel() for each in own)
+    assert entry.gflop is not None
     assert entry.details.decode_head is None  # the file tells, and no second place
     assert main(["zoo", "download", ID]) == 0  # what the file tells is known once it is here
     assert main(["zoo", "show", ID]) == 0

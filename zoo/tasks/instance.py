@@ -67,6 +67,11 @@ class Details(details.Details):
         blocks = "; ".join(f"{block} of {', '.join(names)}" for block, names in stages.items())
         return lines | ({"context": shown(blocks, 1000)} if blocks else {})
 
+    def looked_at(self) -> str:
+        short, long = self.image_size or (0, 0)
+        of_masks = "" if "mask" not in self.detector else ", the masks of 100"
+        return f"an image of {short}x{min(long, short * 8 // 5)}, 1000 proposals{of_masks}"
+
     def protocol(self, told: Mapping[str, Any]) -> str:
         size = "images as they are"
         if self.image_size:

@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Final, Self
 
+from torch import Tensor
+
 from lightning_app.backbones.base import Backbone
 from lightning_app.backbones.timm import TimmBackbone
 from lightning_app.blocks.carafe import CARAFEUpsample
@@ -26,6 +28,8 @@ from zoo.tasks.instance import details_of
 
 MOST_CLASSES: Final = 10_000
 LONGEST_SIDE: Final = 10_000  # pixels
+PROPOSALS: Final = 1000  # of which GFLOP are counted
+OBJECTS: Final = 100
 BUILT: Final = ("channels", "hidden", "pyramid", "regions", "cascade", "mask_upsample", "anchor_scale")
 SETTINGS: Final = (*BUILT, "score_threshold", "max_detections", "channels_last")
 KINDS: Final = {"mask-rcnn": "MaskRCNN", "faster-rcnn": "FasterRCNN", "cascade-mask-rcnn": "CascadeRCNN"}
@@ -139,6 +143,20 @@ class InstanceFacts(Facts[InstanceSegmentor]):
         size = None if self.image_size is None else list(self.image_size)
         return {"detector": _detector(self.masks, bool(model.get("cascade"))), "image_size": size}
 
+    @staticmethod
+    def look(network: InstanceSegmentor, details: Mapping[str, Any]) -> None:
+        """As mmdetection counts: at 800x1280 where (800, 1333) is the most, with 1000 proposals and 100 masks."""
+        if not details["image_size"]:
+            return
+        short, long = details["image_size"]
+        levels, _ = network.levels([network.mean.new_empty(3, short, min(long, short * 8 // 5))])
+        network.rpn.head(levels)
+        rounds = network.roi_heads
+        for heads in rounds.rounds if isinstance(rounds, CascadeHeads) else [rounds]:
+            heads.box_predictor(heads.box_head(_regions(heads.box_roi_pool, levels[0], PROPOSALS)))
+            if network.masks:
+                heads.mask_head(_regions(heads.mask_roi_pool, levels[0], OBJECTS))
+
     def info(self, **shared: Any) -> InstanceInfo:
         return InstanceInfo(classes=self.classes, **shared)
 
@@ -165,6 +183,16 @@ def parts_of(entry: ZooEntry) -> dict[str, Any]:
         "cascade": details.detector.startswith("cascade"),
         "mask_upsample": details.mask_upsample,
     }
+
+
+def _regions(pool: Any, level: Tensor, count: int) -> Tensor:
+    """What is read of so many boxes, without reading it."""
+    regions = level.new_empty(count, level.shape[1], pool.size, pool.size)
+    if isinstance(pool, AllLevelsAlign):
+        for _ in pool.strides:
+            pool.pre(regions)
+        pool.post(regions)
+    return regions
 
 
 def _detector(masks: bool, cascade: bool) -> str:

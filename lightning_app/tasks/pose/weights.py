@@ -111,6 +111,10 @@ class PoseFacts(Facts[PoseEstimator]):
             "flip_test": self.flip_test,
         }
 
+    @staticmethod
+    def look(network: PoseEstimator, details: Mapping[str, Any]) -> None:
+        network.head(network.features(network.mean.new_empty(1, len(network.mean), *details["input_size"])))
+
     def info(self, **shared: Any) -> PoseInfo:
         return PoseInfo(
             keypoints=self.keypoints,

@@ -101,6 +101,10 @@ class SemanticFacts(Facts[Segmentor]):
             raise InputError("It was trained on whole images: say with --crop H W how large they are")
         return {"crop": list(crop)}
 
+    @staticmethod
+    def look(network: Segmentor, details: Mapping[str, Any]) -> None:
+        network.head(network.features(network.mean.new_empty(1, len(network.mean), *details["crop"])))
+
     def info(self, **shared: Any) -> ModelInfo:
         return ModelInfo(classes=self.classes, palette=self.palette, protocol=self.protocol, **shared)
 
