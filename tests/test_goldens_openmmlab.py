@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from golden_files import SHIPPED, golden_files
 from torch import Tensor
 
 from lightning_app.heads.base import ContextHead
@@ -15,9 +16,7 @@ from lightning_app.util.errors import InputError
 from lightning_app.weights.openmmlab.convert import build_head
 from lightning_app.weights.openmmlab.heads import rename_head
 
-SHIPPED = Path(__file__).parent / "goldens" / "openmmlab"
-SHARED = Path(__file__).parents[2] / "shared" / "golden" / "openmmlab"  # where present: the larger files too
-FILES = sorted({path.name: path for folder in (SHIPPED, SHARED) for path in folder.glob("*.npz")}.values())
+FILES = golden_files("openmmlab")
 
 
 class Golden(NamedTuple):
@@ -95,7 +94,7 @@ def test_buffers_after_a_training_step(path: Path) -> None:
 
 def test_a_cascade_is_one_head() -> None:
     """The coarse head inside gives what the two give one after the other."""
-    coarse, fine = (Golden.load(SHIPPED / f"{name}.npz") for name in ("FCNHead__aux", "OCRHead__default"))
+    coarse, fine = (Golden.load(SHIPPED / "openmmlab" / f"{name}.npz") for name in ("FCNHead__aux", "OCRHead__default"))
     stages = (coarse, fine)
     state = {
         f"{i}.{key.removeprefix('sd/')}": value

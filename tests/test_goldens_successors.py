@@ -30,11 +30,6 @@ from lightning_app.weights.openmmlab.names import substitute
 Arrays = dict[str, Tensor]
 
 
-def is_successor(path: Path) -> bool:
-    with np.load(path) as file:
-        return "kwargs_json" in file.files and "out64/0" in file.files and "out/0" not in file.files
-
-
 def load(path: Path) -> tuple[dict[str, Any], dict[str, Any], Arrays]:
     with np.load(path) as file:
         arguments, meta = json.loads(str(file["kwargs_json"])), json.loads(str(file["meta_json"]))
@@ -275,7 +270,7 @@ PORTS: dict[str, Callable[[dict[str, Any], dict[str, Any], Arrays], nn.Module]] 
         MEMORY,
     ),
 }
-FILES = [path for path in golden_files("successors", "") if is_successor(path)]
+FILES = golden_files("successors")
 
 
 def near(actual: Tensor, expected: Tensor, what: str) -> None:

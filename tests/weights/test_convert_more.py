@@ -19,12 +19,7 @@ from lightning_app.weights.openmmlab.convert import load_checkpoint, protocol_of
 QUICK = ("segformer_b0", "fcn_mobilenet_v2", "icnet_r18")  # overlapping patches; an irregular dilation; three branches
 
 
-def holds_a_row(path: Path) -> bool:
-    with np.load(path) as file:
-        return "row" in file.files
-
-
-FILES = [path for path in golden_files("whole_more", "") if holds_a_row(path)]
+FILES = golden_files("whole_more")
 
 
 def difference(actual: Tensor, arrays: dict[str, np.ndarray], key: str) -> float:

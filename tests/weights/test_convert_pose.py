@@ -34,7 +34,7 @@ NAMES = json.loads(gzip.decompress((HERE / "goldens" / "pose_names.json.gz").rea
 ROWS = HERE.parents[1] / "shared" / "openmmlab" / "published_pose.json"  # where present
 ENTRIES = {entry.config: entry for entry in zoo.list_entries(task="pose") if entry.format == "openmmlab"}
 NETWORKS = {json.dumps(upstream_config(entry) | {"codec": 0}): config for config, entry in ENTRIES.items()}
-WHOLE = [path for path in golden_files("pose", "") if "recipe" in np.load(path)]
+WHOLE = [path for path in golden_files("pose") if "recipe" in np.load(path)]
 QUICK = ("hrnet_tiny", "hrnet_tiny_psa_p", "simplebaseline_r18")
 PEOPLE = [0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15]
 POLARIZED = {
