@@ -30,7 +30,7 @@ def report_of(
     shares = [count / total if total else math.nan for count in counts.values()]
     return Report(
         figures={f"{kind}_{name}": value for kind, scores in kinds.items() for name, value in scores.figures.items()},
-        columns=("class", *(f"{kind}_AP" for kind in kinds), "objects"),
+        columns=("class", *(f"{kind}_AP" for kind in kinds), "share"),
         rows=list(zip(class_names, *columns, shares, strict=True)),
         summary=f"{len(images)} images, each counted once{over}, with {total} objects and {crowds} crowds. "
         + " ".join(_line(kind, scores) for kind, scores in kinds.items()),

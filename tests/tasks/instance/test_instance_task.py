@@ -68,6 +68,8 @@ def test_a_training_steps_on_every_term_and_scores_every_image(data: COCOInstanc
     assert f"val/{task.figure}" == task.monitor
     assert task.figure in report.figures
     assert report.names == ["disc", "square"]
+    assert report.columns == ("class", "mask_AP", "box_AP", "share")
+    assert sum(row[-1] for row in report.rows) == pytest.approx(1)  # of the objects
     fit.save_checkpoint(tmp_path / "mine.ckpt")
     again = InstanceTask.load_from_checkpoint(tmp_path / "mine.ckpt")
     assert (again.title, again.class_names, again.category_ids) == (task.title, task.class_names, task.category_ids)
