@@ -143,7 +143,7 @@ def _unique(records: Iterable[Any], what: str, make: Callable[[dict[str, Any]], 
     for place, record in enumerate(records):
         where = f"{what} {place} of the list"
         if not isinstance(record, dict):
-            fault(f"A {what} that is no object", where)
+            fault(f"An entry that is no {what}", where)
             continue
         if not is_whole(record.get("id")):
             fault(f"An id of {what} that is no whole number", f"{where}: {shown(record.get('id'))}")

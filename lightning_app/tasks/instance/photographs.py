@@ -9,12 +9,12 @@ BITS = 11  # of a resize's weights, in whole numbers
 
 
 def seen_size(height: int, width: int, short: int, long: int) -> tuple[int, int]:
-    """The largest size of the same shape whose sides are at most ``short`` and ``long``, rounded.
+    """The largest size of the same shape whose sides are at most ``short`` and ``long``, rounded; none of them 0.
 
     Reference: mmcv 2.1 rescale_size.
     """
     scale = min(long / max(height, width), short / min(height, width))
-    return int(height * scale + 0.5), int(width * scale + 0.5)
+    return max(int(height * scale + 0.5), 1), max(int(width * scale + 0.5), 1)
 
 
 def resize(image: Tensor, size: tuple[int, int]) -> Tensor:

@@ -128,5 +128,5 @@ def _read(path: Path) -> dict[str, Any] | list[Any]:
     try:
         sides = [[float(side) for side in each["bbox"]] for each in objects]
         return [[left, top, left + width, top + height] for left, top, width, height in sides]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise InputError(f"--boxes {path}: its objects have no bbox [left, top, width, height]") from None

@@ -87,7 +87,8 @@ class PoseEstimator(Network):
             InputError: a picture or boxes that cannot be used, or weights that do not say what they are.
         """
         known, pixels = self.known, pixels_of(picture)
-        corners = _corners([[0, 0, pixels.shape[1], pixels.shape[0]]] if boxes is None else boxes)
+        height, width = pixels.shape[:2]
+        corners = _corners([[0, 0, width, height]] if boxes is None else boxes, width, height)
         centres, scales = centre_and_scale(corners, self.codec.input_size)
         mirrored = known.keypoints.flip_indices if (known.flip_test if flip_test is None else flip_test) else None
         photograph, cut = torch.from_numpy(pixels).permute(2, 0, 1), Cut(self.codec.input_size, self.codec.udp)
@@ -134,11 +135,11 @@ class PoseEstimator(Network):
         return height, width
 
 
-def _corners(boxes: ArrayLike) -> Tensor:
-    """Boxes (N, 4), each of an extent."""
+def _corners(boxes: ArrayLike, width: int, height: int) -> Tensor:
+    """Boxes (N, 4), each of an extent, and somewhere in the photograph."""
     try:
         corners = torch.as_tensor(boxes, dtype=torch.float32, device="cpu")
-    except (TypeError, ValueError, RuntimeError):
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         raise InputError("boxes are no table of numbers: give (N, 4) left, top, right, bottom") from None
     corners = corners.reshape(0, 4) if not corners.numel() else corners
     if corners.dim() != 2 or corners.shape[1] != 4:
@@ -147,4 +148,11 @@ def _corners(boxes: ArrayLike) -> Tensor:
     if not good.all():
         place = int((~good).nonzero()[0])
         raise InputError(f"boxes[{place}] is {corners[place].tolist()}: give left < right and top < bottom")
+    outside = (corners[:, 2:] <= 0).any(1) | (corners[:, :2] >= corners.new_tensor([width, height])).any(1)
+    if outside.any():
+        place = int(outside.nonzero()[0])
+        raise InputError(
+            f"boxes[{place}] is {corners[place].tolist()}, outside the photograph of {width} x {height} pixels: "
+            "give pixels of the photograph as it is shown, left, top, right, bottom"
+        )
     return corners

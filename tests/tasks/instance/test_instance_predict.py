@@ -62,6 +62,14 @@ def test_boxes_alone(tmp_path: Path) -> None:
     assert "segmentation" not in (tmp_path / "a.json").read_text()
 
 
+def test_a_line_of_pixels_is_looked_at_too() -> None:
+    """Its short side would be a fifth of a pixel."""
+    network = new_network()
+    network.size = (64, 64)
+    found = network.predict(np.zeros((1, 300, 3), dtype=np.uint8))
+    assert found.masks.shape == (len(found.scores), 1, 300)
+
+
 def test_what_is_no_picture_or_no_network_with_weights() -> None:
     network = new_network()
     with pytest.raises(InputError, match="is no picture"):

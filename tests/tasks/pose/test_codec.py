@@ -62,6 +62,19 @@ def test_mixed_precision_costs_keypoints_nothing(kind: Kind) -> None:
     assert torch.equal(mixed[1], scores)
 
 
+@pytest.mark.parametrize("joints", [1, 5])
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_person_is_decoded_as_among_many(kind: Kind, joints: int) -> None:
+    """To the last bit: 60 persons are several pieces, and one is less than a piece."""
+    codec = Codec(kind)
+    maps = torch.rand(60, joints * codec.maps_per_point, *codec.maps)
+    points, scores = codec.decode(maps)
+    for place in (0, 30, 59):
+        alone = codec.decode(maps[place])
+        assert torch.equal(alone[0], points[place])
+        assert torch.equal(alone[1], scores[place])
+
+
 def test_the_first_of_equal_maxima_counts() -> None:
     maps = torch.zeros(1, 16, 12)
     maps[0, 3, 7] = maps[0, 3, 9] = maps[0, 8, 2] = 1.0
