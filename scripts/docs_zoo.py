@@ -21,7 +21,7 @@ hide: [navigation, toc]
 
 {count} sets of weights: those that OpenMMLab and torchvision published, read and verified here, and those trained here.
 A click on a column sorts, a click on an id opens its card; parameters and GFLOP are of the network as it predicts,
-GFLOP of one training crop, of detectors of 800x1280 pixels with 1000 proposals and the masks of 100, 2 per multiply-add.
+GFLOP of one training crop, of detectors of 800x1280 pixels, 1000 proposals and the masks of 100, 2 per multiply-add.
 `contextzoo zoo list` and `contextzoo zoo best --dataset ade20k --max-params 30M` answer the same in a terminal,
 `contextzoo segment photo.jpg --weights ID` uses one.
 
