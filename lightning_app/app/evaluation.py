@@ -73,6 +73,9 @@ def _start(verb: str, task: type[AnyTask], evaluation: Evaluation, classes: list
     cls = there.get(str(path)) or next((each for each in there.values() if each.__name__ == path), None)
     if cls is not None:
         split = {"test_split": evaluation.split} if verb == "test" and evaluation.split else {}
-        named = {"classes": classes} if classes and "classes" in inspect.signature(cls).parameters else {}
-        config["data"] = {"class_path": path, "init_args": named | dict(evaluation.data["init_args"]) | split}
+        given = dict(evaluation.data["init_args"])
+        takes = classes and "classes" in inspect.signature(cls).parameters
+        if takes and not isinstance(given.get("classes"), int):  # a number of them says which version of a dataset
+            given["classes"] = classes
+        config["data"] = {"class_path": path, "init_args": given | split}
     return config
