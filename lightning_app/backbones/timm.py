@@ -1,6 +1,7 @@
 """Any model of timm's as a backbone."""
 
 import math
+from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from lightning_app.backbones.changes import BUILT_IN, apply_changes, check_chang
 from lightning_app.backbones.context import insert_context
 from lightning_app.backbones.necks import Neck, new_neck
 from lightning_app.backbones.norms import level_norms, set_norm_eps
-from lightning_app.kernels.layers import fast_layers
+from lightning_app.kernels.depthwise import trains_here
+from lightning_app.kernels.layers import fast_layers, is_wide
 from lightning_app.util.errors import InputError, suggest
 
 OUTPUT_STRIDES = (8, 16, 32)
@@ -81,6 +83,7 @@ class TimmBackbone(Backbone):
             raise InputError(f"timm cannot build {name} with {options}, pretrained={pretrained}: {reason}") from error
 
         apply_changes(self.model, name, changes or {})
+        self.wide = is_wide(self.model)
         self.channels = list(self.model.feature_info.channels())
         self.reductions = list(self.model.feature_info.reduction())
         if (changes or {}).get("class_token") == "concat":
@@ -105,7 +108,7 @@ class TimmBackbone(Backbone):
 
     def levels(self, images: Tensor) -> list[Tensor]:
         """The model's own levels, in front of the neck."""
-        with fast_layers(images):
+        with fast_layers(images) if self.wide or trains_here(images) else nullcontext():
             levels: list[Tensor] = self.model(images)
         levels = [level.permute(0, 3, 1, 2) for level in levels] if self.nhwc else list(levels)
         return levels if self.norms is None else [norm(x) for norm, x in zip(self.norms, levels, strict=True)]

@@ -1,14 +1,23 @@
 """Layers of any module by the faster kernels of this machine, whoever wrote the module."""
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from lightning_app.kernels import depthwise, products
+
+NARROW: Final = 64  # channels of a layer below which oneDNN is no faster
+WORTH: Final = 4_000_000  # weights of a network's pointwise layers from which on they gain what it costs to catch calls
+
+
+def is_wide(network: nn.Module) -> bool:
+    """Whether the pointwise layers of a network are large enough for ``fast_layers`` to pay where it predicts."""
+    layers = (layer.weight for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.Linear))
+    return sum(weight.numel() for weight in layers if _is_pointwise(weight)) >= WORTH
 
 
 def fast_layers(x: Tensor) -> AbstractContextManager[object]:
@@ -40,8 +49,8 @@ def conv2d(
 
     Shape: (B, C, H, W), weight (C', C / groups, k, l), bias (C') -> (B, C', H', W').
     """
-    pointwise = weight.shape[2:] == (1, 1) and groups == 1 and padding in (0, (0, 0)) and input.dim() == 4
-    if pointwise and products.runs_here(input):
+    plain = groups == 1 and padding in (0, (0, 0)) and input.dim() == 4
+    if plain and _is_pointwise(weight) and products.runs_here(input):
         return products.conv1x1(input if stride in (1, (1, 1)) else _every(input, stride), weight, bias)
     return depthwise.conv2d(input, weight, bias, stride, padding, dilation, groups)
 
@@ -58,6 +67,12 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
     Shape: (..., K), weight (M, K), bias (M) -> (..., M).
     """
-    if input.dim() != 2 or not products.runs_here(input):
+    if not _is_pointwise(weight) or not products.runs_here(input):
         return F.linear(input, weight, bias)
-    return products.linear(input[None], weight, bias)[0]
+    rows = products.linear(input.reshape(1, -1, weight.shape[1]), weight, bias)
+    return rows.view(*input.shape[:-1], weight.shape[0])
+
+
+def _is_pointwise(weight: Tensor) -> bool:
+    """Weights of one pixel, and of enough channels."""
+    return weight.shape[2:] in ((), (1, 1)) and min(weight.shape[:2]) >= NARROW

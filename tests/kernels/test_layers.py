@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_app.kernels import products
+from lightning_app.kernels import layers, products
 from lightning_app.kernels.half import evaluated_in_float32
 from lightning_app.kernels.layers import fast_layers
 
@@ -14,6 +14,7 @@ def always(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(products, "FASTER", products.BUILT)
     monkeypatch.setattr(products, "WORTH", 0)
     monkeypatch.setattr(products, "NARROW", 0)
+    monkeypatch.setattr(layers, "NARROW", 0)
 
 
 @pytest.mark.usefixtures("always")
