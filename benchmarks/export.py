@@ -27,7 +27,7 @@ from lightning_app.backbones.patchify import Patchify
 from lightning_app.data.semantic.camvid import CamVid
 from lightning_app.export import onnx
 from lightning_app.export.export import FORMATS, export
-from lightning_app.export.verify import Mismatch
+from lightning_app.export.graphs import Mismatch
 from lightning_app.registry import HEADS
 from lightning_app.tasks.semantic.inference import predict
 from lightning_app.tasks.semantic.network import ModelInfo, Segmentor

@@ -1,11 +1,7 @@
 """From a network to a file of another program, run against the network before it is kept."""
 
 import copy
-import logging
 import math
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
@@ -13,20 +9,21 @@ from typing import Any, Final
 
 import torch
 from torch import nn
-from torch.export import Dim, ExportedProgram
 from torch.fx.experimental import _config
 
 from lightning_app.export import aoti, onnx, pt2
-from lightning_app.export.graphs import AXES, Graph, graph_of
+from lightning_app.export.catalogue import graph_of
+from lightning_app.export.graphs import Graph, Size
 from lightning_app.export.int8 import agreement, photographs, quantize
-from lightning_app.export.verify import HALF_TOLERANCE, SHAPES, TOLERANCE, Check, Size, checks
+from lightning_app.export.objects import Objects
+from lightning_app.export.recording import first_line, quiet, record
+from lightning_app.export.verify import HALF_TOLERANCE, Check, checks
 from lightning_app.tasks.info import evaluating
 from lightning_app.tasks.semantic.network import Segmentor
-from lightning_app.util.errors import InputError, causes, check_choice
+from lightning_app.util.errors import InputError, check_choice
 from lightning_app.util.files import replacing
 
 FORMATS: Final[dict[str, ModuleType]] = {"onnx": onnx, "pt2": pt2, "aoti": aoti}
-EXAMPLE: Final = (7, 3, 195, 259)  # to record with: no map is twice its neighbour, and nothing is equal by chance
 
 
 @dataclass(frozen=True)
@@ -60,13 +57,14 @@ def export(
 ) -> Exported:
     """Write a network to a file that runs without this program, once it gives there what it gives here.
 
-    Photographs of any number, height and width in 0..1 go in: normalisation is inside. What the weights know is in the
-    file's metadata.
+    Photographs of any number, height and width in 0..1 go in, one at a time to a detector: normalisation is inside.
+    What the weights know is in the file's metadata.
 
     Args:
         path: the file, which must not be there.
         to: onnx, pt2 (torch.export) or aoti (AOTInductor, compiled for this processor).
-        output: logits or classes of a segmentor, maps of a pose estimator; None is the first.
+        output: logits or classes of a segmentor, maps or keypoints of a pose estimator, objects of a detector; None
+            is the first.
         size: height and width, where the file is to take this size alone.
         half: weights and arithmetic in half precision; what goes in and comes out stays float32.
         int8: a folder of photographs, by whose features convolutions are put into 8 bits; of ONNX alone.
@@ -85,19 +83,22 @@ def export(
         photos = photographs(Path(int8), network, size)
     given = copy.deepcopy(network).half() if half else network
     free = _config.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]  # no guards by chance of a size
-    with evaluating(network), evaluating(given), _quiet(), torch.no_grad(), free:
+    with evaluating(network), evaluating(given), quiet(), torch.no_grad(), free:
         reference, graph = graph_of(network, output), graph_of(given, output)
+        size = graph.taken(size)
+        if half and isinstance(graph, Objects):
+            raise InputError("Half precision is too coarse for boxes in pixels: leave half out")
         form.check(graph)
-        program = _record(graph, size)
+        program = record(graph, size)
         with replacing(path) as part:
-            said = metadata(network, size=size, half=half, int8=int8 is not None)
+            said = metadata(reference, size=size, half=half, int8=int8 is not None)
             try:
                 form.write(program, part, graph.outputs, said)
             except Exception as error:  # whatever a format's writer raises
                 what = f"{type(network).__name__} cannot be written as {to}"
-                raise InputError(f"{what}: {_first_line(error)}") from error
-            shapes = [(batch, size) for batch in (1, 2)] if size else SHAPES
-            done = tuple(checks(reference, form.load(part), shapes, HALF_TOLERANCE if half else TOLERANCE))
+                raise InputError(f"{what}: {first_line(error)}") from error
+            shapes = reference.shapes(size)
+            done = tuple(checks(reference, form.load(part), shapes, HALF_TOLERANCE if half else reference.tolerance))
             if photos is None:
                 return Exported(path, done)
             quantize(part, part, photos)
@@ -106,41 +107,12 @@ def export(
             return Exported(path, done, agreement(reference, run, photos))
 
 
-def metadata(network: Any, **how: Any) -> dict[str, Any]:
-    """What a file says of itself: what goes in, how it is normalised inside, and what the weights know."""
-    said: dict[str, Any] = {
-        "input": "RGB images (batch, 3, height, width), float32 in 0..1; normalised inside",
-        "mean": list(network.backbone.mean),
-        "std": list(network.backbone.std),
-        **{key: value for key, value in how.items() if value},
-    }
-    if network.info is not None:
-        said |= {key: value for key, value in asdict(network.info).items() if key not in ("data", "parts") and value}
-    return said
-
-
-def _record(graph: Graph, size: Size | None) -> ExportedProgram:
-    """The graph of the operators, free in batch, height and width.
-
-    Raises:
-        InputError: PyTorch cannot record it.
-    """
-    free = {0: Dim.AUTO} if size else dict.fromkeys(AXES, Dim.AUTO)
-    images = torch.rand(EXAMPLE[0], EXAMPLE[1], *(size or EXAMPLE[2:]))
-    try:
-        return torch.export.export(graph, (images,), dynamic_shapes=(free,), strict=False)
-    except InputError:
-        raise
-    except Exception as error:  # whatever recording raises, from any of PyTorch's layers
-        what = f"{type(graph.network).__name__} cannot be recorded"
-        hint = "" if size else " for any size; for one, give --size HxW"
-        raise InputError(f"{what}{hint}: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    """What was wrong in the first place, in one line."""
-    first = causes(error)[-1]
-    return next((line.strip() for line in str(first).splitlines() if line.strip()), type(first).__name__)
+def metadata(graph: Graph, **how: Any) -> dict[str, Any]:
+    """What a file says of itself: what goes in and comes out, and what the weights know."""
+    info = graph.network.info
+    known = {} if info is None else {key: value for key, value in asdict(info).items() if key not in ("data", "parts")}
+    said = known | graph.facts() | how
+    return {key: value for key, value in said.items() if value}
 
 
 def _check_destination(path: Path, suffix: str) -> None:
@@ -152,20 +124,3 @@ def _check_destination(path: Path, suffix: str) -> None:
         raise InputError(f"{path}: a name that ends in {suffix}")
     if not path.parent.is_dir():
         raise InputError(f"{path.parent}: no such folder")
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what PyTorch's exporters say on the way, which is for their authors."""
-    names = ("torch.export", "torch.onnx", "torch._inductor", "torch.utils.cpp_extension", "onnxscript", "root")
-    loggers = [logging.getLogger(name) for name in names]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -1,19 +1,25 @@
-"""What is exported of a network of each task: tensors in, tensors out."""
+"""What is exported of a network: tensors in, tensors out."""
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 
-from lightning_app.tasks.pose.network import PoseEstimator
-from lightning_app.tasks.semantic.network import Segmentor
-from lightning_app.util.errors import InputError
-
+Size = tuple[int, int]
 INPUT: Final = "images"
 AXES: Final = {0: "batch", 2: "height", 3: "width"}  # that are free
 BYTES: Final = 256  # classes that a byte tells apart
+SHAPES: Final[tuple[tuple[int, Size], ...]] = (  # batch and size; none is the example's, and one divides nothing
+    (1, (192, 256)),
+    (2, (320, 224)),
+    (1, (225, 331)),
+)
+
+
+class Mismatch(RuntimeError):
+    """A file gives something else than the network."""
 
 
 class Graph(nn.Module):
@@ -23,11 +29,15 @@ class Graph(nn.Module):
 
     Attributes:
         outputs: names of what it gives.
+        axes: of the images that are free, by name.
+        tolerance: the largest difference, as a share of the largest magnitude.
     """
 
-    outputs: ClassVar[tuple[str, ...]] = ("output",)
+    outputs: tuple[str, ...] = ("output",)
+    axes: Mapping[int, str] = AXES
+    tolerance = 1e-4
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: Any) -> None:
         super().__init__()
         self.network = network
         self.dtype = next((each.dtype for each in network.parameters() if each.is_floating_point()), torch.float32)
@@ -36,12 +46,44 @@ class Graph(nn.Module):
         result: Tensor = self.network(images.to(self.dtype))
         return result.float()
 
+    def facts(self) -> dict[str, Any]:
+        """What a file says of what goes in and comes out."""
+        return {
+            "input": "RGB images (batch, 3, height, width), float32 in 0..1; normalised inside",
+            "mean": list(self.network.backbone.mean),
+            "std": list(self.network.backbone.std),
+        }
+
+    def taken(self, size: Size | None) -> Size | None:
+        """The size that the file is to take alone, if one, where this one was asked for.
+
+        Raises:
+            InputError: it gives nothing for this size.
+        """
+        return size
+
+    def shapes(self, size: Size | None) -> Sequence[tuple[int, Size]]:
+        """Batches and sizes at which a file is compared."""
+        return [(1, size), (2, size)] if size else SHAPES
+
+    def photographs(self, batch: int, size: Size, generator: torch.Generator) -> Tensor:
+        """What a file is compared on."""
+        return torch.rand(batch, 3, *size, generator=generator)
+
     def difference(self, images: Tensor, given: Sequence[Tensor]) -> float:
-        """How far a file's results are from the network's: the largest difference over the largest magnitude."""
+        """How far a file's results are from the network's: the largest difference over the largest magnitude.
+
+        Raises:
+            Mismatch: they cannot be compared.
+        """
         wanted, (found,) = self(images), given
         if wanted.shape != found.shape or wanted.dtype != found.dtype:
             return math.inf
         return float((wanted - found).abs().max() / wanted.abs().max())
+
+    def counted(self, given: Sequence[Tensor]) -> str:
+        """How many things a file found, in words; nothing where there is one for each pixel."""
+        return ""
 
 
 class Logits(Graph):
@@ -66,34 +108,3 @@ class Classes(Graph):
             return math.inf
         chosen = logits.gather(1, found[:, None].long())[:, 0]
         return float((logits.amax(1) - chosen).max() / logits.abs().max())
-
-
-class Maps(Graph):
-    """Maps of keypoints, (B, M, h, w)."""
-
-    outputs = ("maps",)
-
-
-GRAPHS: Final[dict[type[nn.Module], dict[str, Callable[[Any], Graph]]]] = {
-    Segmentor: {"logits": Logits, "classes": Classes},
-    PoseEstimator: {"maps": Maps},
-}
-
-
-def graph_of(network: nn.Module, output: str | None) -> Graph:
-    """The graph of a network, in evaluation mode.
-
-    Args:
-        output: what it is to give; None is the first of its task.
-
-    Raises:
-        InputError: a network of another kind, or one that gives no such thing.
-    """
-    for kind, graphs in GRAPHS.items():
-        if isinstance(network, kind):
-            if output is not None and output not in graphs:
-                raise InputError(f"--output {output}: {kind.__name__} gives {' or '.join(graphs)}")
-            graph: Graph = graphs[output or next(iter(graphs))](network).eval()
-            return graph
-    kinds = ", ".join(kind.__name__ for kind in GRAPHS)
-    raise InputError(f"{type(network).__name__} cannot be exported (known: {kinds})")

@@ -11,8 +11,7 @@ from torch.nn import functional as F
 
 from lightning_app.data.images import read_image
 from lightning_app.data.picture_files import SUFFIXES
-from lightning_app.export.graphs import INPUT, Graph
-from lightning_app.export.verify import Mismatch, Size
+from lightning_app.export.graphs import INPUT, Graph, Mismatch, Size
 from lightning_app.tasks.semantic.network import Segmentor
 from lightning_app.tasks.semantic.protocol import EvaluationProtocol, fitted
 from lightning_app.util.errors import InputError

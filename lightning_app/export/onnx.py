@@ -18,6 +18,7 @@ from lightning_app.util.extras import install
 
 SUFFIX: Final = ".onnx"
 NEEDS: Final = ("onnx", "onnxscript", "onnxruntime")
+ROWS: Final = {"boxes": "objects"}  # what the first axis counts where it is not the images
 MOST_BYTES: Final = 2**31 - 1  # of a protobuf message
 
 
@@ -41,7 +42,10 @@ def write(program: ExportedProgram, path: Path, outputs: Sequence[str], metadata
     with redirect_stdout(StringIO()):
         made: Any = torch.onnx.export(program, dynamo=True, verbose=False, input_names=[INPUT], output_names=[*outputs])
     sides = made.model.graph.inputs[0].shape
-    made.rename_axes({sides[axis]: name for axis, name in AXES.items() if not isinstance(sides[axis], int)})
+    names = {sides[axis]: name for axis, name in AXES.items() if not isinstance(sides[axis], int)}
+    if outputs[0] in ROWS and not isinstance(rows := made.model.graph.outputs[0].shape[0], int):
+        names[rows] = ROWS[outputs[0]]
+    made.rename_axes(names)
     for key, value in metadata.items():
         made.model.metadata_props[key] = value if isinstance(value, str) else json.dumps(value)
     made.save(str(path), external_data=False)

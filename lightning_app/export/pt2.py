@@ -1,8 +1,6 @@
 """Programs of torch.export, which PyTorch runs without this program."""
 
 import json
-import math
-import operator
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -25,7 +23,6 @@ def write(program: ExportedProgram, path: Path, outputs: Sequence[str], metadata
     Guards are left out: they refuse what lies otherwise in memory than the example, such as one image in place of two,
     where the operators give the same. That they do is verified.
     """
-    _write_ceilings_in_whole_numbers(program)
     program._guards_code.clear()
     with path.open("wb") as file:
         torch.export.save(program, file, extra_files={METADATA: json.dumps({**metadata, "outputs": [*outputs]})})
@@ -41,23 +38,3 @@ def load(path: Path) -> Callable[[Tensor], list[Tensor]]:
         return [result] if isinstance(result, Tensor) else list(result)
 
     return run
-
-
-def _write_ceilings_in_whole_numbers(program: ExportedProgram) -> None:
-    """ceil(a / b) becomes -(-a // b): a file holds no math.ceil, which timm's padding computes sizes with."""
-    graph = program.graph
-    for node in graph.find_nodes(op="call_function", target=math.ceil):
-        (ratio,) = node.args
-        if ratio.target is not operator.truediv:
-            continue
-        side, stride = ratio.args
-        value = side.meta["val"]
-        with graph.inserting_before(node):
-            below = graph.call_function(operator.neg, (side,))
-            parts = graph.call_function(operator.floordiv, (below, stride))
-            made = graph.call_function(operator.neg, (parts,))
-        for each, found in ((below, -value), (parts, -value // stride), (made, -(-value // stride))):
-            each.meta["val"] = found
-        node.replace_all_uses_with(made)
-        graph.erase_node(node)
-    graph.eliminate_dead_code()

@@ -7,20 +7,9 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from lightning_app.export.graphs import Graph
+from lightning_app.export.graphs import Graph, Mismatch, Size
 
-Size = tuple[int, int]
-SHAPES: Final[tuple[tuple[int, Size], ...]] = (  # batch and size; none is the example's, and one divides nothing
-    (1, (192, 256)),
-    (2, (320, 224)),
-    (1, (225, 331)),
-)
-TOLERANCE: Final = 1e-4  # of the largest magnitude
-HALF_TOLERANCE: Final = 3e-2
-
-
-class Mismatch(RuntimeError):
-    """The file gives something else than the network."""
+HALF_TOLERANCE: Final = 3e-2  # of the largest magnitude
 
 
 @dataclass(frozen=True)
@@ -30,15 +19,18 @@ class Check:
     Args:
         batch, size: of the images.
         difference: the largest, as a share of the largest magnitude.
+        found: how many things, in words.
     """
 
     batch: int
     size: Size
     difference: float
+    found: str = ""
 
     def __str__(self) -> str:
         height, width = self.size
-        return f"{self.batch}x3x{height}x{width} {self.difference:.0e} ok"
+        words = (f"{self.batch}x3x{height}x{width}", self.found, f"{self.difference:.0e} ok")
+        return " ".join(filter(None, words))
 
 
 def checks(
@@ -57,14 +49,17 @@ def checks(
     """
     generator = torch.Generator().manual_seed(0)
     for batch, (height, width) in shapes:
-        images = torch.rand(batch, 3, height, width, generator=generator)
+        images = graph.photographs(batch, (height, width), generator)
         what = f"{batch}x3x{height}x{width}"
         try:
             given = run(images)
         except Exception as error:  # whatever a runtime raises
             reason = str(error).strip().partition("\n")[0]
             raise Mismatch(f"At {what} it cannot be run: {reason}") from error
-        difference = graph.difference(images, given)
+        try:
+            difference = graph.difference(images, given)
+        except Mismatch as error:
+            raise Mismatch(f"At {what} {error}") from None
         if not difference <= tolerance:
             raise Mismatch(f"At {what} it differs from the network by {difference:.0e} of the largest value")
-        yield Check(batch, (height, width), difference)
+        yield Check(batch, (height, width), difference, graph.counted(given))

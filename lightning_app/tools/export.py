@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lightning_app.export.export import FORMATS, export
-from lightning_app.export.verify import Mismatch
+from lightning_app.export.graphs import Mismatch
 from lightning_app.tools.parser import Parser
 from lightning_app.weights.load import load
 
@@ -39,7 +39,11 @@ def _parse(args: Sequence[str]) -> argparse.Namespace:
     add("weights", metavar="ID|FILE|RUN", help="of the zoo (contextzoo zoo list); a run's name, last, best; or a file")
     add("--to", required=True, choices=FORMATS, help="onnxruntime; torch.export; compiled by AOTInductor, for this CPU")
     add("--out", type=Path, metavar="FILE", help="default: the weights' name, here")
-    add("--output", metavar="WHAT", help="of a segmentor logits (the default) or classes; of a pose estimator maps")
+    add(
+        "--output",
+        metavar="WHAT",
+        help="of a segmentor logits (the default) or classes; of a pose estimator maps (the default) or keypoints",
+    )
     add("--size", type=_size, metavar="HxW", help="take images of this size alone; default: any")
     small = parser.add_mutually_exclusive_group()
     small.add_argument("--half", action="store_true", help="weights and arithmetic in half precision")

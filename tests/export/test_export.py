@@ -17,12 +17,9 @@ from weights import write_tiny
 
 import contextzoo as cz
 from lightning_app.backbones.patchify import Patchify
-from lightning_app.export.export import SHAPES
+from lightning_app.export.graphs import SHAPES, Mismatch
 from lightning_app.export.onnx import check
-from lightning_app.export.verify import Mismatch
 from lightning_app.heads.fcn import FCN
-from lightning_app.tasks.pose.codec import Codec
-from lightning_app.tasks.pose.network import PoseEstimator
 from lightning_app.tasks.semantic.network import Segmentor
 from lightning_app.util.errors import InputError
 
@@ -107,15 +104,6 @@ def test_half_precision_is_half_as_large_and_takes_float32() -> None:
     assert program.module()(torch.rand(1, 3, 64, 64)).dtype == torch.float32
     assert 1e-5 < max(check.difference for check in done.checks) < 3e-2
     assert model.mean.dtype == torch.float32
-
-
-def test_keypoint_maps_are_exported() -> None:
-    backbone = Patchify(8, patch=4, levels=1)
-    model = PoseEstimator(backbone, FCN([8], 3, channels=8), Codec(input_size=(96, 64))).eval()
-    cz.export(model, "pose.pt2", to="pt2", output="maps")
-    crops = torch.rand(2, 3, 96, 64)
-    with torch.no_grad():
-        torch.testing.assert_close(torch.export.load("pose.pt2").module()(crops), model(crops))
 
 
 class Liar(FCN):

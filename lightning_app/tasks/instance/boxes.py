@@ -5,6 +5,9 @@ import math
 import torch
 from torch import Tensor
 from torchvision.models.detection._utils import BoxCoder, Matcher
+from torchvision.ops import batched_nms, nms
+
+from lightning_app.kernels.switch import is_traced
 
 LONGEST = math.log(1000 / 16)  # of a side's logarithm, either way
 
@@ -20,7 +23,7 @@ class TwoSidedCoder(BoxCoder):
     def decode_single(self, rel_codes: Tensor, boxes: Tensor) -> Tensor:
         """Shape: codes (N, 4 K), boxes (N, 4) -> (N, 4 K), in float32 at least."""
         codes = rel_codes.to(torch.promote_types(rel_codes.dtype, torch.float32))
-        codes = codes.view(len(codes), codes.shape[1] // 4, 4)
+        codes = codes.view(codes.shape[0], codes.shape[1] // 4, 4)
         boxes = boxes.to(codes.dtype)[:, None]
         weights = codes.new_tensor(self.weights)
         shift, log_sides = torch.split(codes / weights, 2, dim=-1)
@@ -62,3 +65,17 @@ class QualityMatcher(Matcher):
         order = torch.arange(1, len(wanted) + 1, device=wanted.device)[:, None]
         last = (wanted * order).amax(dim=0)
         matches[last > 0] = last[last > 0] - 1
+
+
+def thinned(boxes: Tensor, scores: Tensor, labels: Tensor, overlap: float) -> Tensor:
+    """Which boxes are left where of those of one class that overlap by more the best remain, the best first.
+
+    Shape: boxes (N, 4) from 0, scores (N,), labels (N,) -> (n,) int64.
+    """
+    kept: Tensor
+    if is_traced():  # torchvision's way for up to 1000 boxes, each class in a place of its own; there may be no box
+        side = torch.cat([boxes.flatten(), boxes.new_zeros(1)]).max() + 1
+        kept = nms(boxes + (labels.to(boxes.dtype) * side)[:, None], scores, overlap)
+    else:
+        kept = batched_nms(boxes, scores, labels, overlap)
+    return kept

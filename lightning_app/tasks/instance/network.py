@@ -1,6 +1,7 @@
 """The whole network: photographs in, the objects on them out."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any, Literal, Self
 
@@ -152,14 +153,24 @@ class InstanceSegmentor(Informed, nn.Module):
         Raises:
             InputError: no images, images of another shape, of whole numbers, or of floats in 0..255.
         """
+        found, masks = self.boxed(images)
+        if masks is None:
+            return found
+        sizes = [(image.shape[-2], image.shape[-1]) for image in images]
+        each = zip(found, torch.split(masks, [len(one) for one in found]), sizes, strict=True)
+        return [replace(one, masks=paste(mask, one.boxes, size)) for one, mask, size in each]
+
+    def boxed(self, images: Images) -> tuple[list[Instances], Tensor | None]:
+        """The objects on each image without their masks, and what the masks are pasted from: (N, 28, 28) in 0..1.
+
+        Shape: as ``forward``; N objects on all images.
+        """
         _check(images)
-        seen = [photographs.resize(image, self._seen_size(image)) for image in images]
+        seen = [self._seen(image) for image in images]
         levels, sizes = self.levels(seen)
         found = self.roi_heads.detect(levels, self.rpn.propose(levels, sizes), sizes)
-        if not self.masks:
-            return [self._in_photograph(*each) for each in zip(found, images, sizes, strict=True)]
-        masks = torch.split(self.roi_heads.mask_probabilities(levels, found), [len(each) for each in found])
-        return [self._in_photograph(*each) for each in zip(found, images, sizes, masks, strict=True)]
+        masks = self.roi_heads.mask_probabilities(levels, found) if self.masks else None
+        return [_in_photograph(*each) for each in zip(found, images, sizes, strict=True)], masks
 
     def tell_from(self, score: float) -> None:
         """Tell objects of this score too, where fewer are told."""
@@ -196,7 +207,7 @@ class InstanceSegmentor(Informed, nn.Module):
         """The photograph at the size that it is looked at in."""
         height, width = pixels.shape[-2:]
         image = pixels.to(self.mean.device, self.mean.dtype) / 255
-        return Seen(photographs.resize(image, self._seen_size(image))[None], Box(0, 0, width, height))
+        return Seen(self._seen(image)[None], Box(0, 0, width, height))
 
     def answer(self, image: Tensor, at: tuple[int, int]) -> tuple[Tensor, str]:
         """The score of the best object whose box holds one pixel, with its class.
@@ -242,19 +253,18 @@ class InstanceSegmentor(Informed, nn.Module):
         levels: list[Tensor] = self.backbone(batch)
         return levels
 
-    def _seen_size(self, image: Tensor) -> tuple[int, int]:
-        height, width = image.shape[-2:]
-        return photographs.seen_size(height, width, *self.size) if self.size else (height, width)
+    def _seen(self, image: Tensor) -> Tensor:
+        """A photograph at the size that it is looked at in."""
+        if self.size is None:
+            return image
+        return photographs.resize(image, photographs.seen_size(image.shape[-2], image.shape[-1], *self.size))
 
-    def _in_photograph(
-        self, found: Instances, image: Tensor, size: tuple[int, int], masks: Tensor | None = None
-    ) -> Instances:
-        """What was found at one size, in the pixels of the photograph."""
-        height, width = image.shape[-2:]
-        scale = found.boxes.new_tensor([size[1] / width, size[0] / height]).repeat(2)
-        boxes = found.boxes / scale
-        pasted = None if masks is None else paste(masks, boxes, (height, width))
-        return Instances(boxes, found.labels, found.scores, pasted)
+
+def _in_photograph(found: Instances, image: Tensor, size: tuple[int, int]) -> Instances:
+    """What was found at one size, in the pixels of the photograph."""
+    sides = zip((size[1], size[0]), (image.shape[-1], image.shape[-2]), strict=True)
+    scale = torch.stack([torch.scalar_tensor(seen, dtype=torch.float64) / side for seen, side in sides]).repeat(2)
+    return replace(found, boxes=found.boxes / scale.to(found.boxes))
 
 
 def _learnable(target: Instances, masks: bool) -> Instances:

@@ -41,12 +41,15 @@ class LevelAlign(nn.Module):
 
     def forward(self, levels: Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:
         regions = with_picture(boxes)
-        level_of, order = self.levels(regions[:, 1:]).sort(stable=True)
-        found = [
-            roi_align(level, regions[order[level_of == number]], self.size, 1 / stride)
-            for number, (level, stride) in enumerate(zip(levels, self.strides, strict=False))
-        ]
-        return torch.cat(found).index_select(0, order.argsort())
+        level_of = self.levels(regions[:, 1:])
+        places = [torch.where(level_of == number)[0] for number in range(len(self.strides))]
+        found = torch.cat(
+            [
+                roi_align(level, regions[here], self.size, 1 / stride)
+                for level, stride, here in zip(levels, self.strides, places, strict=False)
+            ]
+        )
+        return torch.zeros_like(found).index_copy(0, torch.cat(places), found)
 
     def levels(self, boxes: Tensor) -> Tensor:
         """Which level each box is read from."""
@@ -86,7 +89,7 @@ class AllLevelsAlign(nn.Module):
 
     def forward(self, levels: Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:
         regions = with_picture(boxes)
-        total = levels[0].new_zeros(len(regions), levels[0].shape[1], self.size, self.size)
+        total = levels[0].new_zeros(regions.shape[0], levels[0].shape[1], self.size, self.size)
         for level, stride in zip(levels, self.strides, strict=False):
             found = roi_align(level, regions, self.size, 1 / stride, samples=2)
             total = total + self.pre(found)
@@ -96,5 +99,7 @@ class AllLevelsAlign(nn.Module):
 
 def with_picture(boxes: Sequence[Tensor]) -> Tensor:
     """Boxes of all pictures with the number of theirs in front: (n_b, 4) each -> (sum of n_b, 5)."""
-    numbered = [torch.cat([each.new_full((len(each), 1), number), each], dim=1) for number, each in enumerate(boxes)]
+    numbered = [
+        torch.cat([each.new_full((each.shape[0], 1), number), each], dim=1) for number, each in enumerate(boxes)
+    ]
     return torch.cat(numbered)

@@ -7,12 +7,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.roi_heads import RoIHeads
-from torchvision.ops import batched_nms, clip_boxes_to_image, roi_align
+from torchvision.ops import clip_boxes_to_image, roi_align
 
 from lightning_app.data.instance.instances import Instances
 from lightning_app.kernels.half import evaluated_in_float32
 from lightning_app.kernels.layers import fast_layers
-from lightning_app.tasks.instance.boxes import QualityMatcher, TwoSidedCoder
+from lightning_app.tasks.instance.boxes import QualityMatcher, TwoSidedCoder, thinned
 from lightning_app.tasks.instance.mask_head import MaskHead, Upsample
 from lightning_app.tasks.instance.roi_align import AllLevelsAlign, LevelAlign, Regions, with_picture
 from lightning_app.tasks.instance.rpn import Sizes
@@ -90,7 +90,7 @@ class InstanceHeads(RoIHeads):
         regions = self.box_roi_pool(levels, proposals)
         with fast_layers(regions):
             logits, codes = self.box_predictor(self.box_head(regions))
-        return logits, codes.view(len(codes), -1, 4).expand(-1, logits.shape[1], -1)
+        return logits, codes.view(codes.shape[0], codes.shape[1] // 4, 4).expand(-1, logits.shape[1], -1)
 
     def detect(self, levels: Sequence[Tensor], proposals: Sequence[Tensor], sizes: Sizes) -> list[Instances]:
         """What is found in each picture, best first, without masks.
@@ -104,15 +104,16 @@ class InstanceHeads(RoIHeads):
     def pick(self, logits: Tensor, codes: Tensor, proposals: Sequence[Tensor], sizes: Sizes) -> list[Instances]:
         """What is found in each picture by what is said of its proposals."""
         scores = logits.to(proposals[0].dtype).softmax(dim=1)[:, 1:]
-        counts = [len(boxes) for boxes in proposals]
+        counts = [boxes.shape[0] for boxes in proposals]
         pictures = zip(torch.split(scores, counts), torch.split(codes[:, 1:], counts), proposals, sizes, strict=True)
         return [self._pick(*picture) for picture in pictures]
 
     def refine(self, logits: Tensor, codes: Tensor, proposals: Sequence[Tensor], sizes: Sizes) -> list[Tensor]:
         """Each proposal moved to where its likeliest class says, cut at the edges of the picture."""
         likeliest = logits[:, 1:].argmax(dim=1) + 1
-        chosen = codes[torch.arange(len(codes), device=codes.device), likeliest].detach()
-        moved = torch.split(self.box_coder.decode_single(chosen, torch.cat(list(proposals))), [*map(len, proposals)])
+        chosen = codes[torch.arange(codes.shape[0], device=codes.device), likeliest].detach()
+        counts = [boxes.shape[0] for boxes in proposals]
+        moved = torch.split(self.box_coder.decode_single(chosen, torch.cat(list(proposals))), counts)
         return [clip_boxes_to_image(boxes, size) for boxes, size in zip(moved, sizes, strict=True)]
 
     def mask_probabilities(self, levels: Sequence[Tensor], found: Sequence[Instances]) -> Tensor:
@@ -124,7 +125,7 @@ class InstanceHeads(RoIHeads):
         """The mask of each found object's class, logits (N, 28, 28)."""
         logits = self.mask_head(self.mask_roi_pool(levels, [each.boxes for each in found]))
         labels = torch.cat([each.labels for each in found])
-        of_class: Tensor = logits[torch.arange(len(labels), device=labels.device), labels + 1]
+        of_class: Tensor = logits[torch.arange(labels.shape[0], device=labels.device), labels + 1]
         return of_class
 
     def losses(
@@ -158,7 +159,7 @@ class InstanceHeads(RoIHeads):
 
     def suppress(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> Instances:
         """The best of boxes that overlap within a class, (n, 4) with (n,) scores and labels; the best first."""
-        keep = batched_nms(boxes, scores, labels, self.nms_thresh)[: self.detections_per_img]
+        keep = thinned(boxes, scores, labels, self.nms_thresh)[: self.detections_per_img]
         return Instances(boxes[keep], labels[keep], scores[keep])
 
     def _pick(self, scores: Tensor, codes: Tensor, proposals: Tensor, size: tuple[int, int]) -> Instances:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead, concat_box_prediction_layers
-from torchvision.ops import batched_nms, clip_boxes_to_image
+from torchvision.ops import clip_boxes_to_image, nms
 
 from lightning_app.kernels.half import evaluated_in_float32
 from lightning_app.tasks.instance.anchors import RATIOS, SCALE, Anchors
@@ -91,21 +91,25 @@ class ProposalNetwork(RegionProposalNetwork):
         self, objectness: Sequence[Tensor], deltas: Sequence[Tensor], anchors: Sequence[Tensor], sizes: Sizes
     ) -> list[Tensor]:
         """The best boxes, from what the head says of each level: (B, 3, h, w) and (B, 12, h, w)."""
-        scores, boxes, level_of = [], [], []
-        for level, (score, delta, anchor) in enumerate(zip(objectness, deltas, anchors, strict=True)):
+        levels = []
+        for score, delta, anchor in zip(objectness, deltas, anchors, strict=True):
             flat = score.detach().permute(0, 2, 3, 1).flatten(1)  # (B, h w 3), in the anchors' order
-            best, index = flat.topk(min(self.pre_nms_top_n(), flat.shape[1]), dim=1)
-            codes = delta.detach().permute(0, 2, 3, 1).reshape(len(flat), -1, 4)
+            best, index = flat.topk(torch.sym_min(self.pre_nms_top_n(), flat.shape[1]), dim=1)
+            codes = delta.detach().permute(0, 2, 3, 1).reshape(flat.shape[0], -1, 4)
             codes = codes.gather(1, index[..., None].expand(-1, -1, 4)).flatten(0, 1)
-            boxes.append(self.box_coder.decode_single(codes, anchor[index].flatten(0, 1)).view(len(flat), -1, 4))
-            scores.append(best.to(boxes[-1].dtype).sigmoid())
-            level_of.append(torch.full_like(index, level))
-        merged = (torch.cat(each, dim=1) for each in (boxes, scores, level_of))
-        return [self._thin(*picture) for picture in zip(*merged, sizes, strict=True)]
+            boxes = self.box_coder.decode_single(codes, anchor[index].flatten(0, 1)).view(*index.shape, 4)
+            levels.append([*zip(boxes, best.to(boxes.dtype).sigmoid(), strict=True)])
+        pictures = []
+        for of_picture, size in zip(zip(*levels, strict=True), sizes, strict=True):
+            thinned = [self._thin(boxes, scores, size) for boxes, scores in of_picture]
+            boxes, scores = (torch.cat(each) for each in zip(*thinned, strict=True))
+            pictures.append(boxes[scores.topk(torch.sym_min(self.post_nms_top_n(), scores.shape[0])).indices])
+        return pictures
 
-    def _thin(self, boxes: Tensor, scores: Tensor, level_of: Tensor, size: tuple[int, int]) -> Tensor:
+    def _thin(self, boxes: Tensor, scores: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Cut at the edges of the picture, without boxes of no size, and without those that better ones cover."""
         boxes = clip_boxes_to_image(boxes, size)
         sized = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
-        boxes, scores, level_of = boxes[sized], scores[sized], level_of[sized]
-        return boxes[batched_nms(boxes, scores, level_of, self.nms_thresh)[: self.post_nms_top_n()]]
+        boxes, scores = boxes[sized], scores[sized]
+        keep = nms(boxes, scores, self.nms_thresh)
+        return boxes[keep], scores[keep]

@@ -48,7 +48,7 @@ def blurred_around(maps: Tensor, points: Tensor, kernel: int, reach: int) -> Ten
     across, left = _shares(points[..., 0].flatten().long(), width, kernel, reach)
     down, top = _shares(points[..., 1].flatten().long(), height, kernel, reach)
     windows = maps.reshape(-1, height, width).unfold(1, down.shape[-1], 1).unfold(2, across.shape[-1], 1)
-    taken = windows[torch.arange(len(windows), device=maps.device), top, left]
+    taken = windows[torch.arange(windows.shape[0], device=maps.device), top, left]
     return torch.unflatten(down.to(maps) @ taken @ across.to(maps).mT, 0, points.shape[:-1])
 
 

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_app.kernels.maxima import argmax
+from lightning_app.kernels.switch import is_traced
 from lightning_app.tasks.pose.blur import blurred_around, gaussian_blur
 
 FLOOR = 1e-10  # in front of DARK's logarithm
@@ -130,7 +131,10 @@ def _logarithms(
     # 1 <= s <= max m / b, since weights are positive and of sum 1
     most = near * (_around(maps, points, ((0, 0),))[0][..., None, None] / highest)
     sure = (near >= limits[0]).all(-1).all(-1) & (most <= limits[1]).all(-1).all(-1)
-    if (unsure := where & ~sure).any():
+    unsure = where & ~sure
+    if is_traced():
+        near = near * torch.where(unsure, _factor(maps, kernel), 1)[..., None, None]
+    elif unsure.any():
         near[unsure] = near[unsure] * _factor(maps[unsure], kernel)[..., None, None]
     logs = near.clamp(*limits).log()
     return tuple(logs[..., y + reach, x + reach] for x, y in offsets)
