@@ -1,13 +1,13 @@
 """Which head can be exported to which format, how fast each is against eager PyTorch, and what 8 bits cost.
 
-    OMP_NUM_THREADS=1 python benchmarks/export.py table [HEAD ...] [--to onnx pt2 aoti] [--keep FILE]
+    OMP_NUM_THREADS=1 python benchmarks/export.py table [HEAD ...] [--to onnx pt2 aoti] [--keep FILE] [--fixed H W]
     OMP_NUM_THREADS=1 python benchmarks/export.py speed [ID ...] [--size 360 480] [--repeats 5]
     OMP_NUM_THREADS=1 python benchmarks/export.py int8 [ID ...] --data DIR
 
 ``table`` puts each head on a backbone of two convolutions, so that what is seen is the head, and prints rows of the
 table of docs/export.md; arguments stand behind a colon, as in ocnet:variant=pyramid; what FILE has already is not done
-again. ``speed`` interleaves the formats with eager; what is printed is the median of the ratios. ``int8`` calibrates by
-CamVid's training images, and scores on the validation split in DIR.
+again; ``--fixed`` tries those that cannot be at every size. ``speed`` interleaves the formats with eager, and prints
+the median of the ratios. ``int8`` calibrates by CamVid's training images, and scores on the validation split in DIR.
 """
 
 import argparse
@@ -57,11 +57,11 @@ def network(name: str) -> Segmentor:
     return Segmentor(backbone, head).eval()
 
 
-def attempt(slug: str, to: str) -> str:
+def attempt(slug: str, to: str, size: tuple[int, int] | None) -> str:
     """The largest difference, or why not."""
     with tempfile.TemporaryDirectory() as folder:
         try:
-            done = export(network(slug), Path(folder) / f"head{FORMATS[to].SUFFIX}", to=to)
+            done = export(network(slug), Path(folder) / f"head{FORMATS[to].SUFFIX}", to=to, size=size)
         except (InputError, Mismatch) as error:
             return str(error)
         return f"{max(check.difference for check in done.checks):.0e}"
@@ -73,7 +73,7 @@ def table(options: argparse.Namespace) -> None:
     for to in options.to:
         for slug in options.names or HEADS:
             if to not in found.setdefault(slug, {}):
-                found[slug][to] = attempt(slug, to)
+                found[slug][to] = attempt(slug, to, options.fixed and (options.fixed[0], options.fixed[1]))
                 print(slug, to, found[slug][to], flush=True)
                 options.keep.write_text(json.dumps(found, indent=1))
     print(f"\n| head | {' | '.join(options.to)} |\n|{'---|' * (len(options.to) + 1)}")
@@ -151,6 +151,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="HEAD|ID")
     parser.add_argument("--to", nargs="+", choices=FORMATS, default=[*FORMATS])
     parser.add_argument("--keep", type=Path, default=Path("export.json"))
+    parser.add_argument("--fixed", nargs=2, type=int, metavar=("H", "W"), help="files that take this size alone")
     parser.add_argument("--size", nargs=2, type=int, default=(360, 480))
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--data", type=Path, metavar="DIR", help="CamVid")
