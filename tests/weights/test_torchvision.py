@@ -62,7 +62,7 @@ def test_every_tensor_has_its_place(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if "resnet" in name else ()) for name in NETWORKS]
+    "name", [pytest.param(name, marks=() if name.startswith("lraspp") else pytest.mark.slow) for name in NETWORKS]
 )
 @torch.no_grad()
 def test_a_published_file_gives_the_logits_of_torchvision(name: str, tmp_path: Path) -> None:
