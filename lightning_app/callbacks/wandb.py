@@ -52,7 +52,8 @@ class WandbRunLogger(WandbLogger):
         if id is None and known.is_file():
             id = known.read_text().strip()
         kwargs["name"] = kwargs.get("name") or Path(save_dir).name
-        super().__init__(save_dir=save_dir, project=project, id=id, group=group, job_type=job_type, **kwargs)
+        place = Path(save_dir).absolute()  # W&B's service would look from the folder that the first run started in
+        super().__init__(save_dir=place, project=project, id=id, group=group, job_type=job_type, **kwargs)
         self._wandb_init.pop("anonymous", None)  # of lightning 2.6; wandb 0.31 warns of it even where it is None
 
     @property
