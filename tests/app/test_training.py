@@ -62,8 +62,12 @@ SAVES = {
 
 @pytest.mark.parametrize(
     ("workers", "options"),
-    [(0, ""), (1, "-c schedule/ema"), pytest.param(0, "--model.freeze backbone", marks=pytest.mark.slow)],
-    ids=["plain", "averaging", "frozen"],
+    [
+        (1, "-c schedule/ema"),
+        pytest.param(0, "", marks=pytest.mark.slow),
+        pytest.param(0, "--model.freeze backbone", marks=pytest.mark.slow),
+    ],
+    ids=["averaging", "plain", "frozen"],
 )
 def test_a_killed_run_ends_with_the_same_weights(tmp_path: Path, workers: int, options: str) -> None:
     camvid(tmp_path / "camvid")  # 5 images, so 2 steps an epoch and one image left over
@@ -160,6 +164,7 @@ def test_averaged_weights_are_what_is_validated_and_kept() -> None:
     assert loss == pytest.approx(logged(Path("runs/a"), "val/loss")[epoch])
 
 
+@pytest.mark.slow
 def test_training_on_two_processes(tmp_path: Path) -> None:
     done = typed(f"{FIT} --trainer.devices 2 --trainer.strategy ddp --run a", tmp_path)
     assert done.returncode == 0, done.stderr
@@ -174,9 +179,8 @@ def test_training_on_two_processes(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="AVX2 is of x86 processors")
-@pytest.mark.parametrize(
-    ("precision", "said"), [("bf16-mixed", True), pytest.param("32-true", False, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("precision", "said"), [("bf16-mixed", True), ("32-true", False)])
 def test_slow_bf16_is_said(precision: str, said: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")
     done = typed(f"fit {PROBE} --trainer.max_epochs 1 --trainer.precision {precision}", tmp_path)

@@ -212,7 +212,7 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("what", FAULTS)
+@pytest.mark.parametrize("what", ["run", *(pytest.param(what, marks=pytest.mark.slow) for what in ("disk", "worker"))])
 def test_what_ends_a_training_is_one_line(what: str, tmp_path: Path, tally: Tally) -> None:
     workers = int(what == "worker")
     done = typed(f"{FIT} --data.num_workers {workers} {breaking('on_train_batch_start', what)} --run a", tmp_path)

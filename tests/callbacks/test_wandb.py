@@ -265,6 +265,7 @@ def test_a_run_is_called_like_its_folder_and_nothing_is_warned_of(tmp_path: Path
     assert commit in json.dumps(run.records)
 
 
+@pytest.mark.slow
 def test_the_sweep_of_the_docs_is_a_command_of_ours(tmp_path: Path) -> None:
     """What W&B's agent would start, but for what it says the data are."""
     utils = pytest.importorskip("wandb.sdk.launch.sweeps.utils")
