@@ -90,7 +90,7 @@ def _print_table(task: str, entries: Sequence[ZooEntry]) -> None:
         [columns[place] for place in known],
         [[row[place] for place in known] for row in rows],
         caption,
-        spare=("GB to train", "backbone", "dataset", "GFLOP", figures[1]),
+        spare=("GB to train", "backbone", "dataset", "GFLOP", figures[1], "params"),
     )
 
 

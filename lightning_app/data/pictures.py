@@ -1,5 +1,6 @@
 """Pictures as people have them in Python: a file, a Pillow image, an array or a tensor."""
 
+import os
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -11,7 +12,6 @@ from torch import Tensor
 
 from lightning_app.data.images import read_image, rgb_pixels
 from lightning_app.util.errors import InputError
-from lightning_app.util.files import check_file
 
 Picture: TypeAlias = str | Path | Image.Image | NDArray[Any] | Tensor
 
@@ -23,7 +23,8 @@ def pixels_of(picture: Picture) -> NDArray[np.uint8]:
         InputError: a file that cannot be used, numbers of another kind or range, or another shape.
     """
     if isinstance(picture, str | Path):
-        check_file(Path(picture))
+        if not os.path.lexists(picture):
+            raise InputError(f"{picture}: no such file")
         return read_image(Path(picture))
     if isinstance(picture, Image.Image):
         return rgb_pixels(picture)

@@ -28,9 +28,8 @@ def evaluated_in_float32(method: Callable[..., T]) -> Callable[..., T]:
     @wraps(method)
     def careful(module: nn.Module, *inputs: Any) -> T:
         device = next(module.parameters()).device.type
-        if module.training or not torch.is_autocast_enabled(device):
-            return method(module, *inputs)
-        if torch.get_autocast_dtype(device) != torch.bfloat16:
+        cast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)  # shapes alone have none
+        if module.training or not cast or torch.get_autocast_dtype(device) != torch.bfloat16:
             return method(module, *inputs)
         with torch.autocast(device, enabled=False):
             return method(module, *map(_widened, inputs))

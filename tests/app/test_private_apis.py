@@ -33,9 +33,11 @@ PRIVATE: Final = {  # file -> its private names of other libraries
     "export/aoti.py": {"_inductor"},  # torch documents these two names of it, and gives no others
     "export/export.py": {"_config"},  # of torch.fx, see its use there
     "export/pt2.py": {"_guards_code"},  # of an exported program, see its use there
+    "export/recording.py": {"_assert_scalar"},  # of ATen, see its use there
     "kernels/products.py": {"_linear_pointwise"},  # used where it is, see BUILT there
     "tasks/instance/boxes.py": {"_utils"},  # torchvision's BoxCoder and Matcher, of which its detectors are made
     "tasks/instance/network.py": {"_apply"},
+    "weights/costs.py": {"_subclasses"},  # where torch documents FakeTensorMode
     "tasks/network.py": {"_apply"},  # to keep constants exact after a cast
 }
 OVERRIDDEN: Final = {  # class -> methods of a library's class that are private there
