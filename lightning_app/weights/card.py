@@ -48,6 +48,7 @@ def card(
     root = "" if dataset is not None and dataset.url is None else " --data.root DIR"  # or drawn on the spot
     again = f"\n`contextzoo fit -c config.yaml{root}` trains it again." if config else ""
     log = f" Its log: {', '.join(logs)}." if logs else ""
+    said = head.summary if head and hasattr(network, "head") else (type(network).__doc__ or "").partition("\n")[0]
     drawn = f"\n![What it sees in a photograph]({PICTURE})\n" if picture else ""
     return (
         f"""---
@@ -56,7 +57,7 @@ def card(
 
 # {description.name}
 
-{head.summary if head else type(network).__name__}
+{said}
 {drawn}
 ```
 contextzoo {verb} photo.jpg --weights {address}
