@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_app.kernels.products import matmul
+from lightning_app.kernels.switch import is_traced
 
 TABLE: Final = {  # OpenCV's own kernels up to 7 pixels
     1: (1.0,),
@@ -65,10 +66,13 @@ def _shares(places: Tensor, side: int, kernel: int, reach: int) -> tuple[Tensor,
     return matrix.unfold(1, window, 1)[near, first[:, None]], first
 
 
-@cache
-@torch.inference_mode(False)  # an inference tensor would be none that others may differentiate through
 def _matrix(side: int, kernel: int, border: Border) -> Tensor:
-    """(side, side): what each pixel takes of each pixel."""
+    """(side, side): what each pixel takes of each pixel; made once, but for a graph, whose tensors are none."""
+    return (_new_matrix if is_traced() else _kept_matrix)(side, kernel, border)
+
+
+@torch.inference_mode(False)  # an inference tensor would be none that others may differentiate through
+def _new_matrix(side: int, kernel: int, border: Border) -> Tensor:
     reach = (kernel - 1) // 2
     pixels = torch.arange(side)[:, None].expand(side, kernel)
     taken = pixels + torch.arange(-reach, reach + 1)
@@ -84,6 +88,9 @@ def _matrix(side: int, kernel: int, border: Border) -> Tensor:
         taken = torch.zeros_like(taken)
     matrix = torch.zeros(side, side, dtype=torch.float64)
     return matrix.index_put_((pixels, taken), share, accumulate=True)
+
+
+_kept_matrix = cache(_new_matrix)
 
 
 def weights(kernel: int) -> Tensor:

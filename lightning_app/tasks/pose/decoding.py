@@ -1,6 +1,7 @@
 """From maps to points between their pixels. Reference: mmpose's codecs (refinement.py, post_processing.py)."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -100,13 +101,12 @@ def disc_and_offset(maps: Tensor, kernel: int, radius: float) -> tuple[Tensor, T
 def _blurred_maxima(maps: Tensor, kernel: int) -> tuple[Tensor, Tensor]:
     """``maxima`` of the blurred maps, of which on a CPU only as many are made at a time as its cache holds."""
     many = maps.flatten(0, -3)
-    size = PIECE if maps.device.type == "cpu" else max(len(many), 1)
-    found = []
-    for piece in torch.split(many, size):
+    pieces: Sequence[Tensor] = [many]
+    if maps.device.type == "cpu" and not is_traced():
         # of one size, or the products' rounding may hang on how many maps there are
-        full = F.pad(piece, (0, 0, 0, 0, 0, size - len(piece)))
-        found.append(_highest(gaussian_blur(full, kernel, border="mirror")))
-    best, scores = (torch.cat(each)[: len(many)].view(maps.shape[:-2]) for each in zip(*found, strict=True))
+        pieces = [F.pad(piece, (0, 0, 0, 0, 0, PIECE - len(piece))) for piece in torch.split(many, PIECE)]
+    found = [_highest(gaussian_blur(piece, kernel, border="mirror")) for piece in pieces]
+    best, scores = (torch.cat(each)[: many.shape[0]].view(maps.shape[:-2]) for each in zip(*found, strict=True))
     return _points(best, scores, maps.shape[-1]), scores
 
 
