@@ -9,7 +9,7 @@ import torch
 from pose_fakes import NAMES, changed, fake_keypoints
 
 from lightning_app.data import COCOKeypoints
-from lightning_app.data.pose.affine import transform
+from lightning_app.data.pose.affine import transform, warps
 from lightning_app.data.pose.augment import Augmentation, training_map
 from lightning_app.data.pose.base import PoseBatch
 from lightning_app.data.pose.facts import Keypoints
@@ -269,3 +269,15 @@ def test_a_folder_is_predicted_as_whole_pictures(root: Path) -> None:
     assert sum(len(batch) for batch in batches) == 10
     assert data.faults[0].startswith(str(root / "images" / "a_bad.png"))
     assert all(batch.truth is None for batch in batches)
+
+
+@pytest.mark.parametrize("udp", [False, True])
+def test_mixed_precision_moves_no_crop_and_no_point(udp: bool) -> None:
+    centre, scale = torch.tensor([[301.3, 197.7]]), torch.tensor([[413.0, 309.0]])
+    points = torch.tensor([[[11.1, 380.9], [395.3, 2.2]]])
+    warp = warps(centre, scale, (256, 192), udp=udp, rotation=torch.tensor([17.0]))
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = warps(centre, scale, (256, 192), udp=udp, rotation=torch.tensor([17.0]))
+        moved = transform(points, warp)
+    assert torch.equal(mixed, warp)
+    assert torch.equal(moved, transform(points, warp))

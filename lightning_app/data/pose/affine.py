@@ -48,12 +48,17 @@ def warps(centre: Tensor, scale: Tensor, size: Size, *, udp: bool = False, rotat
         factors = (width / scale[..., :1]).expand_as(scale)
         middle = (pixels / 2).expand_as(scale)
     matrix = factors[..., None] * turn
-    return torch.cat([matrix, middle[..., None] - matrix @ centre[..., None]], dim=-1)
+    return torch.cat([matrix, (middle - _product(matrix, centre))[..., None]], dim=-1)
 
 
 def transform(points: Tensor, warp: Tensor) -> Tensor:
     """A x + b: points (..., K, 2) by matrices (..., 2, 3) -> (..., K, 2)."""
-    return points @ warp[..., :2].mT + warp[..., None, :, 2]
+    return _product(warp[..., None, :, :2], points) + warp[..., None, :, 2]
+
+
+def _product(matrix: Tensor, vector: Tensor) -> Tensor:
+    """(..., 2, 2) by (..., 2), which autocast leaves alone: in bfloat16 a place is off by pixels."""
+    return (matrix * vector[..., None, :]).sum(-1)
 
 
 def to_image(points: Tensor, centre: Tensor, scale: Tensor, size: Size) -> Tensor:
