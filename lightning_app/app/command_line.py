@@ -112,7 +112,7 @@ class CommandLine(LightningCLI):
             ) from error
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # theirs, of all verbs, asks no instance
-        """The one that was typed: a parser of all arguments takes 0.1 s to build."""
+        """The one that was typed: a parser of all arguments takes its time to build."""
         return {verb: skipped for verb, skipped in LightningCLI.subcommands().items() if verb == self.typed[0]}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:

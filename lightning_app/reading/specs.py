@@ -123,6 +123,11 @@ def maker(spec: Any, name: str, part: Part, what: str) -> Callable[..., Any] | N
     return lambda *first: cls(*first, **values)
 
 
+def spec_of(cls: type, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The spec of a class with these arguments."""
+    return {"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": dict(arguments)}
+
+
 def given(spec: Mapping[str, Any] | None) -> Mapping[str, Any]:
     """The arguments in a spec, as they stand there; none where there are none."""
     values: Mapping[str, Any] = (spec or {}).get("init_args") or {}

@@ -12,6 +12,7 @@ from lightning_app.backbones.timm import TimmBackbone
 from lightning_app.heads.deeplabv3 import DeepLabV3
 from lightning_app.heads.fcn import FCN
 from lightning_app.heads.lraspp import LRASPP
+from lightning_app.reading.specs import spec_of
 from lightning_app.util.errors import InputError
 from lightning_app.weights.openmmlab.names import Names, Tensors, substitute
 from lightning_app.weights.openmmlab.tensors import read_tensors
@@ -84,14 +85,14 @@ def parts_of(entry: ZooEntry) -> dict[str, Any]:
     if network.levels:
         backbone["out_indices"] = list(network.levels)
     parts: dict[str, Any] = {
-        "backbone": _part(TimmBackbone, backbone),
-        "head": _part(network.head, network.arguments),
+        "backbone": spec_of(TimmBackbone, backbone),
+        "head": spec_of(network.head, network.arguments),
         "auxiliary": None,
     }
     if network.auxiliary:
         level, channels = network.auxiliary
         arguments = {"channels": channels, "num_convs": 1, "concat_input": False, "levels": [level]}
-        parts |= {"auxiliary": _part(FCN, arguments), "auxiliary_weight": AUXILIARY_WEIGHT}
+        parts |= {"auxiliary": spec_of(FCN, arguments), "auxiliary_weight": AUXILIARY_WEIGHT}
     return parts
 
 
@@ -131,10 +132,6 @@ def _network(entry: ZooEntry) -> Network:
     if network is None:
         raise InputError(f"{entry.id}: torchvision's {entry.config} is not known here, only {', '.join(NETWORKS)}")
     return network
-
-
-def _part(cls: type, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    return {"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": dict(arguments)}
 
 
 def _mobilenet(tensors: Mapping[str, Tensor]) -> Tensors:

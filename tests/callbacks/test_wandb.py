@@ -265,6 +265,16 @@ def test_a_run_is_called_like_its_folder_and_nothing_is_warned_of(tmp_path: Path
     assert commit in json.dumps(run.records)
 
 
+def test_records_lie_in_the_runs_folder_wherever_the_process_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """W&B's service looks from where the first run of the process started."""
+    monkeypatch.chdir(tmp_path)
+    logger = WandbRunLogger(save_dir="runs/a")
+    monkeypatch.chdir("/")
+    assert logger.save_dir == str(tmp_path / "runs/a")
+
+
 @pytest.mark.slow
 def test_the_sweep_of_the_docs_is_a_command_of_ours(tmp_path: Path) -> None:
     """What W&B's agent would start, but for what it says the data are."""

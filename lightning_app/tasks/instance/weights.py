@@ -174,10 +174,7 @@ def parts_of(entry: ZooEntry) -> dict[str, Any]:
     if details.context:
         arguments["context"] = details.context
     return {
-        "backbone": {
-            "class_path": f"{TimmBackbone.__module__}.{TimmBackbone.__qualname__}",
-            "init_args": arguments,
-        },
+        "backbone": specs.spec_of(TimmBackbone, arguments),
         "pyramid": details.pyramid,
         "regions": details.regions,
         "cascade": details.detector.startswith("cascade"),

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lightning_app.backbones.timm import TimmBackbone
 from lightning_app.heads.base import ContextHead
 from lightning_app.heads.several import Several
+from lightning_app.reading.specs import spec_of
 from lightning_app.registry import HEADS
 from lightning_app.tasks.semantic.network import Segmentor
 from lightning_app.tasks.semantic.protocol import EvaluationProtocol
@@ -94,7 +95,7 @@ def parts_of(config: Mapping[str, Any]) -> dict[str, Any]:
 
     def head(config: Config) -> dict[str, Any]:
         cls, _, arguments = head_arguments(config)
-        return {"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": _plain(arguments)}
+        return spec_of(cls, _plain(arguments))
 
     extra = _auxiliary_heads(config)
     for part in (config["backbone"], config["decode_head"], *extra):
@@ -112,7 +113,7 @@ def parts_of(config: Mapping[str, Any]) -> dict[str, Any]:
                 f"{config['backbone']['type']} with mean and std other than ImageNet's: no counterpart here"
             )
         arguments["changes"] = arguments.get("changes", {}) | statistics
-    backbone = {"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": arguments}
+    backbone = spec_of(cls, arguments)
     parts = {
         "backbone": backbone,
         "head": head(_decode_head(config)),
@@ -265,7 +266,7 @@ def _several(configs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         cls, _, arguments = head_arguments(config)
         slug = next(slug for slug, entry in HEADS.items() if entry.cls is cls)
         heads.append({"head": slug, **_plain(arguments)})
-    return {"class_path": f"{Several.__module__}.{Several.__qualname__}", "init_args": {"heads": heads}}
+    return spec_of(Several, {"heads": heads})
 
 
 def _auxiliary_weight(heads: Sequence[Mapping[str, Any]]) -> float:

@@ -11,6 +11,7 @@ from lightning_app.heads.base import ContextHead
 from lightning_app.heads.fcn import FCN
 from lightning_app.heads.simple_baseline import SimpleBaseline
 from lightning_app.heads.vitpose import ViTPose
+from lightning_app.reading.specs import spec_of
 from lightning_app.tasks.pose.codec import Codec, Kind
 from lightning_app.tasks.pose.network import PoseEstimator
 from lightning_app.util.errors import InputError
@@ -98,8 +99,8 @@ def parts_of(config: Mapping[str, Any]) -> dict[str, Any]:
     backbone, (head, arguments) = _rule(config).cls, _head(config)
     codec = codec_of(config["codec"])
     return {
-        "backbone": _spec(backbone, converted_arguments(config["backbone"], _rule(config))),
-        "head": _spec(head, arguments),
+        "backbone": spec_of(backbone, converted_arguments(config["backbone"], _rule(config))),
+        "head": spec_of(head, arguments),
         "codec": {name: list(each) if isinstance(each, tuple) else each for name, each in vars(codec).items()},
     }
 
@@ -176,7 +177,3 @@ def _head(config: Mapping[str, Any]) -> tuple[type[ContextHead], dict[str, Any]]
 def _check_keys(config: Mapping[str, Any], known: set[str], what: str) -> None:
     if unknown := config.keys() - known:
         raise InputError(f"{what} has the arguments {', '.join(sorted(unknown))}: no counterpart here")
-
-
-def _spec(cls: type, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    return {"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": dict(arguments)}
