@@ -38,7 +38,7 @@ def evaluate(verb: str, network: Any, args: Sequence[str], task: type[AnyTask], 
     evaluation = task.with_weights(network)
     with tempfile.TemporaryDirectory() as folder:
         start = Path(folder) / "start.yaml"
-        start.write_text(yaml.safe_dump(_start(verb, task, evaluation, _classes(verb, network, args))))
+        start.write_text(yaml.safe_dump(_start(verb, task, evaluation, args)))
         cli = CommandLine(
             [verb, *args],
             task=evaluation.task,
@@ -53,18 +53,8 @@ def evaluate(verb: str, network: Any, args: Sequence[str], task: type[AnyTask], 
     return cli.status
 
 
-def _classes(verb: str, network: Any, args: Sequence[str]) -> list[str]:
-    """The names that data need not be asked for: the weights' own, where nothing but a folder is predicted."""
-    alone = verb == "predict" and value_of(args, "--data.predict_folder") and not value_of(args, "--data.root")
-    return list(getattr(network.known, "classes", ())) if alone else []
-
-
-def _start(verb: str, task: type[AnyTask], evaluation: Evaluation, classes: list[str]) -> dict[str, Any]:
-    """What the command starts from: what the weights say of their task, and their data where that is known.
-
-    Args:
-        classes: names for a datamodule that would read them with its data.
-    """
+def _start(verb: str, task: type[AnyTask], evaluation: Evaluation, args: Sequence[str]) -> dict[str, Any]:
+    """What the command starts from: what the weights say of their task, and their data where that is known."""
     file = configs.of_task(task.slug)
     config: dict[str, Any] = yaml.safe_load(file.read_text()) if file.is_file() else {}
     config["model"] = dict(evaluation.model)
@@ -74,8 +64,10 @@ def _start(verb: str, task: type[AnyTask], evaluation: Evaluation, classes: list
     if cls is not None:
         split = {"test_split": evaluation.split} if verb == "test" and evaluation.split else {}
         given = dict(evaluation.data["init_args"])
-        takes = classes and "classes" in inspect.signature(cls).parameters
-        if takes and not isinstance(given.get("classes"), int):  # a number of them says which version of a dataset
-            given["classes"] = classes
+        alone = verb == "predict" and value_of(args, "--data.predict_folder") and not value_of(args, "--data.root")
+        for argument, names in evaluation.names.items() if alone else ():
+            takes = argument in inspect.signature(cls).parameters
+            if takes and not isinstance(given.get(argument), int):  # a number of them says which version of a dataset
+                given[argument] = list(names)
         config["data"] = {"class_path": path, "init_args": given | split}
     return config

@@ -1,11 +1,13 @@
 """Half precision where the machine is built for it."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 T = TypeVar("T")
 
@@ -28,13 +30,18 @@ def evaluated_in_float32(method: Callable[..., T]) -> Callable[..., T]:
     @wraps(method)
     def careful(module: nn.Module, *inputs: Any) -> T:
         device = next(module.parameters()).device.type
-        cast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)  # shapes alone have none
-        if module.training or not cast or torch.get_autocast_dtype(device) != torch.bfloat16:
+        if module.training or not _casts_to_bfloat16(device):
             return method(module, *inputs)
         with torch.autocast(device, enabled=False):
             return method(module, *map(_widened, inputs))
 
     return careful
+
+
+def _casts_to_bfloat16(device: str) -> bool:
+    """Whether autocast is on there, and to bf16."""
+    cast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)  # shapes alone have none
+    return cast and torch.get_autocast_dtype(device) == torch.bfloat16
 
 
 def _widened(x: Any) -> Any:
@@ -55,3 +62,37 @@ class InFloat32(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             y: Tensor = self.layer(x.float())
         return y
+
+
+def fine_in_float32(images: Tensor, stride: int) -> AbstractContextManager[object]:
+    """A context in which a network under bf16 autocast computes in float32 as long as its maps are large.
+
+    Args:
+        stride: pixels of the images, (B, C, H, W), per pixel of the coarsest maps that are in float32.
+    """
+    device = images.device.type
+    return FineInFloat32(device, images.shape[-1] / stride) if _casts_to_bfloat16(device) else nullcontext()
+
+
+class FineInFloat32(TorchFunctionMode):
+    """Inside a ``with``, autocast begins behind the first convolution that gives maps narrower than ``width``."""
+
+    def __init__(self, device: str, width: float) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.device = device
+        self.width = width
+
+    def __enter__(self) -> Self:
+        torch.set_autocast_enabled(self.device, False)
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        torch.set_autocast_enabled(self.device, True)
+        super().__exit__(*error)
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        if func is torch.conv2d and found.shape[-1] < self.width:
+            torch.set_autocast_enabled(self.device, True)
+        return found

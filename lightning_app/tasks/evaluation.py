@@ -1,6 +1,6 @@
 """What validate, test and predict do with weights that say themselves what they are."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,8 @@ class Evaluation:
         data: the datamodule of their training, ``{class_path, init_args}``; empty where it is not known.
         split: of that data, on which their figure was measured; empty where it is not known.
         known: that figure and who measured it, in words.
+        names: arguments of a datamodule that say what it would read in its annotations, such as ``{classes: ...}``,
+            where nothing but a folder is predicted.
     """
 
     task: type[Any]
@@ -23,3 +25,4 @@ class Evaluation:
     data: Mapping[str, Any] = field(default_factory=dict)
     split: str = ""
     known: str = "no figure is known"
+    names: Mapping[str, Sequence[str]] = field(default_factory=dict)

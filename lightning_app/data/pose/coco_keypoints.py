@@ -22,7 +22,7 @@ from lightning_app.data.pose.base import PoseDataModule, PoseSample
 from lightning_app.data.pose.boxes import Boxes, is_usable, read_detections, true_corners
 from lightning_app.data.pose.check import check, statistics
 from lightning_app.data.pose.crops import Cut, PhotographDataset, Photographs, TrainingDataset
-from lightning_app.data.pose.facts import Pair, read_facts
+from lightning_app.data.pose.facts import SIGMA, Keypoints, Pair, read_facts
 from lightning_app.util.errors import InputError, suggest
 
 FILES = ("annotations/{}.json", "annotations/person_keypoints_{}2017.json", "annotations/person_keypoints_{}.json")
@@ -50,6 +50,7 @@ class COCOKeypoints(PoseDataModule):
         val_split: the split to validate on.
         test_split: the split to test on.
         predict_folder: pictures to predict, as whole ones; none = those of the test split.
+        keypoint_names: of the points, where pictures are predicted and no file says so.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class COCOKeypoints(PoseDataModule):
         val_split: str = "val",
         test_split: str = "val",
         predict_folder: Path | None = None,
+        keypoint_names: list[str] | None = None,
         batch_size: int = 32,
         val_batch_size: int = 8,
         num_workers: int = 2,
@@ -79,13 +81,18 @@ class COCOKeypoints(PoseDataModule):
         self.predict_folder = Path(predict_folder).expanduser() if predict_folder else None
         self.boxes = "whole" if predict_folder else boxes if boxes in ("truth", "whole") else Path(boxes).expanduser()
         self._read: dict[Path, CocoFile] = {}
-        file = self.file(next((each for each in self.splits.values() if self._path(each).exists()), train_split))
-        category_facts = self.category(file)
-        facts = read_facts(file, category_facts, sigmas=sigmas, flip_pairs=flip_pairs)
+        split = next((each for each in self.splits.values() if self._path(each).exists()), None)
+        if predict_folder and keypoint_names and split is None:
+            thing = CocoCategory(1, category or "object", tuple(keypoint_names))
+            facts = Keypoints(thing.keypoints, sigmas=(SIGMA,) * len(keypoint_names))
+        else:
+            file = self.file(split or train_split)
+            thing = self.category(file)
+            facts = read_facts(file, thing, sigmas=sigmas, flip_pairs=flip_pairs)
         super().__init__(
             facts,
-            category_facts.name,
-            category_facts.id,
+            thing.name,
+            thing.id,
             batch_size=batch_size,
             val_batch_size=val_batch_size,
             num_workers=num_workers,

@@ -123,6 +123,7 @@ class InstanceTask(Task[InstanceSegmentor, InstanceBatch]):
             data=data,
             split=info.split,
             known=info.known("mask_AP" if network.masks else "box_AP"),
+            names={"classes": info.classes},
         )
 
     def losses(self, batch: InstanceBatch) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """The whole pose network: crops in, maps of keypoints out."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 from numpy.typing import ArrayLike
@@ -12,10 +13,11 @@ from lightning_app.data.pictures import Picture, pixels_of
 from lightning_app.data.pose.affine import centre_and_scale, to_image
 from lightning_app.data.pose.crops import Cut, cut_out
 from lightning_app.heads.base import ContextHead
+from lightning_app.kernels.half import fine_in_float32
 from lightning_app.tasks.explain import Box, Seen
 from lightning_app.tasks.info import evaluating
 from lightning_app.tasks.network import Network, require_unit_range
-from lightning_app.tasks.pose.codec import Codec
+from lightning_app.tasks.pose.codec import STRIDE, Codec
 from lightning_app.tasks.pose.info import PoseInfo
 from lightning_app.tasks.pose.oks import person_scores
 from lightning_app.tasks.pose.poses import Poses
@@ -50,6 +52,15 @@ class PoseEstimator(Network):
         require_unit_range(crops)
         maps: Tensor = self.head(self.features(crops))
         return resize(maps, self._map_size(crops), self.head.align_corners)
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """As every network's; in evaluation under bf16 autocast those of the maps' stride and finer in float32.
+
+        bf16 keeps 8 bits, and the first norms of some backbones, such as EfficientNet's, enlarge its rounding fifty
+        times, which moves keypoints by pixels.
+        """
+        with nullcontext() if self.training else fine_in_float32(images, STRIDE):
+            return super().features(images)
 
     def maps(self, crops: Tensor, flip_indices: Sequence[int] | None = None) -> Tensor:
         """Maps of the crops; with ``flip_indices`` the mean with those of the mirrored crops, mirrored back.

@@ -118,6 +118,7 @@ class PoseTask(Task[PoseEstimator, PoseBatch]):
             info.data,
             info.split,
             info.known("AP"),
+            {"keypoint_names": info.keypoints.names},
         )
 
     def losses(self, batch: PoseBatch) -> dict[str, Tensor]:

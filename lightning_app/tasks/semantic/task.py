@@ -203,6 +203,7 @@ class SegmentationTask(Task[Segmentor, SemanticBatch]):
             info.data,
             info.split,
             info.known("mIoU"),
+            {"classes": info.classes},
         )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -122,6 +122,13 @@ def test_own_weights_published_listed_loaded_and_tested(here: Path, capsys: pyte
         assert f"AP {100 * own['AP']:.2f} measured here; {100 * own['AP']:.2f}" in capsys.readouterr().out
     assert run(f"predict --weights {ID} --data.root animals --data.predict_folder animals/images --run drawn") == 0
     assert len(list(Path("runs/drawn/predictions").glob("*_overlay.jpg"))) == 10
+    assert (
+        run(f"predict --weights {ID} --data.predict_folder animals/images --run alone") == 0
+    )  # no file says the points
+    drawn, alone = (
+        json.loads(Path(f"runs/{name}/predictions/predictions.json").read_text()) for name in ("drawn", "alone")
+    )
+    assert [each["keypoints"] for each in alone] == [each["keypoints"] for each in drawn]
 
 
 def test_weights_start_a_training_with_their_codec(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
