@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -41,8 +42,8 @@ class DeformableAttention(nn.Module):
         y = query.new_zeros(())
         parts = value.split([height * width for height, width in sizes], dim=1)
         for level, ((height, width), part) in enumerate(zip(sizes, parts, strict=True)):
-            scale = offsets.new_tensor([width, height])
-            at = places[:, None, None] + offsets[:, :, :, level] / scale  # (B, N, heads, points, 2)
+            right, down = offsets[:, :, :, level].unbind(-1)  # a tensor of the two sides would be a constant of a graph
+            at = places[:, None, None] + torch.stack([right / width, down / height], dim=-1)  # (B, N, heads, points, 2)
             grid = (2 * at - 1).transpose(1, 2).flatten(0, 1)
             maps = part.permute(0, 2, 3, 1).reshape(batch * self.heads, -1, height, width)
             seen = F.grid_sample(maps, grid.to(maps.dtype), align_corners=False)  # (B heads, C / heads, N, points)

@@ -58,8 +58,10 @@ class PointRend(nn.Module):
             height, width = made.shape[-2:]
             best, second = made.topk(2, dim=1).values.unbind(1)
             places = (second - best).flatten(1).topk(min(points, height * width), dim=1).indices
-            rows, columns = (places // width).to(features.dtype), (places % width).to(features.dtype)
-            at = torch.stack([(columns + 0.5) / width, (rows + 0.5) / height], dim=-1)
+            rows = places // width
+            columns = places - rows * width  # ONNX knows no remainder by a side that is free
+            x, y = columns.to(features.dtype) + 0.5, rows.to(features.dtype) + 0.5
+            at = torch.stack([x / width, y / height], dim=-1)
             own = self(features, logits, at)
             flat = made.flatten(2).scatter(2, places.unsqueeze(1).expand_as(own), own.to(made.dtype))
             made = flat.view_as(made)
