@@ -1,6 +1,6 @@
 """Half precision where the machine is built for it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
 from typing import Any, Self, TypeVar
@@ -45,10 +45,10 @@ def _casts_to_bfloat16(device: str) -> bool:
 
 
 def _widened(x: Any) -> Any:
-    """Tensors of bf16, also in a list, in float32."""
+    """Tensors of bf16, also in a list or tuple, in float32."""
     if isinstance(x, Tensor):
         return x.float() if x.dtype == torch.bfloat16 else x
-    return [_widened(each) for each in x] if isinstance(x, Sequence) else x
+    return type(x)(map(_widened, x)) if isinstance(x, list | tuple) else x
 
 
 class InFloat32(nn.Module):
@@ -64,35 +64,46 @@ class InFloat32(nn.Module):
         return y
 
 
-def fine_in_float32(images: Tensor, stride: int) -> AbstractContextManager[object]:
-    """A context in which a network under bf16 autocast computes in float32 as long as its maps are large.
+def ends_in_float32(images: Tensor, stride: int, last: nn.Module | None) -> AbstractContextManager[object]:
+    """A context in which both ends of a network under bf16 autocast compute in float32: ``EndsInFloat32``.
 
     Args:
-        stride: pixels of the images, (B, C, H, W), per pixel of the coarsest maps that are in float32.
+        stride: pixels of the images, (B, C, H, W), per pixel of the coarsest of the first maps that are in float32.
+        last: the convolution at the other end.
     """
     device = images.device.type
-    return FineInFloat32(device, images.shape[-1] / stride) if _casts_to_bfloat16(device) else nullcontext()
+    if not _casts_to_bfloat16(device):
+        return nullcontext()
+    return EndsInFloat32(device, images.shape[-1] / stride, getattr(last, "weight", None))
 
 
-class FineInFloat32(TorchFunctionMode):
-    """Inside a ``with``, autocast begins behind the first convolution that gives maps narrower than ``width``."""
+class EndsInFloat32(TorchFunctionMode):
+    """Inside a ``with``, autocast begins behind the first convolution that gives maps narrower than ``width``.
 
-    def __init__(self, device: str, width: float) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.device = device
-        self.width = width
+    The convolution with the weights ``last`` is in float32 again.
+    """
+
+    def __init__(self, device: str, width: float, last: Tensor | None) -> None:
+        super().__init__()
+        self.device, self.width, self.last = device, width, last
 
     def __enter__(self) -> Self:
         torch.set_autocast_enabled(self.device, False)
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *error: Any) -> None:
         torch.set_autocast_enabled(self.device, True)
-        super().__exit__(*error)
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        found = func(*args, **(kwargs or {}))
-        if func is torch.conv2d and found.shape[-1] < self.width:
+        return (self._conv2d if func is torch.conv2d else func)(*args, **(kwargs or {}))
+
+    def _conv2d(self, input: Tensor, weight: Tensor, bias: Tensor | None = None, *args: Any, **options: Any) -> Tensor:
+        if weight is self.last:
+            with torch.autocast(self.device, enabled=False):
+                return torch.conv2d(_widened(input), weight, bias, *args, **options)
+        found = torch.conv2d(input, weight, bias, *args, **options)
+        if found.shape[-1] < self.width:
             torch.set_autocast_enabled(self.device, True)
         return found

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_app.kernels import layers, products
-from lightning_app.kernels.half import evaluated_in_float32, fine_in_float32
+from lightning_app.kernels.half import ends_in_float32, evaluated_in_float32
 from lightning_app.kernels.layers import fast_layers
 
 
@@ -75,20 +75,22 @@ def test_what_is_ranked_keeps_its_bits_in_evaluation_alone() -> None:
         judge([level])
 
 
-def test_large_maps_keep_their_bits_and_small_ones_are_fast() -> None:
-    fine, coarse = nn.Conv2d(3, 4, 3, stride=2, padding=1), nn.Conv2d(4, 5, 3, stride=2, padding=1)
+def test_both_ends_keep_their_bits_and_what_is_between_is_fast() -> None:
+    fine, coarse, last = (nn.Conv2d(width, 3, 3, stride=2, padding=1) for width in (3, 3, 3))
     images = torch.randn(1, 3, 16, 16)
     with torch.autocast("cpu", torch.bfloat16):
-        with fine_in_float32(images, 2):
+        with ends_in_float32(images, 2, last):
             first = fine(images)
             second = coarse(first)
-            again = fine(images)
+            third = coarse(second)
+            maps = last(third)
         assert torch.is_autocast_enabled("cpu")
         assert coarse(first).dtype == torch.bfloat16
     assert torch.equal(first, fine(images))
     assert second.dtype == torch.float32  # the first small one of all: what comes behind it is fast
-    assert again.dtype == torch.bfloat16
-    with fine_in_float32(images, 2):
+    assert third.dtype == torch.bfloat16
+    assert torch.equal(maps, last(third.float()))
+    with ends_in_float32(images, 2, last):
         fine(images)
     assert not torch.is_autocast_enabled("cpu")  # nobody who did not ask for half precision gets it
 

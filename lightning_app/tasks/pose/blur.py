@@ -7,7 +7,6 @@ from typing import Final, Literal
 import torch
 from torch import Tensor
 
-from lightning_app.kernels.products import matmul
 from lightning_app.kernels.switch import is_traced
 
 TABLE: Final = {  # OpenCV's own kernels up to 7 pixels
@@ -23,8 +22,8 @@ Border = Literal["zeros", "mirror"]
 def gaussian_blur(maps: Tensor, kernel: int, border: Border) -> Tensor:
     """T_h m T_w^T with the banded matrices T of the kernel; sigma = 0.3 ((k - 1) / 2 - 1) + 0.8.
 
-    Two products of matrices take a fraction of the time of a convolution with a long kernel. Each is one product for
-    all maps, with the rows and then the columns of all of them as its columns and rows.
+    Two products of matrices take a fraction of the time of a convolution with a long kernel. Each map has its own, so
+    that no rounding hangs on how many there are.
 
     Shape: maps (..., h, w) -> the same.
 
@@ -33,9 +32,10 @@ def gaussian_blur(maps: Tensor, kernel: int, border: Border) -> Tensor:
         border: what lies outside: zeros, or the map mirrored at its outermost pixel.
     """
     height, width = maps.shape[-2:]
+    many = maps.reshape(-1, height, width)
     down, across = (_matrix(side, kernel, border).to(maps) for side in (height, width))
-    columns = matmul(across, maps.reshape(-1, width).T[None]).view(1, -1, height)  # (w N, h)
-    return matmul(columns, down.T[None]).view(width, -1, height).permute(1, 2, 0).reshape(maps.shape)
+    across = across.T.contiguous()  # MKL takes half the time so
+    return (down.expand(len(many), -1, -1) @ (many @ across.expand(len(many), -1, -1))).view(maps.shape)
 
 
 def blurred_around(maps: Tensor, points: Tensor, kernel: int, reach: int) -> Tensor:

@@ -1,11 +1,9 @@
 """From maps to points between their pixels. Reference: mmpose's codecs (refinement.py, post_processing.py)."""
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from lightning_app.kernels.maxima import argmax
 from lightning_app.kernels.switch import is_traced
@@ -14,7 +12,7 @@ from lightning_app.tasks.pose.blur import blurred_around, gaussian_blur
 FLOOR = 1e-10  # in front of DARK's logarithm
 UDP_RANGE = (1e-3, 50.0)  # in front of UDP's
 UDP_RIDGE = float(torch.finfo(torch.float32).eps)  # on the diagonal of UDP's Hessian
-PIECE = 128  # maps: so many fit into a cache, and make products large enough
+PIECE = 32  # maps: so many fit into a cache
 
 
 def maxima(maps: Tensor) -> tuple[Tensor, Tensor]:
@@ -101,12 +99,9 @@ def disc_and_offset(maps: Tensor, kernel: int, radius: float) -> tuple[Tensor, T
 def _blurred_maxima(maps: Tensor, kernel: int) -> tuple[Tensor, Tensor]:
     """``maxima`` of the blurred maps, of which on a CPU only as many are made at a time as its cache holds."""
     many = maps.flatten(0, -3)
-    pieces: Sequence[Tensor] = [many]
-    if maps.device.type == "cpu" and not is_traced():
-        # of one size, or the products' rounding may hang on how many maps there are
-        pieces = [F.pad(piece, (0, 0, 0, 0, 0, PIECE - len(piece))) for piece in torch.split(many, PIECE)]
+    pieces = [many] if is_traced() or maps.device.type != "cpu" else torch.split(many, PIECE)
     found = [_highest(gaussian_blur(piece, kernel, border="mirror")) for piece in pieces]
-    best, scores = (torch.cat(each)[: many.shape[0]].view(maps.shape[:-2]) for each in zip(*found, strict=True))
+    best, scores = (torch.cat(each).view(maps.shape[:-2]) for each in zip(*found, strict=True))
     return _points(best, scores, maps.shape[-1]), scores
 
 

@@ -13,7 +13,7 @@ from lightning_app.data.pictures import Picture, pixels_of
 from lightning_app.data.pose.affine import centre_and_scale, to_image
 from lightning_app.data.pose.crops import Cut, cut_out
 from lightning_app.heads.base import ContextHead
-from lightning_app.kernels.half import fine_in_float32
+from lightning_app.kernels.half import ends_in_float32
 from lightning_app.tasks.explain import Box, Seen
 from lightning_app.tasks.info import evaluating
 from lightning_app.tasks.network import Network, require_unit_range
@@ -46,21 +46,17 @@ class PoseEstimator(Network):
     def forward(self, crops: Tensor) -> Tensor:
         """Maps of the crops.
 
+        bf16 keeps 8 bits. The first norms of some backbones, such as EfficientNet's, enlarge its rounding fifty times,
+        and maps are read between their pixels: in evaluation under bf16 autocast both ends compute in float32.
+
         Raises:
             InputError: crops of whole numbers, or of floats in 0..255.
         """
         require_unit_range(crops)
-        maps: Tensor = self.head(self.features(crops))
+        last = getattr(self.head, "classifier", None)
+        with nullcontext() if self.training else ends_in_float32(crops, STRIDE, last):
+            maps: Tensor = self.head(self.features(crops))
         return resize(maps, self._map_size(crops), self.head.align_corners)
-
-    def features(self, images: Tensor) -> list[Tensor]:
-        """As every network's; in evaluation under bf16 autocast those of the maps' stride and finer in float32.
-
-        bf16 keeps 8 bits, and the first norms of some backbones, such as EfficientNet's, enlarge its rounding fifty
-        times, which moves keypoints by pixels.
-        """
-        with nullcontext() if self.training else fine_in_float32(images, STRIDE):
-            return super().features(images)
 
     def maps(self, crops: Tensor, flip_indices: Sequence[int] | None = None) -> Tensor:
         """Maps of the crops; with ``flip_indices`` the mean with those of the mirrored crops, mirrored back.
