@@ -22,6 +22,7 @@ from lightning_app.app.parser_errors import explain, with_file
 from lightning_app.app.resume import Checkpoint
 from lightning_app.app.run_folder import RunFolder
 from lightning_app.callbacks import SaveConfig
+from lightning_app.kernels.half import has_bfloat16
 from lightning_app.reading import specs
 from lightning_app.registry import TASKS
 from lightning_app.runs import RUNS
@@ -160,6 +161,10 @@ class CommandLine(LightningCLI):
         if checkpoint is not None:
             parts = ("model", "data", "trainer")
             rank_zero_only(print)(checkpoint.line(verb, {part: config[part].as_dict() for part in parts}))
+        if config.trainer.logger is False:  # Lightning refuses what would have nowhere to write to
+            config.trainer.callbacks = [
+                each for each in config.trainer.callbacks or [] if not each.class_path.endswith("LearningRateMonitor")
+            ]
         for callback in config.trainer.callbacks or []:
             arguments = callback.get("init_args")
             saves = callback.class_path.endswith("ModelCheckpoint")
@@ -201,9 +206,9 @@ class CommandLine(LightningCLI):
         count = sum(parameter.numel() for parameter in self.model.network.parameters()) / 1e6
         rank_zero_only(print)(f"{self.model.title}, {count:.1f} M parameters, in {self.trainer.default_root_dir}")
         on_cpu = isinstance(self.trainer.accelerator, CPUAccelerator)
-        if on_cpu and self.trainer.precision.startswith("bf16") and torch.backends.cpu.get_cpu_capability() == "AVX2":
+        if on_cpu and self.trainer.precision.startswith("bf16") and not has_bfloat16(torch.device("cpu")):
             rank_zero_only(print)(
-                "This processor computes bf16 many times slower than fp32: add --trainer.precision 32-true",
+                "This processor does not multiply bf16, so that fp32 is faster: add --trainer.precision 32-true",
                 file=sys.stderr,
             )
         if self.checkpoint is not None:

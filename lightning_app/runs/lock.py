@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import IO, Final
 
 from lightning_app.util.errors import InputError
-from lightning_app.util.files import remove_leftovers
+from lightning_app.util.files import make_folder, remove_leftovers
 
 LOCK: Final = ".lock"
 
@@ -38,7 +38,7 @@ class Lock:
         """
         if self._file is not None:
             return
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         path = folder / LOCK
         if path.is_symlink() or (path.exists() and not path.is_file()):  # opening it would change another file, or wait
             raise InputError(f"{path} is no plain file: remove it")

@@ -9,13 +9,14 @@ from pathlib import Path
 from lightning_app.tasks.explain import BYS, Explanation, explain
 from lightning_app.tools.infer import device
 from lightning_app.tools.parser import Parser
-from lightning_app.util.files import replacing
+from lightning_app.util.files import check_folder, replacing
 from lightning_app.weights.load import load
 
 
 def main(args: Sequence[str]) -> int:
     """Explain one pixel."""
     typed = _parser().parse_args(args)
+    check_folder(typed.out)
     network = load(typed.weights, device=typed.device)
     found = explain(network, typed.photo, typed.at, typed.by)
     if typed.by == "auto" and found.by == "gradient":

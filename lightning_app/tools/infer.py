@@ -22,6 +22,7 @@ from lightning_app.tasks.infer import Advance, Infer, named
 from lightning_app.tools.parser import Parser
 from lightning_app.util.errors import InputError, suggest
 from lightning_app.util.extras import install
+from lightning_app.util.files import check_folder
 from lightning_app.weights.load import load
 
 VIDEOS: Final = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm"})
@@ -43,6 +44,7 @@ def run(verb: str, args: Sequence[str], ways: Ways, out: Path) -> int:
         out: where results go unless told otherwise.
     """
     typed = _parser(verb, ways, out).parse_args(_joined(args))
+    check_folder(typed.out)
     sources = _sources(typed.inputs, typed.out, list(dict.fromkeys(end for way in ways.values() for end in way.writes)))
     network = load(typed.weights, device=typed.device, task=next(iter(ways)) if len(ways) == 1 else None)
     way = _way(network.info.task, ways, typed)

@@ -21,6 +21,7 @@ from lightning_app.tools.probe_report import MODES, draw, show
 from lightning_app.tools.probe_training import Recall, Result, Run, train
 from lightning_app.util.errors import InputError
 from lightning_app.util.extras import install
+from lightning_app.util.files import make_folder
 
 
 def main(args: list[str]) -> int:
@@ -33,7 +34,7 @@ def main(args: list[str]) -> int:
         for mode in options.modes
         for slug in slugs
     ]
-    options.out.mkdir(parents=True, exist_ok=True)
+    make_folder(options.out)
     store = options.out / "results.jsonl"
     results = _load(store)
     failed = _train_all([run for run in wanted if run not in results], results, store, options.jobs)

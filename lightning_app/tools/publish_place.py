@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from lightning_app.util.errors import InputError
+from lightning_app.util.files import make_folder
 from lightning_app.weights import hub, shared
 from lightning_app.weights.published import SHIPS
 
@@ -69,7 +70,7 @@ def staged(to: str, id: str) -> Iterator[Path]:
         if folder.exists():
             raise InputError(f"{folder} is there already: give another --id or --to")
         parent = folder.parent
-        parent.mkdir(parents=True, exist_ok=True)
+        make_folder(parent)
         for stopped in parent.glob(f".{id}.*"):
             shutil.rmtree(stopped)
     with tempfile.TemporaryDirectory(dir=parent, prefix=f".{id}.") as stage:

@@ -27,7 +27,7 @@ from lightning_app.tools import sweep_report, sweep_table
 from lightning_app.tools.sweep_plan import Training
 from lightning_app.util.checkout import commit
 from lightning_app.util.errors import InputError
-from lightning_app.util.files import replacing
+from lightning_app.util.files import make_folder, replacing
 
 PATIENCE = 10  # seconds for trainings to end when they are told to
 LAUNCHER = re.compile(r"SLURM_|TORCHELASTIC_|MASTER_|((LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE))$")
@@ -64,7 +64,7 @@ class Trainings:
         if not self.todo:
             return
         print(f"{self.total} of {len(trainings)} trainings to do, threads each: {self.threads}", flush=True)
-        self.options.out.mkdir(parents=True, exist_ok=True)
+        make_folder(self.options.out)
         before = signal.signal(signal.SIGTERM, _interrupt)
         with ThreadPoolExecutor(self.options.jobs) as pool:
             try:

@@ -35,13 +35,33 @@ def check_file(path: Path) -> None:
         raise InputError(f"{path} cannot be read (Permission denied)")
 
 
+def check_folder(folder: Path) -> None:
+    """Raise an InputError where a file stands in the place of the folder, or of one above it."""
+    there = next((each for each in (folder, *folder.parents) if os.path.lexists(each)), folder)
+    if os.path.lexists(there) and not there.is_dir():
+        raise InputError(f"{there} is a file, not a folder: give another place")
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder and those above it, unless they are there.
+
+    Raises:
+        InputError: it cannot be.
+    """
+    check_folder(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be made ({error.strerror}): give another place") from None
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path``, which takes its place when the block ends well.
 
     What was at ``path`` stays until all of the new file is on the disk, so neither a kill nor a power cut loses both.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield temporary

@@ -108,6 +108,11 @@ def test_a_run_that_ends_before_its_first_validation_validates_in_its_last_epoch
     assert checkpoint("short", "checkpoints/best.ckpt")["epoch"] == 1
 
 
+def test_without_a_logger() -> None:
+    assert run(f"{FIT} --run quiet --trainer.logger false --trainer.max_epochs 1") == 0
+    assert not list(Path("runs/quiet").rglob("*.csv"))
+
+
 def test_resuming_needs_no_other_word(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(f"{FIT} --run a --trainer.precision bf16-mixed --trainer.max_steps 4 --trainer.max_epochs -1") == 0
     assert run("fit --run a --ckpt_path last --trainer.max_steps 7") == 0

@@ -20,6 +20,7 @@ from lightning_app.data.labels.records import Export, LabelledImage
 from lightning_app.data.listing import place_of
 from lightning_app.data.rle import decode, to_rle
 from lightning_app.util.errors import InputError
+from lightning_app.util.files import make_folder
 
 MOST_CLASSES: Final = 255  # that a mask of 8 bits can number beside the background
 
@@ -38,7 +39,7 @@ def write(export: Export, out: Path, *, masks: bool = False, val_share: float = 
         raise InputError(f"{out} is there already: give another --out")
     if masks and len(export.names) > MOST_CLASSES:
         raise InputError(f"{len(export.names)} classes: masks of 8 bits number {MOST_CLASSES} beside the background")
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(out.parent)
     temporary = out.with_name(f".{out.name}.{os.getpid()}")
     files: dict[str, CocoFile] = {}
     try:
