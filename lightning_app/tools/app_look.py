@@ -17,7 +17,9 @@ from lightning_app.data.images import read_header, read_image
 from lightning_app.tasks.info import evaluating
 from lightning_app.tasks.instance.draw import SHORTEST
 from lightning_app.tasks.instance.network import InstanceSegmentor
+from lightning_app.tasks.instance.objects import SHOWN
 from lightning_app.tasks.pose.draw import SMALLEST
+from lightning_app.tasks.pose.network import PoseEstimator
 from lightning_app.tasks.semantic.draw import blend, percent
 from lightning_app.tasks.semantic.inference import predict
 from lightning_app.tasks.semantic.network import Segmentor
@@ -69,11 +71,13 @@ def photograph(path: Path) -> Pixels:
 
 def look(network: Any, pixels: Pixels) -> Looked:
     """What a network of any task sees."""
-    if not isinstance(network, Segmentor):
-        found = network.predict(pixels)
-        counts = getattr(found, "counts", None) or {"found": len(found)}
-        told = ", ".join(f"{count} {name}" for name, count in counts.items())
-        return Looked(found.overlay(), f"<p>{escape(told)}</p>")
+    if isinstance(network, InstanceSegmentor):
+        objects = network.predict(pixels).above(SHOWN)
+        told = ", ".join(f"{count} {name}" for name, count in objects.counts.items()) or "nothing"
+        return Looked(objects.overlay(), f"<p>{escape(told)} with a score of {SHOWN} or more</p>")
+    if isinstance(network, PoseEstimator):
+        poses = network.predict(pixels)
+        return Looked(poses.overlay(), f"<p>score {poses.scores[0]:.2f} of one pose that fills the photograph</p>")
     known, segmenter = network.known, network.segmenter(Options())
     size = (pixels.shape[0], pixels.shape[1])
     image = torch.from_numpy(pixels).permute(2, 0, 1)[None]

@@ -26,7 +26,7 @@ class Networks(Mapping[str, Any]):
     """Weights by name, loaded when they are asked for; the last few stay in memory. A file's folder is not told."""
 
     def __init__(self, names: Sequence[str], device: str) -> None:
-        self.sources = {Path(name).name: name for name in names}
+        self.sources = _by_label({Path(name): name for name in names})
         self.device = device
         self.loaded: dict[str, Any] = {}
 
@@ -59,6 +59,17 @@ class Networks(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self.sources)
+
+
+def _by_label(names: Mapping[Path, str]) -> dict[str, str]:
+    """Names by what they are called on the page: without folders, but for those that tell files of one name apart."""
+    parts = [path.parts for path in names]
+    labels = [each[-1:] for each in parts]
+    while twice := {label for label in labels if labels.count(label) > 1}:
+        labels = [
+            each[-len(label) - 1 :] if label in twice else label for each, label in zip(parts, labels, strict=True)
+        ]
+    return {"/".join(label): name for label, name in zip(labels, names.values(), strict=True)}
 
 
 def theme() -> Any:
@@ -101,7 +112,8 @@ def page(networks: Networks) -> gr.Blocks:
             if not path:
                 return [None, "", None, None, ""]
             one = look(networks[name], photograph(Path(path)))
-            return [one.picture, one.words, one.uncertainty, None, ""]
+            unsure = gr.update(value=one.uncertainty, visible=one.uncertainty is not None)
+            return [one.picture, one.words, unsure, None, ""]
 
         def compare(path: str | None, name: str, compared: str) -> list[Any]:
             if not path or compared == NONE:
@@ -109,8 +121,12 @@ def page(networks: Networks) -> gr.Blocks:
             pixels = photograph(Path(path))
             two = look(networks[compared], pixels)
             differ = difference(pixels, look(networks[name], pixels), two)
-            picture, words = differ if differ else (None, "Only classes are compared, and one of them names objects.")
-            return [gr.update(visible=True), two.picture, two.words, picture, words]
+            picture, words = differ or (
+                None,
+                "Only classes of pixels are compared: the two pictures stand as they are.",
+            )
+            where = gr.update(value=picture, visible=picture is not None)
+            return [gr.update(visible=True), two.picture, two.words, where, words]
 
         def clicked(path: str | None, name: str, chosen: str, event: gr.SelectData) -> tuple[Image.Image, str]:
             if not path:

@@ -87,6 +87,8 @@ def test_small_photographs_are_drawn_larger(folder: Path) -> None:
     estimator.info = PoseInfo(name="bees", keypoints=points, codec=codec, flip_test=False)
     for network in (load("plain.safetensors"), detector.eval(), estimator.eval()):
         assert look(network, pixels).picture.width == 160 * drawn_larger(network, pixels)
+    expected = detector.predict(pixels).above(0.5)
+    assert f"{len(expected) or 'nothing'}" in look(detector, pixels).words
     assert drawn_larger(detector, pixels) == 4
 
 
@@ -100,6 +102,15 @@ def test_uploads_have_limits_and_errors_no_folders(folder: Path, monkeypatch: py
     with pytest.raises(BadFile) as error:
         photograph(folder / "bad.png")
     assert str(folder) not in str(error.value)
+
+
+def test_names_tell_no_more_of_a_folder_than_they_need() -> None:
+    pytest.importorskip("gradio")
+    from lightning_app.tools.app_page import Networks
+
+    typed = ["/home/me/runs/a/checkpoints/best.ckpt", "/home/me/runs/b/checkpoints/best.ckpt", "/home/me/x.ckpt", "id"]
+    assert list(Networks(typed, "cpu")) == ["a/checkpoints/best.ckpt", "b/checkpoints/best.ckpt", "x.ckpt", "id"]
+    assert list(Networks(["x.ckpt", "./x.ckpt", "x.ckpt"], "cpu")) == ["x.ckpt"]
 
 
 @pytest.mark.parametrize("typed", ["--port 70000", "--port x", "--weights none.safetensors", "--shaer"])
