@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_app.blocks._layers import Conv1x1, ConvBNReLU, resize
+from lightning_app.kernels.layout import classes_together
 from lightning_app.util.described import Described
 
 
@@ -92,7 +93,7 @@ class ContextHead(Described, nn.Module, ABC):
 
     def at(self, features: Sequence[Tensor], size: tuple[int, ...]) -> Tensor:
         """The prediction at ``size`` = (H, W)."""
-        return resize(self(features), size, self.align_corners)
+        return resize(classes_together(self(features)), size, self.align_corners)
 
     def outputs(self, features: Sequence[Tensor]) -> Outputs:
         """The prediction with its side outputs."""

@@ -4,9 +4,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_app.kernels import layers, products
+from lightning_app.heads.fcn import FCN
+from lightning_app.kernels import fast, layers, products
 from lightning_app.kernels.half import ends_in_float32, evaluated_in_float32
 from lightning_app.kernels.layers import fast_layers
+from lightning_app.tasks.semantic.windows import sliding_window
 
 
 @pytest.fixture
@@ -73,6 +75,24 @@ def test_what_is_ranked_keeps_its_bits_in_evaluation_alone() -> None:
     assert judge.eval()([level.float()]).dtype == torch.float32
     with pytest.raises(RuntimeError, match="dtype"):  # without autocast nothing is recast behind a person's back
         judge([level])
+
+
+def test_the_classes_of_a_pixel_lie_together_where_nothing_is_learned() -> None:
+    head, features = FCN([4], 6, channels=4).eval(), [torch.randn(2, 4, 5, 7)]
+    learned = head.at(features, (20, 29))
+    with fast(False), torch.no_grad():
+        plain = head.at(features, (20, 29))
+    with torch.no_grad():
+        seen = head.at(features, (20, 29))
+    assert [x.stride(1) for x in (learned, plain, seen)] == [20 * 29, 20 * 29, 1]
+    torch.testing.assert_close(seen, plain)
+    assert torch.equal(seen.argmax(1), plain.argmax(1))
+    images = torch.randn(1, 4, 9, 9)
+    with torch.no_grad():
+        summed = sliding_window(lambda crop: head.at([crop], (6, 6)), images, (6, 6))
+    with fast(False), torch.no_grad():
+        torch.testing.assert_close(summed, sliding_window(lambda crop: head.at([crop], (6, 6)), images, (6, 6)))
+    assert summed.stride(1) == 1
 
 
 def test_both_ends_keep_their_bits_and_what_is_between_is_fast() -> None:

@@ -52,7 +52,7 @@ def sliding_window(
     total, count = torch.zeros(()), torch.zeros(rows.stop - rows.start, columns.stop - columns.start)
     for window, seen in _window_logits(model, images, crop, stride, align_corners, offload, batch, (rows, columns)):
         if not total.ndim:
-            total = seen.new_zeros(*seen.shape[:2], *count.shape)
+            total = _zeros(seen, count)
         (from_rows, to_rows), (from_columns, to_columns) = map(_shared, window, (rows, columns))
         total[..., to_rows, to_columns] += seen[..., from_rows, from_columns]
         count[to_rows, to_columns] += 1
@@ -101,7 +101,7 @@ def strips(
     looks = _window_logits(model, images, how.crop, how.stride, how.align_corners, how.offload, how.batch, region)
     for (rows, window_columns), seen in looks:
         if not total.ndim:
-            total = seen.new_zeros(*seen.shape[:2], *count.shape)
+            total = _zeros(seen, count)
         if done := rows.start - top:  # no later window reaches above this one
             yield slice(top, rows.start), classes(done)
             for sums in (total, count):
@@ -112,6 +112,13 @@ def strips(
         total[..., to_columns] += seen[..., from_columns]
         count[..., to_columns] += 1
     yield slice(top, height), classes(height - top)
+
+
+def _zeros(like: Tensor, sized: Tensor) -> Tensor:
+    """(B, K, h, w) for sums of logits like these, which lie in memory as they do, of the size of (h, w)."""
+    last = like.is_contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last if last else torch.contiguous_format
+    return like.new_empty(*like.shape[:2], *sized.shape).contiguous(memory_format=layout).zero_()
 
 
 def _starts(side: int, crop: int, stride: int) -> list[int]:
