@@ -68,11 +68,21 @@ def exponent(positions: Sequence[float], costs: Sequence[float]) -> float:
     return statistics.linear_regression([math.log(n) for n in positions], [math.log(cost) for cost in costs]).slope
 
 
+def _attention(q: Sequence[int], k: Sequence[int], v: Sequence[int], *_: Any, **__: Any) -> int:
+    """2 per multiply-add of both products: (..., N, d), (..., M, d), (..., M, e)."""
+    return 2 * math.prod(q[:-1]) * k[-2] * (q[-1] + v[-1])
+
+
+COUNTED = FLOPS | {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention
+}  # torch's counter knows GPUs'
+
+
 def gflop(module: nn.Module, *inputs: Any) -> float:
     """Of the forward pass, counted on the CPU: kernels of our own on CUDA are not known to the counter."""
     module = copy.deepcopy(module).cpu().requires_grad_(False)
     inputs = tuple([x.detach().cpu() for x in i] if isinstance(i, list) else i.detach().cpu() for i in inputs)
-    with FlopCounterMode(display=False, custom_mapping=FLOPS) as counter:
+    with FlopCounterMode(display=False, custom_mapping=COUNTED) as counter:
         module(*inputs)
     total: int = counter.get_total_flops()
     return total / 1e9

@@ -161,3 +161,11 @@ def test_the_counter_of_operations_sees_the_products() -> None:
             return matmul(x, x)
 
     assert gflop(Product(), torch.randn(1, 8, 8)) == 2 * 8**3 / 1e9
+
+
+def test_fused_attention_is_counted() -> None:
+    class Attention(torch.nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.scaled_dot_product_attention(x, x, x)
+
+    assert gflop(Attention(), torch.randn(1, 2, 5, 8)) == 2 * (2 * 2 * 5 * 5 * 8) / 1e9
