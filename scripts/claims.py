@@ -76,7 +76,8 @@ class Setting:
         first = trainings[0]
         options = [f"--{name}={first[name]}" for name in ("options", "variants") if first.get(name)]
         command = shlex.join(["contextzoo", "sweep", first["recipe"], *options, "--seeds", "3", *first["words"]])
-        return cls(path.stem, command, scores, {(each.head, each.other): each for each in found}, counted)
+        name = path.stem if names is None else f"{path.stem}, as heads were compared"
+        return cls(name, command, scores, {(each.head, each.other): each for each in found}, counted)
 
     def in_words(self) -> str:
         """Its command, and how small a difference it can see."""
