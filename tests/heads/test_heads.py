@@ -19,6 +19,8 @@ FROZEN = {  # weights that never learn, and why
     "emanet": "mid.",  # the fit is outside the graph, in the paper's code too
 }
 
+CANCELS = {"block.conv_mask.bias", "conv_mask.bias"}  # in a softmax over positions; only rounding gives it a gradient
+
 HEAD = pytest.mark.parametrize("entry", HEADS.values(), ids=list(HEADS))
 BLOCK = pytest.mark.parametrize("entry", BLOCKS.values(), ids=list(BLOCKS))
 
@@ -30,7 +32,7 @@ def assert_every_parameter_learns(module: nn.Module, frozen: str | None) -> None
         else:
             assert parameter.grad is not None, f"{name} has no gradient"
             assert parameter.grad.isfinite().all(), name
-            assert parameter.grad.any(), f"{name} has a gradient of nothing but zeros"
+            assert name in CANCELS or parameter.grad.any(), f"{name} has a gradient of nothing but zeros"
 
 
 def reloaded(module: nn.Module, fresh: nn.Module) -> nn.Module:
