@@ -73,9 +73,8 @@ def _attention(q: Sequence[int], k: Sequence[int], v: Sequence[int], *_: Any, **
     return 2 * math.prod(q[:-1]) * k[-2] * (q[-1] + v[-1])
 
 
-COUNTED = FLOPS | {
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention
-}  # torch's counter knows GPUs'
+# torch's counter knows the fused attention of GPUs alone
+COUNTED = FLOPS | {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention}
 
 
 def gflop(module: nn.Module, *inputs: Any) -> float:

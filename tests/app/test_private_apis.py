@@ -37,9 +37,7 @@ PRIVATE: Final = {  # file -> its private names of other libraries
     "kernels/products.py": {"_linear_pointwise"},  # used where it is, see BUILT there
     "tasks/instance/boxes.py": {"_utils"},  # torchvision's BoxCoder and Matcher, of which its detectors are made
     "tasks/instance/network.py": {"_apply"},
-    "tools/bench_timing.py": {
-        "_scaled_dot_product_flash_attention_for_cpu"
-    },  # of ATen, which torch's counter leaves out
+    "tools/bench_timing.py": {"_scaled_dot_product_flash_attention_for_cpu"},  # of ATen, see its use there
     "weights/costs.py": {"_subclasses"},  # where torch documents FakeTensorMode
     "tasks/network.py": {"_apply"},  # to keep constants exact after a cast
 }

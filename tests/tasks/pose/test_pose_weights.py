@@ -122,12 +122,9 @@ def test_own_weights_published_listed_loaded_and_tested(here: Path, capsys: pyte
         assert f"AP {100 * own['AP']:.2f} measured here; {100 * own['AP']:.2f}" in capsys.readouterr().out
     assert run(f"predict --weights {ID} --data.root animals --data.predict_folder animals/images --run drawn") == 0
     assert len(list(Path("runs/drawn/predictions").glob("*_overlay.jpg"))) == 10
-    assert (
-        run(f"predict --weights {ID} --data.predict_folder animals/images --run alone") == 0
-    )  # no file says the points
-    drawn, alone = (
-        json.loads(Path(f"runs/{name}/predictions/predictions.json").read_text()) for name in ("drawn", "alone")
-    )
+    assert run(f"predict --weights {ID} --data.predict_folder animals/images --run alone") == 0  # by the weights' names
+    files = (Path(f"runs/{name}/predictions/predictions.json") for name in ("drawn", "alone"))
+    drawn, alone = (json.loads(file.read_text()) for file in files)
     assert [each["keypoints"] for each in alone] == [each["keypoints"] for each in drawn]
 
 
