@@ -16,7 +16,7 @@ install: .venv/installed ## create .venv with the package and its development to
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
-demo: install ## fit a head without and a head with context on a synthetic task, and draw what they see (3 minutes)
+demo: install ## fit a head without and one with context, draw what they see; find nuclei (3 min)
 	$(BIN)/contextzoo demo
 
 test: install ## the tests

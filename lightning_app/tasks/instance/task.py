@@ -17,11 +17,10 @@ from lightning_app.tasks.instance.found import Found
 from lightning_app.tasks.instance.infer import InstanceInfer
 from lightning_app.tasks.instance.metrics import report_of
 from lightning_app.tasks.instance.network import InstanceSegmentor
+from lightning_app.tasks.instance.objects import SHOWN
 from lightning_app.tasks.instance.roi_align import Regions
 from lightning_app.tasks.instance.weights import BUILT, InstanceFacts
 from lightning_app.util.errors import InputError
-
-SHOWN = 0.5  # the score from which on an object is drawn
 
 
 @TASKS.register("instance")
