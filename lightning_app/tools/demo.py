@@ -1,4 +1,4 @@
-"""``contextzoo demo``: what context is for, in two short trainings and one picture; then a photograph with its objects."""
+"""``contextzoo demo``: what context is for, in two short trainings and one picture; nuclei in a photograph."""
 
 import json
 from pathlib import Path
