@@ -1,13 +1,15 @@
 """Which head can be exported to which format, how fast each is against eager PyTorch, and what 8 bits cost.
 
     OMP_NUM_THREADS=1 python benchmarks/export.py table [HEAD ...] [--to onnx pt2 aoti] [--keep FILE] [--fixed H W]
+    OMP_NUM_THREADS=1 python benchmarks/export.py table detectors poses [--to onnx pt2 aoti] [--keep FILE]
     OMP_NUM_THREADS=1 python benchmarks/export.py speed [ID ...] [--size 360 480] [--repeats 5]
     OMP_NUM_THREADS=1 python benchmarks/export.py int8 [ID ...] --data DIR
 
 ``table`` puts each head on a backbone of two convolutions, so that what is seen is the head, and prints rows of the
-table of docs/export.md; arguments stand behind a colon, as in ocnet:variant=pyramid; what FILE has already is not done
-again; ``--fixed`` tries those that cannot be at every size. ``speed`` interleaves the formats with eager, and prints
-the median of the ratios. ``int8`` calibrates by CamVid's training images, and scores on the validation split in DIR.
+table of docs/export.md; arguments stand behind a colon, as in ocnet:variant=pyramid; ``detectors`` and ``poses`` stand
+for each kind of these, small and random. What FILE has already is not done again; ``--fixed`` tries those that cannot
+be at every size. ``speed`` interleaves the formats with eager, and prints the median of the ratios. ``int8`` calibrates
+by CamVid's training images, and scores on the validation split in DIR.
 """
 
 import argparse
@@ -21,32 +23,76 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import Tensor, nn
 
 from lightning_app.backbones.patchify import Patchify
+from lightning_app.backbones.timm import TimmBackbone
 from lightning_app.data.semantic.camvid import CamVid
 from lightning_app.export import onnx
 from lightning_app.export.export import FORMATS, export
 from lightning_app.export.graphs import Mismatch
+from lightning_app.heads.fcn import FCN
 from lightning_app.registry import HEADS
+from lightning_app.tasks.instance.network import InstanceSegmentor
+from lightning_app.tasks.pose.codec import KINDS, Codec, Kind
+from lightning_app.tasks.pose.network import PoseEstimator
 from lightning_app.tasks.semantic.inference import predict
 from lightning_app.tasks.semantic.network import ModelInfo, Segmentor
 from lightning_app.tools.bench_timing import device_name
 from lightning_app.util.errors import InputError
 from lightning_app.weights.load import load
 
+DETECTORS = (
+    "",
+    "masks=false",
+    "masks=false,cascade=true",
+    "cascade=true",
+    "pyramid=carafe",
+    "pyramid=libra",
+    "regions=groie",
+    "mask_upsample=carafe",
+)
+SETS = {
+    "detectors": [f"detector:{each}".rstrip(":") for each in DETECTORS],
+    "poses": [f"pose:kind={each}" for each in KINDS],
+}
 NARROW = {"channels": 32, "block_channels": 32, "key_channels": 16, "fpn_channels": 16, "compressed": 16}
 IDS = ("fcn_resnet10t_camvid-180x240_990", "gcnet_resnet10t_camvid-180x240_330", "danet_resnet10t_camvid-180x240_330")
 
 
-def network(name: str) -> Segmentor:
+def network(name: str) -> nn.Module:
     """A small one, in which nothing is zero that training would move."""
     torch.manual_seed(0)
     slug, _, typed = name.partition(":")
+    given = {key: yaml.safe_load(value) for key, _, value in (pair.partition("=") for pair in typed.split(",") if pair)}
+    if slug in ("detector", "pose"):
+        return (detector if slug == "detector" else pose)(**given)
+    return segmentor(slug, **given)
+
+
+def detector(**given: Any) -> InstanceSegmentor:
+    """Mask R-CNN, which finds something in noise."""
+    options: dict[str, Any] = {"channels": 16, "hidden": 32, "size": (128, 160)} | given
+    made = InstanceSegmentor(TimmBackbone("resnet10t"), 3, max_detections=1000, **options).eval()  # no cut among equals
+    rounds: Any = made.roi_heads if given.get("cascade") else [made.roi_heads]
+    for heads in rounds:
+        nn.init.normal_(heads.box_predictor.cls_score.weight)
+    return made
+
+
+def pose(kind: Kind) -> PoseEstimator:
+    """Three keypoints by one of the codecs."""
+    codec = Codec(kind, input_size=(96, 64))
+    backbone = Patchify(16, patch=4, levels=1)
+    return PoseEstimator(backbone, FCN(backbone.channels, 3 * codec.maps_per_point, channels=16), codec).eval()
+
+
+def segmentor(slug: str, **given: Any) -> Segmentor:
+    """A head on two convolutions."""
     backbone, cls = Patchify(16), HEADS[slug].cls
     known = signature(cls).parameters
-    options: dict[str, Any] = {name: width for name, width in NARROW.items() if name in known}
-    options |= dict(pair.split("=") for pair in typed.split(",") if pair)
+    options: dict[str, Any] = {name: width for name, width in NARROW.items() if name in known} | given
     try:
         head: Any = cls(backbone.channels, 5, **options)
     except InputError:  # such as a width that its heads do not divide
@@ -71,7 +117,7 @@ def table(options: argparse.Namespace) -> None:
     """Try every head in every format."""
     found: dict[str, dict[str, str]] = json.loads(options.keep.read_text()) if options.keep.is_file() else {}
     for to in options.to:
-        for slug in options.names or HEADS:
+        for slug in [each for name in options.names or HEADS for each in SETS.get(name, [name])]:
             if to not in found.setdefault(slug, {}):
                 found[slug][to] = attempt(slug, to, options.fixed and (options.fixed[0], options.fixed[1]))
                 print(slug, to, found[slug][to], flush=True)
