@@ -73,11 +73,11 @@ def network(name: str) -> nn.Module:
 
 def detector(**given: Any) -> InstanceSegmentor:
     """Mask R-CNN, which finds something in noise."""
-    options: dict[str, Any] = {"channels": 16, "hidden": 32, "size": (128, 160)} | given
-    made = InstanceSegmentor(TimmBackbone("resnet10t"), 3, max_detections=1000, **options).eval()  # no cut among equals
+    options: dict[str, Any] = {"channels": 16, "hidden": 32, "size": (128, 160), "score_threshold": 0.8} | given
+    made = InstanceSegmentor(TimmBackbone("resnet10t"), 3, **options).eval()
     rounds: Any = made.roi_heads if given.get("cascade") else [made.roi_heads]
     for heads in rounds:
-        nn.init.normal_(heads.box_predictor.cls_score.weight)
+        nn.init.normal_(heads.box_predictor.cls_score.weight, std=8)
     return made
 
 

@@ -1,7 +1,8 @@
-"""python scripts/explain_gallery.py: draws docs/explain.jpg and prints the table of docs/explain.md.
+"""python scripts/explain_gallery.py: draws both pictures of docs/explain.md and prints its table.
 
-Own weights of ContextProbe, whose images are drawn on the spot: a solid square's class is the texture of the one square
-of its colour. A head that has learned it must look from the one to the other, so the picture can be checked.
+explain.jpg is of own weights of ContextProbe, whose images are drawn on the spot: a solid square's class is the texture
+of the one square of its colour. A head that has learned it must look from the one to the other, so the picture can be
+checked. explain_photo.jpg is of a photograph, by the same heads on one frozen backbone, trained on CamVid.
 """
 
 from pathlib import Path
@@ -15,7 +16,7 @@ import contextzoo as cz
 from lightning_app.data.semantic.context_probe import CELL, ContextProbe
 from lightning_app.tasks.explain import Explanation, View, explain
 
-TARGET = Path(__file__).parents[1] / "docs" / "explain.jpg"
+DOCS = Path(__file__).parents[1] / "docs"
 HEADS = (
     "nonlocal_net",
     "dnlnet",
@@ -29,11 +30,21 @@ HEADS = (
     "emanet",
 )
 ID = "{}_patchify_context-probe-64x64_960"
+PHOTOGRAPH, AT = DOCS / "summer_palace.jpg", (200, 145)
+PHOTOGRAPH_ID = "{}_tf_efficientnet_lite0_camvid-240x320_180"
 IMAGES = 6  # of the validation split, all of whose queries are asked
 SIDE, COLUMNS, GAP, LINE = 208, 6, 10, 19
 
 
 def main() -> None:
+    probe().save(DOCS / "explain.jpg", quality=92)
+    draw([explain(cz.load(PHOTOGRAPH_ID.format(head)), PHOTOGRAPH, AT) for head in HEADS]).save(
+        DOCS / "explain_photo.jpg", quality=90
+    )
+
+
+def probe() -> Image.Image:
+    """What the heads look at in ContextProbe; prints how much of it lies where the answer is."""
     data = ContextProbe(**cz.load(ID.format("fcn")).info.data["init_args"])
     scenes = data.make_dataset("val")
     chosen: list[Explanation] = []
@@ -54,10 +65,8 @@ def main() -> None:
                     chosen.append(found)
         share, correct = 100 * np.mean(on_cue), 100 * np.mean(right)
         print(f"| {head} | {main_view(chosen[-1]).name} | {share:.0f} % | {correct:.0f} % |", flush=True)
-    draw(chosen).save(TARGET, quality=92)
-    print(
-        f"\n{len(right)} queries; a cell's share of an even map is {100 / data.layout.cells**2:.1f} %. Wrote {TARGET}"
-    )
+    print(f"\n{len(right)} queries; a cell's share of an even map is {100 / data.layout.cells**2:.1f} %.")
+    return draw(chosen)
 
 
 def main_view(found: Explanation) -> View:
@@ -87,18 +96,25 @@ def draw(found: list[Explanation]) -> Image.Image:
     """A panel for each head, after one of the input."""
     panels: list[tuple[str, Any]] = [("the input, and the pixel", None), *zip(HEADS, found, strict=True)]
     rows = -(-len(panels) // COLUMNS)
-    step = (SIDE + GAP, SIDE + 3 * LINE + GAP)
+    height = size(found[0])[1]
+    step = (SIDE + GAP, height + 3 * LINE + GAP)
     picture = Image.new("RGB", (COLUMNS * step[0] + GAP, rows * step[1] + GAP), (255, 255, 255))
     pen, font = ImageDraw.Draw(picture), ImageFont.load_default(14)
     for number, (name, explanation) in enumerate(panels):
         left, top = GAP + number % COLUMNS * step[0], GAP + number // COLUMNS * step[1]
         views = [] if explanation is None else [main_view(explanation)]
         picture.paste(panel(found[0] if explanation is None else explanation, views), (left, top))
-        pen.text((left, top + SIDE + 2), name, (40, 40, 40), font)
+        pen.text((left, top + height + 2), name, (40, 40, 40), font)
         if explanation is not None:
             for line, text in enumerate((views[0].name, explanation.answer), 1):
-                pen.text((left, top + SIDE + 2 + line * LINE), text, (110, 110, 110), font)
+                pen.text((left, top + height + 2 + line * LINE), text, (110, 110, 110), font)
     return picture
+
+
+def size(found: Explanation) -> tuple[int, int]:
+    """Width and height of a panel."""
+    height, width = found.image.shape[:2]
+    return SIDE, round(SIDE * height / width)
 
 
 def panel(found: Explanation, views: list[View]) -> Image.Image:
@@ -106,9 +122,10 @@ def panel(found: Explanation, views: list[View]) -> Image.Image:
     from lightning_app.tasks.explain_draw import mark, over
 
     height, width = found.image.shape[:2]
-    photograph = Image.fromarray(found.image).resize((SIDE, SIDE), Image.Resampling.NEAREST)
+    sharp = Image.Resampling.NEAREST if width < SIDE else Image.Resampling.BICUBIC
+    photograph = Image.fromarray(found.image).resize(size(found), sharp)
     shown = over(photograph, views[0], (width, height)) if views else photograph
-    mark(shown, ((found.at[0] + 0.5) * SIDE / width, (found.at[1] + 0.5) * SIDE / height))
+    mark(shown, ((found.at[0] + 0.5) * SIDE / width, (found.at[1] + 0.5) * SIDE / width))
     return shown
 
 

@@ -63,7 +63,8 @@ class CARAFEUpsample(nn.Module):
                 nn.init.zeros_(conv.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        maps, size = x.shape[0] * self.groups, x.shape[2:]
-        weights = self.encoder(self.compressor(x)).reshape(maps, self.kernel**2, -1, *size).softmax(1)
-        y = window_sum(x.reshape(maps, -1, *size), weights)
-        return F.pixel_shuffle(y.view(x.shape[0], -1, *size), self.scale)
+        (batch, channels), size = x.shape[:2], x.shape[2:]
+        maps, parts = batch * self.groups, self.scale**2  # sizes in full: there may be no map at all
+        weights = self.encoder(self.compressor(x)).reshape(maps, self.kernel**2, parts, *size).softmax(1)
+        y = window_sum(x.reshape(maps, channels // self.groups, *size), weights)
+        return F.pixel_shuffle(y.view(batch, channels * parts, *size), self.scale)

@@ -116,11 +116,10 @@ class GeneralizedAttentionBlock(nn.Module):
                 unit = (number[:, None] == torch.arange(part.shape[3], device=x.device)).to(part.dtype)
                 queries.append(part)
                 keys.append(unit.expand(*part.shape[:2], -1, -1))
-        batch = x.shape[0]
         query, key = (torch.cat(each, dim=3).flatten(0, 1).contiguous() for each in (queries, keys))
         value = self._split(self.value(to)).mT.flatten(0, 1).contiguous()
         y = attend(query, key, value, 1.0)
-        return self._finish(x, y.mT.reshape(batch, -1, y.shape[1]))
+        return self._finish(x, y.mT.reshape(x.shape[0], self.heads * self.width, y.shape[1]))
 
     def parts(self, x: Tensor, to: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """What each position asks of the content (B, heads, d, N), of the columns and of the rows (B, heads, N, ...).
@@ -171,7 +170,7 @@ class GeneralizedAttentionBlock(nn.Module):
 
     def _split(self, x: Tensor) -> Tensor:
         """(B, heads d, h, w) -> (B, heads, d, h w)."""
-        return x.reshape(x.shape[0], self.heads, self.width, -1)
+        return x.reshape(x.shape[0], self.heads, self.width, x.shape[2] * x.shape[3])  # there may be no map at all
 
     def _finish(self, x: Tensor, y: Tensor) -> Tensor:
         """x + gamma W_o y, where y (B, heads d, N) may hold one position for all."""

@@ -92,4 +92,4 @@ def _slabs(y: Tensor) -> Iterator[tuple[slice, slice]]:
     maps, channels = y.shape[:2]
     if y.is_cuda or torch.compiler.is_compiling():
         return iter([(slice(None), slice(None))])
-    return pieces(maps, channels, max(SLAB_BYTES // (y[0, 0].numel() * y.element_size()), 1))
+    return pieces(maps, channels, max(SLAB_BYTES // (y.shape[2:].numel() * y.element_size()), 1))

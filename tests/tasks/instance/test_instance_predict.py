@@ -18,9 +18,8 @@ from lightning_app.util.errors import InputError
 
 def new_network(**options: object) -> InstanceSegmentor:
     torch.manual_seed(0)
-    made = InstanceSegmentor(
-        TimmBackbone("resnet10t"), 2, channels=8, hidden=8, size=None, score_threshold=0.0, max_detections=5, **options
-    )
+    small = {"channels": 8, "hidden": 8, "size": None, "score_threshold": 0.0, "max_detections": 5}
+    made = InstanceSegmentor(TimmBackbone("resnet10t"), 2, **small | options)
     made.info = InstanceInfo(name="shapes", classes=("square", "disc"))
     return made
 
@@ -52,6 +51,24 @@ def test_the_objects_of_a_photograph(tmp_path: Path) -> None:
     assert np.array_equal([rle.decode(each) for each in runs], found.masks)
     with pytest.raises(InputError, match="objects are written as JSON"):
         found.save(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"regions": "groie"},
+        {"mask_upsample": "carafe"},
+        {"cascade": True},
+        {"pyramid": "carafe"},
+        {"pyramid": "libra"},
+    ],
+)
+def test_a_photograph_without_objects(options: dict[str, object]) -> None:
+    found = new_network(**options | {"score_threshold": 1.0}).predict(scene(3)[0])
+    assert len(found) == 0
+    assert found.masks is not None
+    assert found.masks.shape == (0, *SIZE)
 
 
 def test_boxes_alone(tmp_path: Path) -> None:
