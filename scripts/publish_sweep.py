@@ -1,4 +1,4 @@
-"""Publish the best seed of each head of a sweep.
+"""Publish the best seed of each head of a sweep, or with --seed that one, whose figure nobody has chosen.
 
     python scripts/publish_sweep.py runs/sweep/camvid_cpu [words of contextzoo zoo publish, such as --half]
 
@@ -32,12 +32,13 @@ RECIPES = Path(__file__).parents[1] / "configs"
 
 
 def main(args: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(description="Publish the best seed of each head of a sweep.", allow_abbrev=False)
+    parser = argparse.ArgumentParser(description="Publish a seed of each head of a sweep.", allow_abbrev=False)
     parser.add_argument("sweep", type=Path, metavar="FOLDER", help="as given to contextzoo sweep --out")
+    parser.add_argument("--seed", type=int, metavar="N", help="this one; default the best on the validation split")
     parser.add_argument("--replace", action="store_true", help="what ships of the head and does worse leaves the zoo")
     options, words = parser.parse_known_args(args)
     try:
-        for result in best(options.sweep):
+        for result in best(options.sweep, options.seed):
             checkpoint = options.sweep / f"{result['head']}-{result['seed']}" / result["checkpoint"]
             id = id_of(result, checkpoint)
             if is_known(id):
@@ -57,15 +58,17 @@ def main(args: Sequence[str]) -> int:
     return 0
 
 
-def best(sweep: Path) -> list[dict[str, Any]]:
-    """The result with the highest validation mIoU of each head."""
+def best(sweep: Path, seed: int | None) -> list[dict[str, Any]]:
+    """The result with the highest validation mIoU of each head, or of one seed."""
     chosen: dict[str, dict[str, Any]] = {}
     for path in sorted(sweep.glob("*/result.json")):
         result = json.loads(path.read_text())
-        if "error" not in result and result["mIoU"] > chosen.get(result["head"], {"mIoU": -1})["mIoU"]:
+        if "error" in result or seed not in (None, result["seed"]):
+            continue
+        if result["mIoU"] > chosen.get(result["head"], {"mIoU": -1})["mIoU"]:
             chosen[result["head"]] = result
     if not chosen:
-        raise InputError(f"{sweep} holds no results: give the folder of a sweep, such as runs/sweep/camvid_cpu")
+        raise InputError(f"{sweep} holds no such results: give the folder of a sweep, such as runs/sweep/camvid_cpu")
     return list(chosen.values())
 
 

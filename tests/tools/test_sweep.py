@@ -563,6 +563,10 @@ def test_the_best_seed_of_each_head_is_published(
     assert publish_sweep(command) == 0
     assert capsys.readouterr().out == f"{id}: published already\n"
 
+    assert publish_sweep([*command, "--seed", "1"]) == 0
+    assert capsys.readouterr().out == f"{id}: published already\n"
+    assert publish_sweep([*command, "--seed", "3"]) == 2
+    assert capsys.readouterr().err.startswith(f"{sweep} holds no such results: give the folder of a sweep")
     content = torch.load(checkpoint, weights_only=True)
     content["state_dict"]["network.head.classifier.bias"] += 1
     torch.save(content, sweep / "fcn-1/checkpoints/best.ckpt")
