@@ -3,7 +3,8 @@
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
+from io import StringIO
 from typing import Final
 
 import timm.layers.padding
@@ -28,7 +29,7 @@ def record(graph: Graph, size: Size | None) -> ExportedProgram:
     free = {axis: Dim.AUTO for axis in graph.axes if not size or axis == 0}
     images = torch.rand(EXAMPLE[0] if 0 in graph.axes else 1, EXAMPLE[1], *(size or EXAMPLE[2:]))
     try:
-        with _padding_in_whole_numbers():
+        with _padding_in_whole_numbers(), redirect_stderr(StringIO()):  # where PyTorch prints the graph that it gave up
             program = torch.export.export(graph, (images,), dynamic_shapes=(free,), strict=False)
     except InputError:
         raise

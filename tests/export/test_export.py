@@ -121,6 +121,21 @@ class Stiff(FCN):
         return super().forward([features[0].view(size)])
 
 
+class Undecided(FCN):
+    """Goes by what it sees."""
+
+    def forward(self, features: Any) -> Tensor:
+        logits = super().forward(features)
+        return logits if logits.amax() > 0 else -logits
+
+
+def test_what_cannot_be_recorded_is_said_in_one_line_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(InputError, match=r"^Segmentor cannot be recorded for any size; for one, give --size HxW: .+$"):
+        cz.export(small(Undecided), "undecided.pt2", to="pt2")
+    assert capsys.readouterr() == ("", "")
+    assert list(Path().iterdir()) == []
+
+
 def test_what_differs_from_the_network_is_not_kept() -> None:
     with pytest.raises(Mismatch, match=r"At 1x3x192x256 it differs from the network by \de"):
         cz.export(small(Liar), "liar.pt2", to="pt2")
