@@ -142,6 +142,8 @@ def test_the_size_that_a_graph_computes_is_the_one_that_photographs_are_seen_at(
 def test_what_detectors_have_not(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(InputError, match="Half precision is too coarse for boxes in pixels: leave half out"):
         cz.export(small(), "objects.pt2", to="pt2", half=True)
+    with pytest.raises(InputError, match=r"AOTInductor compiles detectors wrongly .*: export --to pt2 or onnx"):
+        cz.export(small(), "objects.pt2", to="aoti")
     assert run(f"export {ID} --to onnx --output masks") == 2
     assert capsys.readouterr().err.endswith("--output masks: InstanceSegmentor gives objects\n")
     assert list(Path().iterdir()) == []
