@@ -1,5 +1,6 @@
 """What a network costs: its parameters, and the arithmetic of one look at an image."""
 
+import copy
 from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any
@@ -26,11 +27,9 @@ def costs_of(network: nn.Module, facts: type[Facts[Any]], details: Mapping[str, 
     """
     count = sum(each.numel() for name, each in network.named_parameters() if not name.startswith("auxiliary."))
     shapes = nullcontext() if next(network.parameters()).is_meta else FakeTensorMode(allow_non_fake_inputs=True)
-    training = network.training
-    network.eval()
+    network = copy.deepcopy(network).eval().requires_grad_(False)  # the counter hooks into what asks for gradients
     with kernels.fast(False), shapes, FlopCounterMode(display=False) as counter:
         facts.look(network, details)
-    network.train(training)
     found: dict[str, int | float] = {"parameters": count}
     if gflop := counter.get_total_flops() / 1e9:
         found["gflop"] = round(gflop, 3 if gflop < 10 else 1)

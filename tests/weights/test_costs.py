@@ -9,6 +9,7 @@ from torch import nn
 import zoo
 from lightning_app.backbones.patchify import Patchify
 from lightning_app.heads.fcn import FCN
+from lightning_app.registry import HEADS
 from lightning_app.tasks.instance.weights import InstanceFacts
 from lightning_app.tasks.instance.weights import parts_of as detector_parts
 from lightning_app.tasks.pose.weights import PoseFacts
@@ -33,6 +34,14 @@ def test_a_network_that_is_counted_by_hand() -> None:
     }
     assert network.training
     assert all(torch.equal(each, before[name]) for name, each in network.state_dict().items())
+
+
+@pytest.mark.parametrize("head", [name for name in HEADS if name not in ("dpt", "setr", "setr_mla")])
+def test_every_head_has_its_cost(head: str) -> None:
+    backbone = Patchify(channels=16, patch=8, depth=1)
+    network = Segmentor(backbone, HEADS[head].cls(backbone.channels, 3))
+    assert "gflop" in costs_of(network, SemanticFacts, {"crop": (64, 64)})
+    assert all(each.requires_grad for name, each in network.named_parameters() if name == "head.classifier.weight")
 
 
 def test_a_task_that_does_not_tell_what_a_look_is() -> None:
