@@ -75,7 +75,8 @@ class Setting:
         found = sweep_statistics.differences(scores, resampled, pairs)
         first = trainings[0]
         options = [f"--{name}={first[name]}" for name in ("options", "variants") if first.get(name)]
-        command = shlex.join(["contextzoo", "sweep", first["recipe"], *options, "--seeds", "3", *first["words"]])
+        seeds = str(1 + max(each["seed"] for each in trainings))
+        command = shlex.join(["contextzoo", "sweep", first["recipe"], *options, "--seeds", seeds, *first["words"]])
         name = path.stem if names is None else f"{path.stem}, as heads were compared"
         return cls(name, command, scores, {(each.head, each.other): each for each in found}, counted)
 
