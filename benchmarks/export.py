@@ -170,7 +170,11 @@ def int8(options: argparse.Namespace) -> None:
     for name in options.names or IDS:
         eager = load(name)
         with tempfile.TemporaryDirectory() as folder, torch.no_grad():
-            done = export(eager, Path(folder) / "small.onnx", int8=options.data / "train")
+            try:
+                done = export(eager, Path(folder) / "small.onnx", int8=options.data / "train")
+            except Mismatch as error:
+                print(f"{name}: {error}", flush=True)
+                continue
             size = done.path.stat().st_size / sum(4 * each.numel() for each in eager.state_dict().values())
             before, after = (miou(run, samples, eager.info) for run in (eager, onnx.load(done.path)))
         print(f"{name}: mIoU {before:.2f} -> {after:.2f} in 8 bits, {size:.0%} of the size, {done.agreement:.1%} alike")

@@ -24,11 +24,11 @@ def check(graph: torch.nn.Module) -> None:
     """Look for a compiler, and at what it would compile.
 
     Raises:
-        InputError: there is none, or the graph computes the sizes of its maps. PyTorch 2.13 then takes what a
+        InputError: there is none, or the graph computes the sizes of its maps. PyTorch 2.14 then takes what a
             convolution gives for laid out otherwise than it is, and the package finds other objects.
     """
     if isinstance(graph, Objects):
-        raise InputError("AOTInductor compiles detectors wrongly (PyTorch 2.13): export --to pt2 or onnx")
+        raise InputError("AOTInductor compiles detectors wrongly (PyTorch 2.14): export --to pt2 or onnx")
     wanted = (os.environ["CXX"],) if os.environ.get("CXX") else COMPILERS
     if not any(map(shutil.which, wanted)):
         raise InputError(
