@@ -59,7 +59,7 @@ SETS = {
 }
 NARROW = {"channels": 32, "block_channels": 32, "key_channels": 16, "fpn_channels": 16, "compressed": 16}
 IDS = (
-    "fcn_efficientnet-lite0_camvid-240x320_1260",
+    "fcn_resnet10t_camvid-180x240_990",
     "gcnet_tf_efficientnet_lite0_camvid-240x320_180",
     "danet_tf_efficientnet_lite0_camvid-240x320_180",
 )
