@@ -80,7 +80,7 @@ def draw_differences(rows: Sequence[Mapping[str, Any]], title: str, plain: str, 
     axis.grid(axis="x", alpha=0.3)
     axis.plot([], [], "o", color="tab:blue", label="holds after Holm's correction")
     axis.plot([], [], "o", color="tab:blue", markerfacecolor="white", label=f"cannot be told from {plain}")
-    axis.legend(fontsize=8, loc="lower right")
+    axis.legend(fontsize=8, loc="upper left")  # the best stand on top, to the right
     with replacing(picture) as path:
         figure.savefig(path, dpi=110, format="png")
     plt.close(figure)
