@@ -37,6 +37,11 @@ def test_a_head_with_shipped_weights_has_them_of_camvid_and_of_the_probe() -> No
     assert counts.keys() == {(head, dataset) for head in heads for dataset in ("camvid", "context-probe")}
 
 
+def test_what_camvid_taught_is_for_research() -> None:
+    """CamVid states no licence: free for research is all that is known of it."""
+    assert {entry.weights_licence for entry in ENTRIES if entry.dataset == "camvid"} == {"CC-BY-NC-4.0"}
+
+
 def test_they_are_small_and_all_there_is() -> None:
     files = {path for path in SHIPS.glob("*/*") if path.parent.name not in ("downloads", shared.FOLDER)}
     assert sum(path.stat().st_size for path in files if path.parent.name not in IMAGENET + BLOCKS) <= 120 * 2**20
