@@ -69,8 +69,9 @@ def _padding_in_whole_numbers() -> Iterator[None]:
     """timm computes what it pads by math.ceil of a quotient, which no file holds and of which no range is known."""
 
     def padding(side: int, kernel_size: int, stride: int, dilation: int) -> int:
-        steps = (side + stride - 1) // stride - 1
-        return max(steps * stride + (kernel_size - 1) * dilation + 1 - side, 0)
+        reach = (kernel_size - 1) * dilation + 1
+        needed = ((side + stride - 1) // stride - 1) * stride + reach - side
+        return needed if reach >= stride else max(needed, 0)  # PyTorch takes minutes to read nested maxima
 
     usual = timm.layers.padding.get_same_padding
     timm.layers.padding.get_same_padding = padding
