@@ -1,5 +1,6 @@
 """Exported files: they give what the network gives, say what they are, and are not kept where they do not."""
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import timm.layers.padding
 import torch
 from commands import run
 from PIL import Image
@@ -19,6 +21,7 @@ import contextzoo as cz
 from lightning_app.backbones.patchify import Patchify
 from lightning_app.export.graphs import SHAPES, Mismatch
 from lightning_app.export.onnx import check
+from lightning_app.export.recording import _padding_in_whole_numbers
 from lightning_app.heads.fcn import FCN
 from lightning_app.tasks.semantic.network import Segmentor
 from lightning_app.util.errors import InputError
@@ -225,3 +228,12 @@ def test_what_a_format_needs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="Linear cannot be exported"):
         cz.export(nn.Linear(1, 1), "linear.pt2", to="pt2")
     assert list(Path().iterdir()) == []
+
+
+def test_padding_is_timms_in_whole_numbers() -> None:
+    usual = timm.layers.padding.get_same_padding
+    with _padding_in_whole_numbers():
+        ours = timm.layers.padding.get_same_padding
+    assert timm.layers.padding.get_same_padding is usual
+    for side, kernel, stride, dilation in itertools.product(range(1, 40), (1, 2, 3, 5), (1, 2, 3, 4), (1, 2)):
+        assert ours(side, kernel, stride, dilation) == usual(side, kernel, stride, dilation)
