@@ -70,16 +70,18 @@ def save(
 
 
 def tensors_of(network: nn.Module, *, half: bool) -> dict[str, Tensor]:
-    """What a file of the network holds.
+    """What a file of the network holds; statistics beyond half precision stay in single precision.
 
     Raises:
-        InputError: a value that half precision does not have.
+        InputError: a weight that half precision does not have.
     """
     tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
     if not half:
         return tensors
     halves = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
-    for name, tensor in halves.items():
-        if not tensor.isfinite().all():
+    weights = dict(network.named_parameters())
+    for name in [name for name, tensor in halves.items() if not tensor.isfinite().all()]:
+        halves[name] = tensors[name]
+        if name in weights:
             raise InputError(f"{name} has values beyond half precision's 65504: publish without --half")
     return halves

@@ -88,6 +88,14 @@ def test_a_trained_task_knows_its_data(tmp_path: Path) -> None:
     assert torch.equal(cz.load(tmp_path / "task")(IMAGES), model(IMAGES))
 
 
+def test_statistics_beyond_half_precision_stay_whole(tmp_path: Path) -> None:
+    model = small()
+    name = next(name for name, _ in model.named_buffers() if name.endswith("running_var"))
+    model.get_buffer(name)[0] = 1e5
+    model.save_pretrained(tmp_path / "a", half=True)
+    assert cz.load(tmp_path / "a").get_buffer(name)[0] == 1e5
+
+
 def test_what_cannot_be_saved_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     by_hand = Segmentor(Patchify(8, 4), FCN([8], 3, channels=8))
     with pytest.raises(InputError, match="made by hand"):
