@@ -22,7 +22,7 @@ import numpy as np
 import yaml
 
 from lightning_app.tools import sweep_report, sweep_statistics
-from lightning_app.tools.sweep_counts import SweepCounts
+from lightning_app.tools.sweep_counts import Images, SweepCounts
 from lightning_app.tools.sweep_statistics import ALPHA, Difference, Values
 from lightning_app.util.errors import InputError
 from lightning_app.util.files import replacing
@@ -30,6 +30,7 @@ from lightning_app.util.files import replacing
 PAGE: Final = Path("docs/claims.md")
 RESULTS: Final = Path("docs/results/claims")
 PLAIN: Final = "fcn"  # what disturbed images are compared with
+Names = Mapping[str, str]
 INTRODUCTION: Final = """# Claims put to the test
 
 What the articles that this project began with say of context heads, each with the trainings that decide it. Written by
@@ -44,48 +45,44 @@ of one variant lie together and those of another 20 points apart: there the pool
 
 @dataclass(frozen=True)
 class Setting:
-    """One sweep: a recipe, what it was given besides, and its variants' scores, one of each seed."""
+    """One column: the sweeps of one recipe that saw the same images, and their variants' scores, one of each seed."""
 
     name: str
-    command: str
+    commands: Sequence[str]
+    trainings: int
     scores: Mapping[str, Sequence[float]]
     found: Mapping[tuple[str, str], Difference]
     counted: bool
 
     @classmethod
-    def read(cls, path: Path, pairs: Sequence[tuple[str, str]], names: Mapping[str, str] | None = None) -> "Setting":
-        """What a file of results says of the pairs.
+    def read(cls, name: str, files: Mapping[str, Names | None], pairs: Sequence[tuple[str, str]]) -> "Setting":
+        """What files of results say of the pairs.
 
         Args:
-            names: variant -> what the sweep calls it, where that is not the same.
+            files: file -> variant -> what its sweep calls it, or nothing where it calls them so itself.
+
+        Raises:
+            InputError: their trainings were validated on other images.
         """
-        trainings = json.loads(path.read_text())["trainings"]
-        counted = path.with_suffix(".npz").is_file()
-        if counted:
-            counts = SweepCounts.read(path.with_suffix(".npz"))
+        sweeps = [_Sweep.read(RESULTS / file, names) for file, names in files.items()]
+        scores: Mapping[str, Sequence[float]]
+        if counted := all(sweep.runs for sweep in sweeps):
+            counts = SweepCounts.of(run for sweep in sweeps for run in sweep.runs)
             scores, resampled = counts.means(), counts.resampled()
         else:
-            scores = {}
-            for each in trainings:
-                scores.setdefault(each["head"], []).append(each["mIoU"])
-            resampled = {head: [_still(value) for value in values] for head, values in scores.items()}
-        called = {sweep_name: variant for variant, sweep_name in (names or {}).items()}
-        scores = {called.get(head, head): values for head, values in scores.items()}
-        resampled = {called.get(head, head): values for head, values in resampled.items()}
+            scores = {variant: values for sweep in sweeps for variant, values in sweep.scores.items()}
+            resampled = {variant: [_still(value) for value in values] for variant, values in scores.items()}
         found = sweep_statistics.differences(scores, resampled, pairs)
-        first = trainings[0]
-        options = [f"--{name}={first[name]}" for name in ("options", "variants") if first.get(name)]
-        seeds = str(1 + max(each["seed"] for each in trainings))
-        command = shlex.join(["contextzoo", "sweep", first["recipe"], *options, "--seeds", seeds, *first["words"]])
-        name = path.stem if names is None else f"{path.stem}, as heads were compared"
-        return cls(name, command, scores, {(each.head, each.other): each for each in found}, counted)
+        of_pairs = {(each.head, each.other): each for each in found}
+        commands, trainings = [sweep.command for sweep in sweeps], sum(sweep.trainings for sweep in sweeps)
+        return cls(name, commands, trainings, scores, of_pairs, counted)
 
     def in_words(self) -> str:
         """Its command, and how small a difference it can see."""
         deviation, freedom = sweep_statistics.pooled_deviation(self.scores)
-        count = sum(map(len, self.scores.values()))
         scatter = f"seeds scatter by {100 * deviation:.2f} points, {freedom} degrees of freedom"
-        begin = f"- **{self.name}**, `{self.command}`, {count} trainings: "
+        commands = " and ".join(f"`{command}`" for command in self.commands)
+        begin = f"- **{self.name}**, {commands}, {self.trainings} trainings: "
         if not self.found:
             return f"{begin}too few to say that anything holds ({scatter})."
         errors = [each.error for each in self.found.values()]
@@ -105,6 +102,38 @@ class Setting:
             return f"{both}: {first - second:+.1f}"
         holds = "**holds**" if found.p < ALPHA else "not seen"
         return f"{both}: {100 * found.mean:+.1f} ± {100 * found.error:.1f}, p {found.p:.2g}, {holds}"
+
+
+@dataclass(frozen=True)
+class _Sweep:
+    """One sweep's command, and what its variants came to: counts of each image where there are some, or else scores."""
+
+    command: str
+    trainings: int
+    runs: Sequence[tuple[str, int, Images]]
+    scores: Mapping[str, Sequence[float]]
+
+    @classmethod
+    def read(cls, path: Path, names: Names | None) -> "_Sweep":
+        trainings = json.loads(path.read_text())["trainings"]
+        called = {sweep_name: variant for variant, sweep_name in (names or {}).items()}
+        if called:  # other heads are in no pair, but tell how far seeds lie apart
+            called = {each["head"]: called.get(each["head"], f"head {each['head']}") for each in trainings}
+        runs = []
+        if path.with_suffix(".npz").is_file():
+            counts = SweepCounts.read(path.with_suffix(".npz"))
+            runs = [
+                (called.get(head, head), seed, Images(counts.names, counts.truth, *both))
+                for (head, seed), both in counts.trainings.items()
+            ]
+        scores: dict[str, list[float]] = {}
+        for each in trainings:
+            scores.setdefault(called.get(each["head"], each["head"]), []).append(each["mIoU"])
+        first = trainings[0]
+        options = [f"--{name}={first[name]}" for name in ("options", "variants", "folds") if first.get(name)]
+        options += ["--seeds", str(1 + max(each["seed"] for each in trainings)), *first["words"]]
+        command = shlex.join(["contextzoo", "sweep", first["recipe"], *options])
+        return cls(command, len(trainings), runs, scores)
 
 
 def main(args: Sequence[str]) -> int:
@@ -129,8 +158,7 @@ def page() -> str:
     content: dict[str, Any] = yaml.safe_load((RESULTS / "claims.yaml").read_text())
     claims: dict[str, Any] = content["claims"]
     pairs = list(dict.fromkeys((one, other) for claim in claims.values() for one, other in claim["pairs"]))
-    settings = [Setting.read(path, pairs) for path in sorted(RESULTS.glob("*.json"))]
-    settings += [Setting.read(RESULTS / file, pairs, names) for file, names in content["known"].items()]
+    settings = [Setting.read(name, files, pairs) for name, files in content["columns"].items()]
     lines = [INTRODUCTION, *(setting.in_words() for setting in settings), ""]
     for letter, claim in claims.items():
         lines += [f"## ({letter}) {claim['claim']}", ""]
