@@ -26,9 +26,9 @@ def test_every_claim_names_variants_that_there_are() -> None:
     assert set(content["claims"]) == set("abcdefghi")
     for claim in content["claims"].values():
         assert {name for pair in claim["pairs"] for name in pair} <= variants.keys()
-    for file, names in content["known"].items():
+    for file, names in (pair for files in content["columns"].values() for pair in files.items()):
         heads = {each["head"] for each in json.loads((CLAIMS.parent / file).read_text())["trainings"]}
-        assert set(names.values()) <= heads
+        assert set(names.values() if names else ()) <= heads
 
 
 def test_the_page_is_of_the_files_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,11 +36,16 @@ def test_the_page_is_of_the_files_beside_it(monkeypatch: pytest.MonkeyPatch) -> 
     assert script("claims")["page"]() == Path("docs/claims.md").read_text()
 
 
-def test_a_sweep_is_taken_in_and_its_pairs_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def claims_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, columns: Any, pairs: Any) -> None:
+    """A project with one claim, in the current folder."""
     monkeypatch.chdir(tmp_path)
     Path("docs/results/claims").mkdir(parents=True)
-    claim = {"claim": "B beats a.", "pairs": [["b", "a"], ["c", "a"], ["a", "nowhere"]], "said": "So it is."}
-    Path("docs/results/claims/claims.yaml").write_text(yaml.safe_dump({"known": {}, "claims": {"x": claim}}))
+    claim = {"claim": "B beats a.", "pairs": pairs, "said": "So it is."}
+    Path("docs/results/claims/claims.yaml").write_text(yaml.safe_dump({"columns": columns, "claims": {"x": claim}}))
+
+
+def test_a_sweep_is_taken_in_and_its_pairs_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    claims_of(tmp_path, monkeypatch, {"probe": {"probe.json": None}}, [["b", "a"], ["c", "a"], ["a", "nowhere"]])
     pretend(Path("probe"), {"a": 0.9, "b": 0.93, "c": 0.9, "d": 0.9, "e": 0.9}, 3)
     assert script("claims")["main"](["probe"]) == 0
     page = Path("docs/claims.md").read_text()
@@ -52,6 +57,19 @@ def test_a_sweep_is_taken_in_and_its_pairs_are_told(tmp_path: Path, monkeypatch:
     assert "15 trainings: the smallest difference that it can see is" in page
     assert page.endswith("So it is.\n")
     assert script("claims")["main"](["nowhere"]) == 2
+
+
+def test_sweeps_that_saw_the_same_images_are_one_column(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    columns = {"both": {"variants.json": None, "heads.json": {"a": "fcn"}}}
+    claims_of(tmp_path, monkeypatch, columns, [["b", "a"], ["c", "a"]])
+    pretend(Path("variants"), {"b": 0.93, "c": 0.9, "e": 0.9}, 3)
+    pretend(Path("heads"), {"fcn": 0.91, "e": 0.9}, 4)  # this e is another one than the variant
+    assert script("claims")["main"](["variants", "heads"]) == 0
+    page = Path("docs/claims.md").read_text()
+    assert "--seeds 3` and `contextzoo sweep recipes/camvid_frozen --seeds 4`, 17 trainings" in page
+    assert "12 degrees of freedom" in page
+    (row,) = [line for line in page.splitlines() if line.startswith("| b against a |")]
+    assert row.endswith("**holds** |")
 
 
 @pytest.mark.parametrize("kind", ["noise", "jpeg", "blur"])
