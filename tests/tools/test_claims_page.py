@@ -41,7 +41,9 @@ def claims_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, columns: Any, pai
     monkeypatch.chdir(tmp_path)
     Path("docs/results/claims").mkdir(parents=True)
     claim = {"claim": "B beats a.", "pairs": pairs, "said": "So it is."}
-    Path("docs/results/claims/claims.yaml").write_text(yaml.safe_dump({"columns": columns, "claims": {"x": claim}}))
+    Path("docs/results/claims/claims.yaml").write_text(
+        yaml.safe_dump({"columns": columns, "claims": {"x": claim}}, sort_keys=False)
+    )
 
 
 def test_a_sweep_is_taken_in_and_its_pairs_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
