@@ -36,10 +36,9 @@ INTRODUCTION: Final = """# Claims put to the test
 What the articles that this project began with say of context heads, each with the trainings that decide it. Written by
 `python scripts/claims.py` of the trainings' own files (`docs/results/claims`). Cells are mIoU of both and
 their difference in points ± its standard error: over validation images by a paired bootstrap, over seeds by their
-deviation, pooled over all variants. A difference **holds** where its p, by Holm's rule for all pairs of the setting, is
-below 5 %; **not seen** says no more than that: the lines below tell how small a difference could have been seen.
-An empty cell has not been trained. On ContextProbe a training either finds the way to ask or it does not, so that seeds
-of one variant lie together and those of another 20 points apart: there the pooled deviation is a rough measure.
+deviation, pooled over all variants, or the variant's own where that is larger. A difference **holds** where its p, by
+Holm's rule for all pairs of the setting, is below 5 %; **not seen** says no more than that: the lines below tell how
+small a difference could have been seen. An empty cell has not been trained.
 """
 
 

@@ -63,8 +63,9 @@ def differences(
 ) -> list[Difference]:
     """Of the first to the second of each pair, the largest first; none where too few seeds tell how far these scatter.
 
-    var = var_images + s^2 (1 / n_first + 1 / n_second): the first by the bootstrap, paired by image; s the deviation
-    over seeds, pooled over all heads, since two or three seeds of one tell little.
+    var = var_images + s_first^2 / n_first + s_second^2 / n_second: the first by the bootstrap, paired by image; s the
+    deviation over seeds, pooled over all heads, since two or three seeds of one tell little, or a head's own where that
+    is larger: a head that some seeds fail to train is not told apart by how well others repeat.
 
     Args:
         scores: mIoU of each head's trainings, one of each seed.
@@ -80,9 +81,9 @@ def differences(
         if not {head, other} <= scores.keys():
             continue
         over_images = float(np.std(clouds[head] - clouds[other], ddof=1))
-        over_seeds = deviation * math.sqrt(1 / len(scores[head]) + 1 / len(scores[other]))
+        over_seeds = (max(deviation, _deviation(scores[name])) / math.sqrt(len(scores[name])) for name in (head, other))
         difference = float(np.mean(scores[head]) - np.mean(scores[other]))
-        found.append((head, other, difference, math.hypot(over_images, over_seeds)))
+        found.append((head, other, difference, math.hypot(over_images, *over_seeds)))
     corrected = holm([_p(difference, error) for *_, difference, error in found])
     return sorted((Difference(*each, p) for each, p in zip(found, corrected, strict=True)), key=lambda each: -each.mean)
 
@@ -124,6 +125,11 @@ def spearman(one: Mapping[str, float], other: Mapping[str, float]) -> tuple[floa
     if np.ptp(first) == 0 or np.ptp(second) == 0:
         return math.nan, len(shared)
     return float(np.corrcoef(first, second)[0, 1]), len(shared)
+
+
+def _deviation(values: Sequence[float]) -> float:
+    """Sample deviation; 0 of a single value."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 
 
 def _ranks(values: Values) -> Values:

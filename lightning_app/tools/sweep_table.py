@@ -147,7 +147,8 @@ def what_can_be_seen(rows: Sequence[Mapping[str, Any]], counts: SweepCounts | No
         f"from {plain} by as much, {100 * sweep_statistics.POWER:.0f} % of such sweeps find it, p being corrected for "
         f"{len(tested)} comparisons by Holm's rule. A difference's standard error is {error:.2f} points (median), from "
         f"{sweep_statistics.RESAMPLES} bootstrap samples of the {len(counts.names)} images, the same ones for all, "
-        f"and the deviation over seeds ({scatter}). Each 95 % interval stands for itself.",
+        f"and the deviation over seeds ({scatter}; a head's own where that is larger). Each 95 % interval stands for "
+        "itself.",
         "",
     ]
 

@@ -117,6 +117,18 @@ def test_pairs_are_compared_with_each_other() -> None:
     assert found.p < 0.05
 
 
+def test_a_head_that_one_seed_of_three_fails_is_not_told_apart() -> None:
+    """Others repeat to a thousandth; a head's own seeds say that its mean is worth little."""
+    dice = np.random.default_rng(0)
+    scores = {head: list(0.6 + 0.001 * dice.standard_normal(3)) for head in ("fcn", *"abcdefghi")}
+    scores |= {"fails": [0.6, 0.6, 0.5], "lower": [0.501, 0.5, 0.499]}
+    resampled = {head: [np.full(10, value) for value in values] for head, values in scores.items()}
+    found = {each.head: each for each in differences(scores, resampled, to_fcn(scores))}
+    assert found["fails"].p > 0.05
+    assert found["fails"].error == pytest.approx(0.1 / 3, rel=0.1)
+    assert found["lower"].p < 0.05
+
+
 def test_few_seeds_say_nothing() -> None:
     counts = sweep({"fcn": 0.9, "better": 0.99}, seeds=3)
     assert pooled_deviation(counts.means())[1] == 4
