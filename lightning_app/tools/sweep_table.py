@@ -71,8 +71,9 @@ def figure_of(results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def plain_of(results: Sequence[Mapping[str, Any]]) -> str:
-    """The head or variant that the others are held against."""
-    return VARIANT if any(each.get("variants") for each in results) else HEAD
+    """What the others are held against: FCN, or of variants without one by that name the one that adds nothing."""
+    of_variants = any(each.get("variants") for each in results)
+    return VARIANT if of_variants and all(each["head"] != HEAD for each in results) else HEAD
 
 
 def _scores(mine: Sequence[Result], figure: str) -> list[float]:

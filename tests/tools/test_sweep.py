@@ -406,6 +406,14 @@ def test_variants_are_compared_by_the_figure_of_their_task(
     assert "`contextzoo sweep tiny.yaml --variants blocks.yaml --seeds 2`" in page
 
 
+def test_variants_with_an_fcn_among_them_are_held_against_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, score in (("fcn", 0.5), ("ccnet", 0.6)):
+        pretend(Path("joint"), name, 0, score, variants="joint.yaml")
+    assert main(["sweep", "--report", "joint", "--to", "page.md"]) == 0
+    assert "| variant | seeds | mIoU | best (seed) | to FCN |" in Path("page.md").read_text()
+
+
 def test_a_file_gives_variants(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "variants.yaml"
     file.write_text("plain: {}\ntall: {model.head.recurrence: 3, data.cells: [3, 4], model.kind: tall}\n")
