@@ -9,6 +9,7 @@ writes the page of all that is there. Without a folder it writes the page anew. 
 
 import argparse
 import json
+import math
 import shlex
 import shutil
 import sys
@@ -181,18 +182,22 @@ def _of_disturbances() -> list[str]:
         return ["Not evaluated yet: `scripts/robustness.py`."]
     first = next(iter(files.values()))
     heads = [head for head in first.means() if head != PLAIN]
-    seeds = max(map(len, first.means().values()))
+    (seeds,) = {len(values) for values in first.means().values()}
     lines = [
         f"Trained heads of one frozen backbone (seeds: {seeds}) on {len(first.names)} validation images, "
-        f"by `scripts/robustness.py`: {PLAIN}'s mIoU, each head's difference to it ± its error over images.",
+        f"by `scripts/robustness.py`: {PLAIN}'s mIoU, each head's difference to it ± its standard error over images "
+        "and seeds.",
         "",
         f"| | {PLAIN} | {' | '.join(heads)} |",
         f"|---|{'---|' * (1 + len(heads))}",
     ]
     for name in sorted(files, key=_kind_and_strength):
-        means = {head: 100 * mean(values) for head, values in files[name].means().items()}
+        scores = {head: [100 * value for value in values] for head, values in files[name].means().items()}
+        means = {head: mean(values) for head, values in scores.items()}
         clouds = {head: 100 * np.mean(values, axis=0) for head, values in files[name].resampled().items()}
-        errors = {head: np.std(clouds[head] - clouds[PLAIN], ddof=1) for head in heads}
+        over_seeds = {head: sweep_statistics.deviation_of(values) / math.sqrt(seeds) for head, values in scores.items()}
+        over_images = {head: np.std(clouds[head] - clouds[PLAIN], ddof=1) for head in heads}
+        errors = {head: math.hypot(over_images[head], over_seeds[head], over_seeds[PLAIN]) for head in heads}
         cells = [f"{means[head] - means[PLAIN]:+.1f} ± {errors[head]:.1f}" for head in heads]
         lines.append(f"| {name.replace('-', ' ')} | {means[PLAIN]:.1f} | {' | '.join(cells)} |")
     return lines

@@ -81,7 +81,9 @@ def differences(
         if not {head, other} <= scores.keys():
             continue
         over_images = float(np.std(clouds[head] - clouds[other], ddof=1))
-        over_seeds = (max(deviation, _deviation(scores[name])) / math.sqrt(len(scores[name])) for name in (head, other))
+        over_seeds = (
+            max(deviation, deviation_of(scores[name])) / math.sqrt(len(scores[name])) for name in (head, other)
+        )
         difference = float(np.mean(scores[head]) - np.mean(scores[other]))
         found.append((head, other, difference, math.hypot(over_images, *over_seeds)))
     corrected = holm([_p(difference, error) for *_, difference, error in found])
@@ -93,6 +95,11 @@ def pooled_deviation(scores: Mapping[str, Sequence[float]]) -> tuple[float, int]
     freedom = sum(len(values) - 1 for values in scores.values())
     squares = sum(float(np.sum((np.array(values) - np.mean(values)) ** 2)) for values in scores.values())
     return math.sqrt(squares / freedom) if freedom else 0.0, freedom
+
+
+def deviation_of(values: Sequence[float]) -> float:
+    """Sample deviation; 0 of a single value."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -125,11 +132,6 @@ def spearman(one: Mapping[str, float], other: Mapping[str, float]) -> tuple[floa
     if np.ptp(first) == 0 or np.ptp(second) == 0:
         return math.nan, len(shared)
     return float(np.corrcoef(first, second)[0, 1]), len(shared)
-
-
-def _deviation(values: Sequence[float]) -> float:
-    """Sample deviation; 0 of a single value."""
-    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 
 
 def _ranks(values: Values) -> Values:
