@@ -38,7 +38,7 @@ def summarise(results: Sequence[Result], counts: SweepCounts | None = None) -> l
     plain = mean(scores[nothing]) if nothing in scores else None
     rows = []
     for head, mine in heads.items():
-        best = max(mine, key=lambda result: result[figure])
+        best, seed = max(zip(scores[head], sorted({result["seed"] for result in mine}), strict=True))
         speeds = [result["images_per_s"] for result in mine if result["images_per_s"] is not None]
         difference = found.get(head)
         rows.append(
@@ -50,14 +50,14 @@ def summarise(results: Sequence[Result], counts: SweepCounts | None = None) -> l
                 figure: mean(scores[head]),
                 "deviation": stdev(scores[head]) if len(scores[head]) > 1 else None,
                 **{name: mean(result[name] for result in mine) for name in BESIDE.get(figure, ())},
-                "best": best[figure],
-                "best_seed": best["seed"],
+                "best": best,
+                "best_seed": seed,
                 "minus_plain": None if plain is None else mean(scores[head]) - plain,
                 "error": difference and difference.error,
                 "p": difference and difference.p,
-                "parameters": best["parameters"],
-                "head_parameters": best["head_parameters"],
-                "gflop": best["gflop"],
+                "parameters": mine[0]["parameters"],
+                "head_parameters": mine[0]["head_parameters"],
+                "gflop": mine[0]["gflop"],
                 "images_per_s": median(speeds) if speeds else None,
                 "memory_mb": max(result["device_memory_mb"] or result["peak_memory_mb"] for result in mine),
             }

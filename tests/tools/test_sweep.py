@@ -292,6 +292,7 @@ def test_cross_validation_scores_every_image_once(tmp_path: Path, monkeypatch: p
     assert len(counts.names) == len(set(counts.names)) == 5
     rows = json.loads(Path("crossed/results.json").read_text())["heads"]
     assert {row["head"]: row["mIoU"] for row in rows} == {head: value for head, (value,) in counts.means().items()}
+    assert [row["best"] for row in rows] == [row["mIoU"] for row in rows]  # of a seed, not of a fold
     for part in range(2):
         alone = Images.read(Path(f"crossed/fcn-0-fold{part}/images.npz"))
         union = (alone.truth + alone.predicted - alone.hits).sum(0)
