@@ -158,7 +158,10 @@ def page() -> str:
     content: dict[str, Any] = yaml.safe_load((RESULTS / "claims.yaml").read_text())
     claims: dict[str, Any] = content["claims"]
     pairs = list(dict.fromkeys((one, other) for claim in claims.values() for one, other in claim["pairs"]))
-    settings = [Setting.read(name, files, pairs) for name, files in content["columns"].items()]
+    columns: dict[str, Mapping[str, Names | None]] = content["columns"]
+    known = {file for files in columns.values() for file in files}
+    columns |= {path.stem: {path.name: None} for path in sorted(RESULTS.glob("*.json")) if path.name not in known}
+    settings = [Setting.read(name, files, pairs) for name, files in columns.items()]
     lines = [INTRODUCTION, *(setting.in_words() for setting in settings), ""]
     for letter, claim in claims.items():
         lines += [f"## ({letter}) {claim['claim']}", ""]

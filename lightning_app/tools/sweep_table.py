@@ -23,7 +23,7 @@ def summarise(results: Sequence[Result], counts: SweepCounts | None = None) -> l
 
     Scores are shares between 0 and 1. ``minus_plain``: difference of the means to the ``plain`` one; with the counts of
     each image, ``error``: its standard error, ``p``: of no difference, by Holm's correction. ``images_per_s``: median
-    over seeds; ``memory_mb``: the largest, of the process, or of the GPU where it trained on one.
+    over seeds; ``gflop`` and ``memory_mb``: the largest, memory of the process, or of the GPU where it trained on one.
     """
     heads: dict[str, list[Result]] = {}
     for result in results:
@@ -38,6 +38,7 @@ def summarise(results: Sequence[Result], counts: SweepCounts | None = None) -> l
     plain = mean(scores[nothing]) if nothing in scores else None
     rows = []
     for head, mine in heads.items():
+        costly = max(mine, key=lambda result: result["gflop"])  # a detector's cost grows with what it finds
         best, seed = max(zip(scores[head], sorted({result["seed"] for result in mine}), strict=True))
         speeds = [result["images_per_s"] for result in mine if result["images_per_s"] is not None]
         difference = found.get(head)
@@ -55,9 +56,9 @@ def summarise(results: Sequence[Result], counts: SweepCounts | None = None) -> l
                 "minus_plain": None if plain is None else mean(scores[head]) - plain,
                 "error": difference and difference.error,
                 "p": difference and difference.p,
-                "parameters": mine[0]["parameters"],
-                "head_parameters": mine[0]["head_parameters"],
-                "gflop": mine[0]["gflop"],
+                "parameters": costly["parameters"],
+                "head_parameters": costly["head_parameters"],
+                "gflop": costly["gflop"],
                 "images_per_s": median(speeds) if speeds else None,
                 "memory_mb": max(result["device_memory_mb"] or result["peak_memory_mb"] for result in mine),
             }

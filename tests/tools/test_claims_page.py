@@ -47,7 +47,7 @@ def claims_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, columns: Any, pai
 
 
 def test_a_sweep_is_taken_in_and_its_pairs_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    claims_of(tmp_path, monkeypatch, {"probe": {"probe.json": None}}, [["b", "a"], ["c", "a"], ["a", "nowhere"]])
+    claims_of(tmp_path, monkeypatch, {}, [["b", "a"], ["c", "a"], ["a", "nowhere"]])
     pretend(Path("probe"), {"a": 0.9, "b": 0.93, "c": 0.9, "d": 0.9, "e": 0.9}, 3)
     assert script("claims")["main"](["probe"]) == 0
     page = Path("docs/claims.md").read_text()
