@@ -23,7 +23,7 @@ from lightning_app.reading.unpickle import unpickle
 from lightning_app.util.errors import InputError
 
 CONTAINERS: Final = ("state_dict_ema", "state_dict", "model_state_dict", "model", "net")  # around the tensors
-WRAPPERS: Final = ("module.", "model.", "backbone.", "encoder.")  # in front of every name
+WRAPPERS: Final = ("module.", "model.", "backbone.", "encoder.")  # in front of every name, in whatever layout
 PATIENCE: Final = 3.0  # seconds for the hub to answer
 
 
@@ -107,6 +107,7 @@ def read(path: Path, name: str) -> dict[str, Tensor]:
         model = timm.create_model(name)
     if "_conv_stem.weight" in tensors:
         tensors = _from_efficientnet_pytorch(tensors, model)
+    tensors = _of_network(path, tensors, model)
     _check(path, name, _as_timm_converts(tensors, model), model)
     return tensors
 
@@ -150,15 +151,16 @@ def _hub_answers() -> bool:
 
 def _tensors(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
-        return tensor_files.read(path)[0]
-    content = unpickle(path)
-    for key in CONTAINERS:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    named = content.items() if isinstance(content, Mapping) else ()
-    tensors = {name: each for name, each in named if isinstance(name, str) and isinstance(each, Tensor)}
+        tensors = tensor_files.read(path)[0]
+    else:
+        content = unpickle(path)
+        for key in CONTAINERS:
+            if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+                content = content[key]
+        named = content.items() if isinstance(content, Mapping) else ()
+        tensors = {name: each for name, each in named if isinstance(name, str) and isinstance(each, Tensor)}
     if not tensors:
-        raise InputError(f"{path} holds no tensors with names")
+        raise InputError(f"{path} holds no tensors with names: give what torch.save(model.state_dict(), FILE) writes")
     for wrapper in WRAPPERS:
         if all(name.startswith(wrapper) for name in tensors):
             tensors = {name.removeprefix(wrapper): each for name, each in tensors.items()}
@@ -180,6 +182,20 @@ def _from_efficientnet_pytorch(tensors: Mapping[str, Tensor], model: nn.Module) 
             layer, _, end = name.partition(".")
             renamed[f"{TOP.get(layer, layer)}.{end}"] = tensor
     return renamed
+
+
+def _of_network(path: Path, tensors: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Those of the network, where it stands among other things: a prefix such as "encoder." in front of its names."""
+    keys = list(model.state_dict())
+    prefixes = sorted({name.removesuffix(keys[0]) for name in tensors if name.endswith(f".{keys[0]}")})
+    fitting = {prefix: sum(prefix + key in tensors for key in keys) for prefix in ["", *prefixes]}
+    most = max(fitting.values())
+    best = [prefix for prefix, fit in fitting.items() if fit == most]
+    if not most or "" in best:
+        return tensors
+    if len(best) > 1:
+        raise InputError(f"{path} holds this network under {best[0]} and under {best[1]}: give a file with one of them")
+    return {name.removeprefix(best[0]): each for name, each in tensors.items() if name.startswith(best[0])}
 
 
 def _as_timm_converts(tensors: dict[str, Tensor], model: nn.Module) -> Mapping[str, Any]:
@@ -206,5 +222,7 @@ def _check(path: Path, name: str, tensors: Mapping[str, Any], model: nn.Module) 
         how = f"is {tuple(tensors[first].shape)}, not {wanted[first]}" if first in tensors else "is missing"
         raise InputError(
             f"{path} does not hold the weights of {name}: {len(wanted) - len(wrong)} of its {len(wanted)} tensors fit, "
-            f"{first} {how}. Give the file of that network, or that network's name"
+            f"{first} {how}. Give the file of that network, or that network's name; a run's weights go to model.weights"
         )
+    if broken := [key for key in wanted if not tensors[key].isfinite().all()]:
+        raise InputError(f"{path} holds values that are not finite: {broken[0]}. Fetch it anew, or give another file")

@@ -51,15 +51,29 @@ def write(content: Callable[[dict[str, Tensor]], Any]) -> Callable[[dict[str, Te
     return save
 
 
+def among_others(tensors: dict[str, Tensor], path: Path) -> Path:
+    """As a network for segmentation keeps its encoder."""
+    return write_safetensors({f"encoder.{n}": each for n, each in tensors.items()} | {"decoder.x": torch.zeros(2)}, path)
+
+
 @pytest.mark.parametrize(
     "save",
     [
         write_safetensors,
+        among_others,
+        lambda tensors, path: write_safetensors({f"timm_model.{n}": each for n, each in tensors.items()}, path),
         write(lambda tensors: tensors),
         write(lambda tensors: {"state_dict": {f"module.{name}": each for name, each in tensors.items()}, "epoch": 3}),
         write(lambda tensors: {"model": {n: each for n, each in tensors.items() if not n.startswith("fc.")}}),
     ],
-    ids=["safetensors", "pth", "in a container, wrapped", "without a classifier"],
+    ids=[
+        "safetensors",
+        "among others",
+        "safetensors, wrapped",
+        "pth",
+        "in a container, wrapped",
+        "without a classifier",
+    ],
 )
 def test_a_file_in_timms_names(tmp_path: Path, save: Callable[[dict[str, Tensor], Path], Path]) -> None:
     model = small()
@@ -148,11 +162,22 @@ class Trap:
         (None, "weights.pth: no such file"),
         (b"", "weights.pth is empty"),
         (b"PK\x03\x04 and no more", "weights.pth is no checkpoint that can be read safely"),
-        ({"epoch": 3}, "weights.pth holds no tensors with names"),
+        (
+            {"epoch": 3},
+            "weights.pth holds no tensors with names: give what torch.save(model.state_dict(), FILE) writes",
+        ),
+        (
+            {f"{who}.{n}": each for who in ("student", "teacher") for n, each in small().state_dict().items()},
+            "weights.pth holds this network under student. and under teacher.: give a file with one of them",
+        ),
+        (
+            small().state_dict() | {"layer1.0.bn1.bias": torch.full((32,), torch.nan)},
+            "weights.pth holds values that are not finite: layer1.0.bn1.bias. Fetch it anew",
+        ),
         ({"conv1.weight": Trap()}, "weights.pth"),
         ({"conv1.weight": torch.zeros(1)}, "does not hold the weights of test_resnet: 0 of its"),
     ],
-    ids=["missing", "empty", "broken", "no tensors", "a trap", "another network"],
+    ids=["missing", "empty", "broken", "no tensors", "twice", "not finite", "a trap", "another network"],
 )
 def test_a_file_that_will_not_do_is_one_line(tmp_path: Path, content: Any, message: str) -> None:
     path = tmp_path / "weights.pth"
