@@ -65,16 +65,18 @@ def _row(entry: ZooEntry) -> list[str]:
         *("-" if value is None else f"{value:.2f}" for value in figures),
         entry.dataset,
         entry.backbone.name,
-        _millions(entry),
+        _count(entry),
         "-" if entry.gflop is None else f"{entry.gflop:.1f}",
         "-" if entry.memory_gb is None else f"{entry.memory_gb:g}",
         "yes" if cache.find(entry) else "repository" if cache.out_of_reach(entry) else "-",
     ]
 
 
-def _millions(entry: ZooEntry) -> str:
-    """Parameters, in words."""
-    return "-" if entry.parameters is None else f"{entry.parameters / 1e6:.1f}M"
+def _count(entry: ZooEntry) -> str:
+    """Parameters, in words: 4.5M, or 42k where they are few."""
+    if entry.parameters is None:
+        return "-"
+    return f"{entry.parameters / 1e6:.1f}M" if entry.parameters >= 1e5 else f"{entry.parameters / 1e3:.0f}k"
 
 
 def _print_table(task: str, entries: Sequence[ZooEntry]) -> None:
@@ -96,7 +98,7 @@ def _print_table(task: str, entries: Sequence[ZooEntry]) -> None:
 
 def print_best(front: Sequence[ZooEntry], among: int) -> None:
     """The weights that no others beat, the smallest first; tab-separated where the output is no terminal."""
-    rows = [[entry.id, f"{entry.figure:.2f}", _millions(entry), f"{entry.gflop:.1f}"] for entry in front]
+    rows = [[entry.id, f"{entry.figure:.2f}", _count(entry), f"{entry.gflop:.1f}"] for entry in front]
     if not sys.stdout.isatty():
         sys.stdout.writelines("\t".join(row) + "\n" for row in rows)
         return

@@ -135,7 +135,7 @@ def _licence(text: str) -> dict[str, str]:
 def _facts(description: Description, network: nn.Module, half: bool) -> dict[str, str]:
     metrics, training, licences = description.metrics, description.training, description.licences
     backbone: Any = getattr(network, "backbone", None)
-    count = sum(each.numel() for each in network.parameters()) / 1e6
+    count = sum(each.numel() for each in network.parameters())
     protocol, head = description.facts.protocol_in_words(), _head(description, network)
     top = head.name if head else type(getattr(network, "head", network)).__name__
     begun = description.provenance.get("begun from")
@@ -147,7 +147,7 @@ def _facts(description: Description, network: nn.Module, half: bool) -> dict[str
         "protocol": protocol,
         "trained": _training(training) if training else "",
         "begun from": begun or "",
-        "parameters": f"{count:.1f} M, {'half' if half else 'single'} precision{_shared(description)}",
+        "parameters": f"{count:,}, {'half' if half else 'single'} precision{_shared(description)}",
         "licence of the code": licences.get("code", ""),
         "licence of the weights": licences.get("weights", ""),
         "terms of the training data": licences.get("training data", ""),

@@ -121,7 +121,7 @@ def test_trained_published_listed_shown_and_loaded(run: Path, capsys: pytest.Cap
 
     capsys.readouterr()
     assert main(["zoo", "list", "--task", "heatmaps"]) == 0
-    assert capsys.readouterr().out == f"{ID}\t{entry.figure:.2f}\t-\tscenes\tpatchify\t0.0M\t-\t-\tyes\n"
+    assert capsys.readouterr().out == f"{ID}\t{entry.figure:.2f}\t-\tscenes\tpatchify\t4k\t-\t-\tyes\n"
     assert main(["zoo", "list", "--task", "heatmaps", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["metrics"] == entry.metrics
     assert main(["zoo", "show", ID]) == 0
