@@ -66,7 +66,7 @@ contextzoo {verb} photo.jpg --weights {address}
 ```python
 import contextzoo as cz
 
-model = cz.load("{address}")  # or the path of the .safetensors file
+model = cz.load("{address}")  # or the path of its file
 result = model.predict("photo.jpg")  # model.info: {told}, figures, where they come from
 ```
 

@@ -53,7 +53,8 @@ def write(content: Callable[[dict[str, Tensor]], Any]) -> Callable[[dict[str, Te
 
 def among_others(tensors: dict[str, Tensor], path: Path) -> Path:
     """As a network for segmentation keeps its encoder."""
-    return write_safetensors({f"encoder.{n}": each for n, each in tensors.items()} | {"decoder.x": torch.zeros(2)}, path)
+    encoder = {f"encoder.{name}": each for name, each in tensors.items()}
+    return write_safetensors(encoder | {"decoder.x": torch.zeros(2)}, path)
 
 
 @pytest.mark.parametrize(
