@@ -197,7 +197,7 @@ def _section(
             f"{_about(done)} {figure} of the best epoch on the validation split in per cent: mean ± sample deviation "
             "over seeds, which change initial weights and dropout, not the order of the images or their augmentation. "
             f"Parameters of the whole network; GFLOP of its forward pass on {height} x {width}, 2 per multiply-add; "
-            "images/s in training, the median; memory at its peak, of the process, or of the GPU.",
+            "images/s in training, the median; peak memory, where measured, of the process, or of the GPU.",
             "",
             *sweep_table.what_can_be_seen(rows, counts),
             f"| {' | '.join((_kind(results), 'seeds', *sweep_table.columns(rows)))} |",

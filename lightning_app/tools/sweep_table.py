@@ -41,6 +41,7 @@ def summarise(results: Sequence[Result], counts: SweepCounts | None = None) -> l
         costly = max(mine, key=lambda result: result["gflop"])  # a detector's cost grows with what it finds
         best, seed = max(zip(scores[head], sorted({result["seed"] for result in mine}), strict=True))
         speeds = [result["images_per_s"] for result in mine if result["images_per_s"] is not None]
+        memory = [each for result in mine if (each := result["device_memory_mb"] or result["peak_memory_mb"])]
         difference = found.get(head)
         rows.append(
             {
@@ -60,7 +61,7 @@ def summarise(results: Sequence[Result], counts: SweepCounts | None = None) -> l
                 "head_parameters": costly["head_parameters"],
                 "gflop": costly["gflop"],
                 "images_per_s": median(speeds) if speeds else None,
-                "memory_mb": max(result["device_memory_mb"] or result["peak_memory_mb"] for result in mine),
+                "memory_mb": max(memory) if memory else None,
             }
         )
     return sorted(rows, key=lambda row: row[figure], reverse=True)
@@ -119,7 +120,7 @@ def cells(row: Mapping[str, Any], names: Sequence[str]) -> list[str]:
         "of the head": f"{row['head_parameters'] / 1e6:.2f} M",
         "GFLOP": f"{row['gflop']:.3g}",
         "images/s": "" if row["images_per_s"] is None else f"{row['images_per_s']:.1f}",
-        "memory": f"{row['memory_mb']:.0f} MB",
+        "memory": "" if row["memory_mb"] is None else f"{row['memory_mb']:.0f} MB",
     }
     return [row["head"], *(texts[name] for name in names)]
 

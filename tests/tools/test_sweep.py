@@ -351,7 +351,7 @@ def two(_folder: None) -> tuple[Path, Path]:
     words = ["--data.root", "/here/data", "--data.cells", "6"]
     command = shlex.join(["contextzoo", "fit", "-c", "recipes/second", *words])
     for head, miou in (("fcn", 0.8), ("ccnet", 0.9), ("danet", 0.7)):
-        pretend(second, head, 0, miou, recipe="recipes/second", words=words, command=command)
+        pretend(second, head, 0, miou, recipe="recipes/second", words=words, command=command, peak_memory_mb=None)
     return first, second
 
 
@@ -384,6 +384,8 @@ def test_one_page_of_two_sweeps(two: tuple[Path, Path]) -> None:
     tiny, second = "## tiny\n\nSeconds long.\n\n`contextzoo sweep tiny.yaml", "## second\n\n`contextzoo sweep"
     assert page.index(tiny) < page.index(second)
     assert "`contextzoo sweep recipes/second --seeds 1 --data.root DIR --data.cells 6`" in page
+    assert "| 10.0 | 700 MB |" in page[: page.index(second)]
+    assert "| 10.0 |  |" in page[page.index(second) :]  # nobody measured their memory
     assert "Below FCN: danet." in page
     for picture in ("results-reported.png", "results-other.png"):
         assert f"]({picture})" in page
