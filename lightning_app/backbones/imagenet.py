@@ -191,7 +191,7 @@ def _of_network(path: Path, tensors: dict[str, Tensor], model: nn.Module) -> dic
     fitting = {prefix: sum(prefix + key in tensors for key in keys) for prefix in ["", *prefixes]}
     most = max(fitting.values())
     best = [prefix for prefix, fit in fitting.items() if fit == most]
-    if not most or "" in best:
+    if "" in best or 2 * most < len(keys):  # fewer have their names by chance
         return tensors
     if len(best) > 1:
         raise InputError(f"{path} holds this network under {best[0]} and under {best[1]}: give a file with one of them")

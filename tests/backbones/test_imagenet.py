@@ -177,8 +177,12 @@ class Trap:
         ),
         ({"conv1.weight": Trap()}, "weights.pth"),
         ({"conv1.weight": torch.zeros(1)}, "does not hold the weights of test_resnet: 0 of its"),
+        (
+            {f"block{n}.conv1.0.weight": torch.zeros(1) for n in (0, 1)},
+            "does not hold the weights of test_resnet: 0 of its",
+        ),
     ],
-    ids=["missing", "empty", "broken", "no tensors", "twice", "not finite", "a trap", "another network"],
+    ids=["missing", "empty", "broken", "no tensors", "twice", "not finite", "a trap", "another network", "names alike"],
 )
 def test_a_file_that_will_not_do_is_one_line(tmp_path: Path, content: Any, message: str) -> None:
     path = tmp_path / "weights.pth"
