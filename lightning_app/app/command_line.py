@@ -204,7 +204,7 @@ class CommandLine(LightningCLI):
         if self.subcommand == "fit":
             self.datamodule.train_dataloader()
         count = sum(parameter.numel() for parameter in self.model.network.parameters()) / 1e6
-        rank_zero_only(print)(f"{self.model.title}, {count:.3g} M parameters, in {self.trainer.default_root_dir}")
+        rank_zero_only(print)(f"{self.model.title}, {count:.2f} M parameters, in {self.trainer.default_root_dir}")
         on_cpu = isinstance(self.trainer.accelerator, CPUAccelerator)
         if on_cpu and self.trainer.precision.startswith("bf16") and not has_bfloat16(torch.device("cpu")):
             rank_zero_only(print)(
