@@ -30,6 +30,7 @@ SMALL = {  # where a head or block has the argument
     "expansion": 2,
     "encoder_feedforward": 48,
     "queries": 6,
+    "point_channels": 32,
 }
 
 

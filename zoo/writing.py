@@ -1,6 +1,7 @@
 """Write to the index: one process at a time, and whole files only."""
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ import tomlkit
 
 from zoo import files, index
 from zoo.errors import ZooError
-from zoo.toml import text_of
+from zoo.toml import parse, text_of
 
 TRAINED_HERE: Final = "# Trained here"  # the line of an index file below which our own entries stand
 _LOCK: Final = ".lock"
@@ -67,25 +68,32 @@ def replace(old: str, new: str) -> Path:
     """Take an entry out of the index: its id answers with the entry that does better; returns the file.
 
     Raises:
-        ZooError: one of them is not there, or they are not of one task and one dataset; nothing is written.
+        ZooError: one of them is not there, they are not of one task and one dataset, or the old one's table shares its
+            lines with others; nothing is written.
     """
     gone, better = index.get(old), index.get(new)
     if (gone.task, gone.dataset) != (better.task, better.dataset):
         raise ZooError(f"{new} cannot stand in for {old}: they are of other tasks or datasets")
     path = index.file_of(gone.task, gone.head)
     with locked(index.INDEX):
-        document = tomlkit.parse(text_of(path))
-        entries: Any = document["entry"]
-        del entries[old]
-        table = document.setdefault("replaced", tomlkit.table())
-        for id, answer in table.items():
-            table[id] = new if answer == old else answer
-        table[old] = new
-        text = tomlkit.dumps(document)
+        text = text_of(path)
+        before = parse(path, text)
+        entries = {id: entry for id, entry in before["entry"].items() if id != old}
+        answers = {id: new if answer == old else answer for id, answer in before.get("replaced", {}).items()}
+        after = before | {"entry": entries, "replaced": answers | {old: new}}
+        text = _without(_without(text, f"entry.{old}"), "replaced")
+        text = f"{text.rstrip()}\n\n{format_table('replaced', after['replaced'])}"
+        if parse(path, text) != after:
+            raise ZooError(f"{path}: [entry.{old}] has no lines of its own there; take it out by hand")
         index.parse(path, text)
         _replace(path, text)
     index.read.cache_clear()
     return path
+
+
+def _without(text: str, table: str) -> str:
+    """The text less that table: its lines up to the next table, or to a comment that begins a line."""
+    return re.sub(rf"^\[{re.escape(table)}\]\n(?:(?![\[#]).*\n)*", "", text, flags=re.MULTILINE)
 
 
 def _replace(path: Path, text: str) -> None:

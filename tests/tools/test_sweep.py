@@ -55,6 +55,8 @@ TINY = {
     "trainer": {"accelerator": "cpu", "max_epochs": 2, "log_every_n_steps": 1},
 }
 KILLED = {"trainer": {"callbacks+": [{"class_path": "killed.KilledAt", "init_args": {"steps": 4}}]}}
+OPTIONS = "fcn: {recurrence: 1}\nccnet: {recurrence: 1}\npsanet: {mask_size: [9, 9]}\n"  # of heads not asked for too
+GIVEN = "--seeds 1 --options given.yaml -c killed.yaml --trust"
 OUT = Path("runs/sweep/tiny")
 
 
@@ -68,6 +70,7 @@ def _folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
             patch.delenv(name, raising=False)
         Path("tiny.yaml").write_text(f"# Seconds long.\n# contextzoo fit -c tiny.yaml\n{yaml.safe_dump(TINY)}")
         Path("killed.yaml").write_text(yaml.safe_dump(KILLED))
+        Path("given.yaml").write_text(OPTIONS)
         yield
 
 
@@ -127,12 +130,12 @@ def pretend(out: Path, head: str, seed: int, miou: float = 0.5, **changes: Any) 
 def calls() -> list[tuple[int, str, str]]:
     """Status and output of three calls, and what was recorded of CCNet after each.
 
-    FCN does not know the option; CCNet is killed after the first of its two epochs, and goes on in the second call.
+    FCN does not know its option; CCNet is killed after the first of its two epochs, and goes on in the second call.
     """
     done = []
     for heads in ("fcn ccnet", "ccnet", "ccnet"):
         with contextlib.redirect_stdout(io.StringIO()) as out:
-            status = run(f"sweep tiny.yaml --heads {heads} --seeds 1 --model.head.recurrence 1 -c killed.yaml --trust")
+            status = run(f"sweep tiny.yaml --heads {heads} {GIVEN}")
         done.append((status, out.getvalue(), (OUT / "ccnet-0/result.json").read_text()))
     return done
 
@@ -170,7 +173,7 @@ def test_a_result_holds_what_the_run_wrote(calls: list[tuple[int, str, str]]) ->
     assert [each["name"] for each in found["classes"]] == ["background", "rows", "columns"]
     assert statistics.mean(each["IoU"] for each in found["classes"]) == pytest.approx(found["mIoU"])
     assert found["command"] == (
-        "contextzoo fit -c tiny.yaml --model.head CCNet --seed_everything 0 --model.head.recurrence 1 -c killed.yaml "
+        "contextzoo fit -c tiny.yaml --model.head CCNet --model.head.recurrence=1 --seed_everything 0 -c killed.yaml "
         "--trust --run sweep/tiny/ccnet-0"
     )
     assert (found["steps"], found["image_size"]) == (6, [40, 40])
@@ -184,14 +187,13 @@ def test_a_result_holds_what_the_run_wrote(calls: list[tuple[int, str, str]]) ->
     assert found["cpu_minutes"] > 0
 
 
-def test_a_file_gives_options_to_single_heads(capsys: pytest.CaptureFixture[str]) -> None:
-    Path("given.yaml").write_text("ccnet: {recurrence: 1}\npsanet: {mask_size: [9, 9]}\n")  # of heads not asked for too
-    typed = "sweep tiny.yaml --heads psanet --seeds 1 --out given --options given.yaml --trainer.max_epochs 1"
-    assert run(typed) == 0
-    head = yaml.safe_load(Path("given/psanet-0/config.yaml").read_text())["model"]["head"]["init_args"]
-    assert (head["mask_size"], head["channels"]) == ([9, 9], 8)
-    assert "--options given.yaml" in Path("given/results.md").read_text()
-    assert run(typed.replace("--options given.yaml ", "")) == 2
+def test_a_file_gives_options_to_single_heads(
+    calls: list[tuple[int, str, str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    head = yaml.safe_load((OUT / "ccnet-0/config.yaml").read_text())["model"]["head"]["init_args"]
+    assert (head["recurrence"], head["channels"]) == (1, 8)
+    assert "--options given.yaml" in (OUT / "results.md").read_text()
+    assert run(f"sweep tiny.yaml --heads ccnet {GIVEN.replace('--options given.yaml ', '')}") == 2
     assert "which is another sweep" in capsys.readouterr().err
 
 

@@ -147,6 +147,15 @@ def test_an_entry_leaves_the_index(published: Path) -> None:
         writing.replace(third, "fcn_patchify_context-probe-64x64_960")
 
 
+def test_an_entry_without_lines_of_its_own_stays(published: Path) -> None:
+    path = index.file_of("semantic", "fcn")
+    path.write_text(text := path.read_text().replace(f"[entry.{ID}]", f"['entry'.{ID}]"))
+    index.read.cache_clear()
+    with pytest.raises(ZooError, match=rf"fcn.toml: \[entry.{ID}\] has no lines of its own there; take it out by hand"):
+        writing.replace(ID, OTHER)
+    assert path.read_text() == text
+
+
 def test_an_address_is_named_by_its_hash() -> None:
     part = SharedFile(f"checkpoints/shared/{'a' * 64}.safetensors")
     assert (part.sha256, part.filename) == ("a" * 64, f"{'a' * 64}.safetensors")
