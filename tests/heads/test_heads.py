@@ -20,7 +20,7 @@ FROZEN = {  # weights that never learn, and why
 }
 
 NARROW: dict[str, dict[str, Any]] = {  # convolve fine maps, whose gradients in fp16 take a CPU seconds
-    **dict.fromkeys(["carafe", "dpt", "pointrend", "setr"], {"channels": 16}),
+    **{slug: {"channels": 16} for slug in ("carafe", "dpt", "pointrend", "setr")},
     "smp": {"decoder_options": {"decoder_channels": (32, 16, 16, 8)}},
 }
 
