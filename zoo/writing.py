@@ -76,7 +76,7 @@ def replace(old: str, new: str) -> Path:
         raise ZooError(f"{new} cannot stand in for {old}: they are of other tasks or datasets")
     path = index.file_of(gone.task, gone.head)
     with locked(index.INDEX):
-        text = text_of(path)
+        text = f"{text_of(path).rstrip()}\n"
         before = parse(path, text)
         entries = {id: entry for id, entry in before["entry"].items() if id != old}
         answers = {id: new if answer == old else answer for id, answer in before.get("replaced", {}).items()}
