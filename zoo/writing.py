@@ -80,10 +80,10 @@ def replace(old: str, new: str) -> Path:
         before = parse(path, text)
         entries = {id: entry for id, entry in before["entry"].items() if id != old}
         answers = {id: new if answer == old else answer for id, answer in before.get("replaced", {}).items()}
-        after = before | {"entry": entries, "replaced": answers | {old: new}}
+        answers[old] = new
         text = _without(_without(text, f"entry.{old}"), "replaced")
-        text = f"{text.rstrip()}\n\n{format_table('replaced', after['replaced'])}"
-        if parse(path, text) != after:
+        text = f"{text.rstrip()}\n\n{format_table('replaced', answers)}"
+        if parse(path, text) != before | {"entry": entries, "replaced": answers}:
             raise ZooError(f"{path}: [entry.{old}] has no lines of its own there; take it out by hand")
         index.parse(path, text)
         _replace(path, text)

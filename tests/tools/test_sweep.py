@@ -30,7 +30,7 @@ import zoo
 from lightning_app.app.cli import main
 from lightning_app.registry import HEADS
 from lightning_app.tools.sweep_counts import Images, SweepCounts
-from lightning_app.tools.sweep_plan import plan, read_variants
+from lightning_app.tools.sweep_plan import plan, read_options, read_variants
 from lightning_app.util.errors import InputError
 from zoo import index
 
@@ -192,6 +192,10 @@ def test_a_file_gives_options_to_single_heads(
 ) -> None:
     head = yaml.safe_load((OUT / "ccnet-0/config.yaml").read_text())["model"]["head"]["init_args"]
     assert (head["recurrence"], head["channels"]) == (1, 8)
+    (words,) = read_options("given.yaml", ["psanet"])["psanet"]
+    assert run(f"fit -c tiny.yaml --model.head PSANet {words.replace(' ', '')} --print_config") == 0
+    head = yaml.safe_load(capsys.readouterr().out)["model"]["head"]["init_args"]
+    assert (head["mask_size"], head["channels"]) == ([9, 9], 8)
     assert "--options given.yaml" in (OUT / "results.md").read_text()
     assert run(f"sweep tiny.yaml --heads ccnet {GIVEN.replace('--options given.yaml ', '')}") == 2
     assert "which is another sweep" in capsys.readouterr().err
