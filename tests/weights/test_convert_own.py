@@ -41,6 +41,8 @@ img_norm_cfg = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375],
 test_pipeline = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(2048, 1024), keep_ratio=True)]
 """
 
+Weights = tuple[dict[str, Tensor], Tensor]  # and the logits of the network that has them
+
 
 @pytest.fixture(autouse=True)
 def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,14 +53,19 @@ def images() -> Tensor:
     return torch.rand(1, 3, 33, 41, generator=torch.Generator().manual_seed(0))
 
 
-def trained(tmp_path: Path, **meta: Any) -> tuple[Path, Tensor]:
-    """A file under a name of its own, and the logits of the same weights under their published name."""
-    published = openmmlab_file(tmp_path)
-    expected = load(published)(images())
-    content = torch.load(published, weights_only=True)
-    path = tmp_path / "iter_40000.pth"
-    torch.save({"meta": meta, "state_dict": content["state_dict"], "optimizer": {"state": {}}}, path)
-    return path, expected
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Weights:
+    """The tensors of a published file, and its logits."""
+    path = openmmlab_file(tmp_path_factory.mktemp("published"))
+    return torch.load(path, weights_only=True)["state_dict"], load(path)(images())
+
+
+def trained(published: Weights, **meta: Any) -> tuple[Path, Tensor]:
+    """A file of the same weights under a name of its own, and the same logits."""
+    state_dict, logits = published
+    path = Path("iter_40000.pth").absolute()
+    torch.save({"meta": meta, "state_dict": state_dict, "optimizer": {"state": {}}}, path)
+    return path, logits
 
 
 def write_configs() -> None:
@@ -67,8 +74,8 @@ def write_configs() -> None:
         Path(name).write_text(text)
 
 
-def test_like_a_published_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path, expected = trained(tmp_path)
+def test_like_a_published_model(published: Weights, capsys: pytest.CaptureFixture[str]) -> None:
+    path, expected = trained(published)
     assert main(["zoo", "convert", str(path), "--like", ENTRY]) == 0
     assert "FCN on resnet18, 19 classes: road, sidewalk" in capsys.readouterr().out
     model = load("iter_40000.safetensors")
@@ -81,10 +88,10 @@ def test_like_a_published_model(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.parametrize("prefix", ["", "module.", "model."])
-def test_by_its_configuration_in_every_layout(tmp_path: Path, prefix: str) -> None:
+def test_by_its_configuration_in_every_layout(published: Weights, prefix: str) -> None:
     """Wrapped, with the copies that mmcv's averaging keeps and mmengine's constants, classes told by the file."""
     names = [f"class {i}" for i in range(19)]
-    path, expected = trained(tmp_path)
+    path, expected = trained(published)
     state = torch.load(path, weights_only=True)["state_dict"]
     state = {prefix + name: each for name, each in state.items()}
     state |= {"ema_backbone_conv1_weight": torch.zeros(3), "data_preprocessor.mean": torch.zeros(3, 1, 1)}
@@ -100,8 +107,8 @@ def test_by_its_configuration_in_every_layout(tmp_path: Path, prefix: str) -> No
     assert model.info.protocol.fit == (2048, 1024)
 
 
-def test_other_classes_than_the_published_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path, expected = trained(tmp_path)
+def test_other_classes_than_the_published_ones(published: Weights, capsys: pytest.CaptureFixture[str]) -> None:
+    path, expected = trained(published)
     content = torch.load(path, weights_only=True)
     for name, each in content["state_dict"].items():
         if "conv_seg" in name:
@@ -121,8 +128,8 @@ def test_other_classes_than_the_published_ones(tmp_path: Path, capsys: pytest.Ca
     torch.testing.assert_close(model(images()), expected[:, :3])
 
 
-def test_a_json_configuration(tmp_path: Path) -> None:
-    path, expected = trained(tmp_path, CLASSES=[str(i) for i in range(19)])
+def test_a_json_configuration(published: Weights) -> None:
+    path, expected = trained(published, CLASSES=[str(i) for i in range(19)])
     row = upstream_config(zoo.get(ENTRY))
     model = {key: row[key] for key in ("backbone", "decode_head", "auxiliary_head", "test_cfg")}
     Path("config.json").write_text(json.dumps({"model": {"type": "EncoderDecoder", **model}}))
@@ -150,9 +157,9 @@ def test_a_json_configuration(tmp_path: Path) -> None:
     ],
 )
 def test_configurations_that_are_no_data(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, message: str
+    published: Weights, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, message: str
 ) -> None:
-    path, _ = trained(tmp_path, CLASSES=[str(i) for i in range(19)])
+    path, _ = trained(published, CLASSES=[str(i) for i in range(19)])
     Path("config.py").write_text(text)
     before = sorted(tmp_path.iterdir())
     assert main(["zoo", "convert", str(path), "--config", "config.py"]) == 2
