@@ -56,14 +56,20 @@ def write(places: Sequence[Path], page: Path | None, *, per_image: bool = False)
     Args:
         places: folders of sweeps, or files that an earlier call wrote as ``results.json``, wherever they are now.
         per_image: count the validation images of the trainings in folders, so that the table says what holds.
+
+    Raises:
+        InputError: one of them holds no results, or two have the same name, and one would hide the other.
     """
     sections, rankings = [], {}
+    titles = {place: _title(place) for place in places}
+    if twice := [str(place) for place in places if [*titles.values()].count(titles[place]) > 1]:
+        raise InputError(f"{' and '.join(twice)} have the same name, which stands for a sweep on the page: rename one")
     for place, results in [(place, _results(place)) for place in places]:
         done = [result for result in results if "error" not in result]
         failures = [result for result in results if "error" in result]
         counts = _counts(place, done, count=per_image)
         rows = sweep_table.summarise(done, counts)
-        title = Path(results[0]["recipe"]).stem
+        title = titles[place]
         if rows:
             print(f"\n{title}: {_about(done)}")
             names = sweep_table.columns(rows)
@@ -73,7 +79,7 @@ def write(places: Sequence[Path], page: Path | None, *, per_image: bool = False)
         for failure in failures:
             print(_said(failure))
         if page:
-            sections.append(_section(rows, results, counts, page.with_name(f"{page.stem}-{place.stem}.png")))
+            sections.append(_section(title, rows, results, counts, page.with_name(f"{page.stem}-{title}.png")))
         if place.is_dir():
             with replacing(place / "results.csv") as path, path.open("w", newline="") as file:
                 writer = csv.DictWriter(file, list(rows[0]) if rows else [])
@@ -84,7 +90,7 @@ def write(places: Sequence[Path], page: Path | None, *, per_image: bool = False)
             if counts is not None:
                 counts.write(place / "results.npz")
             with replacing(place / "results.md") as path:
-                path.write_text(_section(rows, results, counts, place / "results.png"))
+                path.write_text(_section(title, rows, results, counts, place / "results.png"))
             print(f"Wrote {place}/results.md, with .csv, .json and .png beside it")
     if page:
         with replacing(page) as path:
@@ -94,6 +100,12 @@ def write(places: Sequence[Path], page: Path | None, *, per_image: bool = False)
                 + "\n".join([*sections, *sweep_rankings.section(rankings)])
             )
         print(f"Wrote {page}")
+
+
+def _title(place: Path) -> str:
+    """A sweep's folder, or its file of results where that was given a name of its own."""
+    place = place.resolve()
+    return place.parent.name if place.name == "results.json" else place.stem
 
 
 def is_of_class_maps(place: Path) -> bool:
@@ -177,11 +189,14 @@ def _kind(results: Sequence[Result]) -> str:
 
 
 def _section(
-    rows: Sequence[Mapping[str, Any]], results: Sequence[Result], counts: SweepCounts | None, picture: Path
+    title: str,
+    rows: Sequence[Mapping[str, Any]],
+    results: Sequence[Result],
+    counts: SweepCounts | None,
+    picture: Path,
 ) -> str:
     """A sweep in Markdown; draws its picture."""
     first = results[0]
-    title = Path(first["recipe"]).stem
     seeds = 1 + max(result["seed"] for result in results)
     options = ["--options", first["options"]] if first["options"] else []
     options += ["--variants", first["variants"]] if first.get("variants") else []

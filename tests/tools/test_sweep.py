@@ -387,7 +387,7 @@ def test_the_table_is_of_the_results(two: tuple[Path, Path], capsys: pytest.Capt
 def test_one_page_of_two_sweeps(two: tuple[Path, Path]) -> None:
     assert main(["sweep", "--report", *map(str, two), "--to", "docs/results.md"]) == 0
     page = Path("docs/results.md").read_text()
-    tiny, second = "## tiny\n\nSeconds long.\n\n`contextzoo sweep tiny.yaml", "## second\n\n`contextzoo sweep"
+    tiny, second = "## reported\n\nSeconds long.\n\n`contextzoo sweep tiny.yaml", "## other\n\n`contextzoo sweep"
     assert page.index(tiny) < page.index(second)
     assert "`contextzoo sweep recipes/second --seeds 1 --data.root DIR --data.cells 6`" in page
     assert "| 10.0 | 700 MB |" in page[: page.index(second)]
@@ -490,6 +490,32 @@ def test_the_page_can_be_made_again_from_the_files(two: tuple[Path, Path], tmp_p
     assert before[2] == "Written by `contextzoo sweep --report reported other --to docs/results.md`."
     assert again[3:] == before[3:]
     assert (tmp_path / "results-other.png").is_file()
+
+
+def test_sweeps_of_one_recipe_stand_side_by_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the names of their folders, as people give them: one recipe, trained with other words."""
+    monkeypatch.chdir(tmp_path)
+    for folder, factor in (("whole", 1), ("windows", -1)):
+        for number, head in enumerate(("fcn", *"abcdefgh")):
+            words = ["--model.protocol.mode", "slide"] if folder == "windows" else []
+            pretend(Path(folder), head, 0, 0.5 + factor * number / 100, words=words)
+    assert main(["sweep", "--report", "whole", "windows"]) == 0
+    files = ["whole/results.json", "windows/results.json"]
+    assert main(["sweep", "--report", *files, "--to", "page.md"]) == 0
+    page = Path("page.md").read_text()
+    assert [line for line in page.splitlines() if line.startswith("## ")][:2] == ["## whole", "## windows"]
+    assert "| whole |  | -1.00 (8) |" in page
+    assert {path.name for path in Path().glob("*.png")} >= {"page-whole.png", "page-windows.png"}
+
+    Path("elsewhere/whole").mkdir(parents=True)
+    shutil.copy("windows/results.json", "elsewhere/whole")
+    capsys.readouterr()
+    assert main(["sweep", "--report", "whole", "elsewhere/whole", "--to", "page.md"]) == 2
+    assert capsys.readouterr().err == (
+        "whole and elsewhere/whole have the same name, which stands for a sweep on the page: rename one\n"
+    )
 
 
 def test_reports_import_no_torch(two: tuple[Path, Path]) -> None:
