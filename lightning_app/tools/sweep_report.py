@@ -104,8 +104,10 @@ def write(places: Sequence[Path], page: Path | None, *, per_image: bool = False)
 
 def _title(place: Path) -> str:
     """A sweep's folder, or its file of results where that was given a name of its own."""
-    place = place.resolve()
-    return place.parent.name if place.name == "results.json" else place.stem
+    place = place.absolute()
+    if place.name == "results.json":
+        return place.parent.name
+    return place.stem if place.suffix == ".json" else place.name
 
 
 def is_of_class_maps(place: Path) -> bool:
