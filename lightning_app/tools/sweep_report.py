@@ -61,15 +61,14 @@ def write(places: Sequence[Path], page: Path | None, *, per_image: bool = False)
         InputError: one of them holds no results, or two have the same name, and one would hide the other.
     """
     sections, rankings = [], {}
-    titles = {place: _title(place) for place in places}
-    if twice := [str(place) for place in places if [*titles.values()].count(titles[place]) > 1]:
+    titles = [_title(place) for place in places]
+    if twice := [str(place) for place, title in zip(places, titles, strict=True) if titles.count(title) > 1]:
         raise InputError(f"{' and '.join(twice)} have the same name, which stands for a sweep on the page: rename one")
-    for place, results in [(place, _results(place)) for place in places]:
+    for place, title, results in zip(places, titles, [_results(place) for place in places], strict=True):
         done = [result for result in results if "error" not in result]
         failures = [result for result in results if "error" in result]
         counts = _counts(place, done, count=per_image)
         rows = sweep_table.summarise(done, counts)
-        title = titles[place]
         if rows:
             print(f"\n{title}: {_about(done)}")
             names = sweep_table.columns(rows)

@@ -387,8 +387,8 @@ def test_the_table_is_of_the_results(two: tuple[Path, Path], capsys: pytest.Capt
 def test_one_page_of_two_sweeps(two: tuple[Path, Path]) -> None:
     assert main(["sweep", "--report", *map(str, two), "--to", "docs/results.md"]) == 0
     page = Path("docs/results.md").read_text()
-    tiny, second = "## reported\n\nSeconds long.\n\n`contextzoo sweep tiny.yaml", "## other\n\n`contextzoo sweep"
-    assert page.index(tiny) < page.index(second)
+    first, second = "## reported\n\nSeconds long.\n\n`contextzoo sweep tiny.yaml", "## other\n\n`contextzoo sweep"
+    assert page.index(first) < page.index(second)
     assert "`contextzoo sweep recipes/second --seeds 1 --data.root DIR --data.cells 6`" in page
     assert "| 10.0 | 700 MB |" in page[: page.index(second)]
     assert "| 10.0 |  |" in page[page.index(second) :]  # nobody measured their memory
