@@ -7,9 +7,11 @@ from typing import Any
 from lightning_app.tools.sweep_statistics import ALPHA, NORMAL
 from lightning_app.util.files import replacing
 
+FAR = 3  # half lines of text between a point and its name: a fan of longer lines cannot be followed
+
 
 def draw_costs(rows: Sequence[Mapping[str, Any]], title: str, plain: str, picture: Path) -> None:
-    """Scores against GFLOP and against parameters, a named point per head; a line at the head ``plain``."""
+    """Scores against GFLOP and against parameters, a point per head, named where there is room; a line at ``plain``."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -38,8 +40,11 @@ def draw_costs(rows: Sequence[Mapping[str, Any]], title: str, plain: str, pictur
     axes[0].set_ylabel(f"validation {figure_name}, per cent: mean and deviation over seeds")
     figure.suptitle(title)
     figure.canvas.draw()  # the layout settles, and with it where the points are
+    told = [row["head"] == plain or (row["p"] or 0) < ALPHA for row in rows]  # where points crowd, theirs come first
+    order = sorted(range(len(rows)), key=lambda place: not told[place])
     for axis, costs in zip(axes, panels.values(), strict=True):
-        _name(axis, [row["head"] for row in rows], list(zip(costs, scores, strict=True)))
+        points = list(zip(costs, scores, strict=True))
+        _name(axis, [rows[place]["head"] for place in order], [points[place] for place in order])
     with replacing(picture) as path:
         figure.savefig(path, dpi=110, format="png")
     plt.close(figure)
@@ -87,7 +92,7 @@ def draw_differences(rows: Sequence[Mapping[str, Any]], title: str, plain: str, 
 
 
 def _name(axis: Any, names: Sequence[str], points: Sequence[tuple[float, float]]) -> None:
-    """Write a name beside each point, on the free place nearest to it, with a line where that is not beside it."""
+    """Write a name near each point, the first ones first, with a line where it is not beside it; none without room."""
     from matplotlib.transforms import Bbox
 
     pixel = axis.figure.dpi / 72
@@ -95,7 +100,8 @@ def _name(axis: Any, names: Sequence[str], points: Sequence[tuple[float, float]]
     height, letter, gap = 10 * pixel, 4.8 * pixel, 5 * pixel  # of text of 8 points
     places = axis.transData.transform(points)
     taken = [Bbox.from_bounds(x - gap / 2, y - gap / 2, gap, gap) for x, y in places]
-    steps = sorted(range(-30, 31), key=abs)
+    steps = sorted(range(-FAR, FAR + 1), key=abs)
+    nameless = 0
     offsets = [(side * (gap + abs(step)), step * height / 2) for step in steps for side in (1, -1)]
     for name, point, (x, y) in zip(names, points, places, strict=True):
         width = letter * len(name)
@@ -104,11 +110,14 @@ def _name(axis: Any, names: Sequence[str], points: Sequence[tuple[float, float]]
             for dx, dy in offsets
         }
         free = (
-            offset
-            for offset, box in boxes.items()
+            each
+            for each, box in boxes.items()
             if not box.count_overlaps(taken) and axis.bbox.x0 < box.x0 and box.x1 < axis.bbox.x1
         )
-        dx, dy = next(free, offsets[0])
+        if (offset := next(free, None)) is None:
+            nameless += 1
+            continue
+        dx, dy = offset
         taken.append(boxes[dx, dy])
         axis.annotate(
             name,
@@ -120,3 +129,6 @@ def _name(axis: Any, names: Sequence[str], points: Sequence[tuple[float, float]]
             va="center",
             arrowprops={**line, "relpos": (0 if dx > 0 else 1, 0.5)} if dy else None,
         )
+    if nameless:
+        said = f"{nameless} without a name, where points crowd: the table has all"
+        axis.text(0.01, 0.01, said, transform=axis.transAxes, fontsize=8, color="grey")
