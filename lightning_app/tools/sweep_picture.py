@@ -1,6 +1,7 @@
 """The picture of a sweep: scores against cost, and how far each head is from FCN."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +41,9 @@ def draw_costs(rows: Sequence[Mapping[str, Any]], title: str, plain: str, pictur
     axes[0].set_ylabel(f"validation {figure_name}, per cent: mean and deviation over seeds")
     figure.suptitle(title)
     figure.canvas.draw()  # the layout settles, and with it where the points are
-    told = [row["head"] == plain or (row["p"] or 0) < ALPHA for row in rows]  # where points crowd, theirs come first
-    order = sorted(range(len(rows)), key=lambda place: not told[place])
+    told = {row["head"] for row in rows if row["head"] == plain or (row["p"] or 0) < ALPHA}
     for axis, costs in zip(axes, panels.values(), strict=True):
-        points = list(zip(costs, scores, strict=True))
-        _name(axis, [rows[place]["head"] for place in order], [points[place] for place in order])
+        _name(axis, {row["head"]: point for row, *point in zip(rows, costs, scores, strict=True)}, told)
     with replacing(picture) as path:
         figure.savefig(path, dpi=110, format="png")
     plt.close(figure)
@@ -91,19 +90,28 @@ def draw_differences(rows: Sequence[Mapping[str, Any]], title: str, plain: str, 
     plt.close(figure)
 
 
-def _name(axis: Any, names: Sequence[str], points: Sequence[tuple[float, float]]) -> None:
-    """Write a name near each point, the first ones first, with a line where it is not beside it; none without room."""
+def _name(axis: Any, points: Mapping[str, Sequence[float]], told: Set[str]) -> None:
+    """Write a name near each point, with a line where it is not beside it; none where there is no room.
+
+    The names that are ``told`` come first, then those of points that stand apart.
+    """
     from matplotlib.transforms import Bbox
 
     pixel = axis.figure.dpi / 72
     line = {"arrowstyle": "-", "linewidth": 0.4, "color": "grey", "shrinkA": 0, "shrinkB": 0}
     height, letter, gap = 10 * pixel, 4.8 * pixel, 5 * pixel  # of text of 8 points
-    places = axis.transData.transform(points)
-    taken = [Bbox.from_bounds(x - gap / 2, y - gap / 2, gap, gap) for x, y in places]
+    places = dict(zip(points, axis.transData.transform(list(points.values())).tolist(), strict=True))
+    taken = [Bbox.from_bounds(x - gap / 2, y - gap / 2, gap, gap) for x, y in places.values()]
+
+    def order(name: str) -> tuple[bool, float]:
+        others = (math.dist(places[name], place) for other, place in places.items() if other != name)
+        return name not in told, -min(others, default=0.0)
+
     steps = sorted(range(-FAR, FAR + 1), key=abs)
     nameless = 0
     offsets = [(side * (gap + abs(step)), step * height / 2) for step in steps for side in (1, -1)]
-    for name, point, (x, y) in zip(names, points, places, strict=True):
+    for name in sorted(points, key=order):
+        x, y = places[name]
         width = letter * len(name)
         boxes = {
             (dx, dy): Bbox.from_bounds(x + dx - (width if dx < 0 else 0), y + dy - height / 2, width, height)
@@ -121,7 +129,7 @@ def _name(axis: Any, names: Sequence[str], points: Sequence[tuple[float, float]]
         taken.append(boxes[dx, dy])
         axis.annotate(
             name,
-            point,
+            points[name],
             xytext=(dx / pixel, dy / pixel),
             textcoords="offset points",
             fontsize=8,
