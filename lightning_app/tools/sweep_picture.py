@@ -41,7 +41,7 @@ def draw_costs(rows: Sequence[Mapping[str, Any]], title: str, plain: str, pictur
     axes[0].set_ylabel(f"validation {figure_name}, per cent: mean and deviation over seeds")
     figure.suptitle(title)
     figure.canvas.draw()  # the layout settles, and with it where the points are
-    told = {row["head"] for row in rows if row["head"] == plain or (row["p"] or 0) < ALPHA}
+    told = {row["head"] for row in rows if row["p"] is None or row["p"] < ALPHA}  # the plain one has no p
     for axis, costs in zip(axes, panels.values(), strict=True):
         _name(axis, {row["head"]: point for row, *point in zip(rows, costs, scores, strict=True)}, told)
     with replacing(picture) as path:
