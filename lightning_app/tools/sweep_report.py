@@ -201,7 +201,10 @@ def _section(
     seeds = 1 + max(result["seed"] for result in results)
     options = ["--options", first["options"]] if first["options"] else []
     options += ["--variants", first["variants"]] if first.get("variants") else []
-    options += ["--folds", str(first["folds"])] if first.get("folds") else []
+    if first.get("folds"):
+        options += ["--folds", str(first["folds"])]
+    elif counts is not None:
+        options += ["--per-image"]  # which folds imply
     command = shlex.join(["contextzoo", "sweep", first["recipe"], *options, "--seeds", str(seeds), *first["words"]])
     lines = [f"## {title}", "", *_description(first["recipe"], first["words"]), f"`{command}`", ""]
     if rows:
@@ -211,7 +214,7 @@ def _section(
         sweep_picture.draw_costs(rows, title, plain, picture)
         lines += [
             f"{_about(done)} {figure} of the best epoch on the validation split in per cent: mean ± sample deviation "
-            "over seeds, which change initial weights and dropout, not the order of the images or their augmentation. "
+            "over seeds, which change dropout and weights that begin anew, not the order of images or augmentation. "
             f"Parameters of the whole network; GFLOP of its forward pass on {height} x {width}, 2 per multiply-add; "
             "images/s in training, the median; peak memory, where measured, of the process, or of the GPU.",
             "",

@@ -304,7 +304,7 @@ def test_cross_validation_scores_every_image_once(tmp_path: Path, monkeypatch: p
         union = (alone.truth + alone.predicted - alone.hits).sum(0)
         iou = alone.hits.sum(0)[union > 0] / union[union > 0]
         assert result(f"fcn-0-fold{part}", Path("crossed"))["mIoU"] == pytest.approx(iou.mean(), abs=1e-6)
-    assert "--folds 2" in Path("crossed/results.md").read_text()
+    assert "--folds 2 --seeds" in Path("crossed/results.md").read_text()
     assert run(typed.replace("--folds 2", "--folds 3")) == 2
 
 

@@ -232,6 +232,7 @@ def test_the_page_says_first_what_can_be_seen(tmp_path: Path, monkeypatch: pytes
     page = Path("page.md").read_text()
     assert page.index("The smallest difference that this can see is") < page.index("| head | seeds | mIoU |")
     assert "| to FCN | 95 % | p (Holm) |" in page
+    assert " --per-image --seeds 3" in page  # what is said needs it: the command gives the page again
     assert "Surely above FCN: ccnet. Surely below: danet. The other 3 cannot be told from it." in page
     assert "](page-kept-differences.png)" in page
     assert Path("page-kept-differences.png").read_bytes().startswith(b"\x89PNG")
